@@ -1,0 +1,1 @@
+"""The `mbgraph` command: parse, call, print."""

@@ -1,0 +1,1 @@
+"""Data: event logs and dataset files in, one heterograph with held-out pairs out."""

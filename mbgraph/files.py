@@ -1,0 +1,81 @@
+"""Files: written to a temporary name and renamed, read without ever leaving their folder."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from mbgraph.errors import DataError, RunError
+
+__all__ = ["atomic_write", "inside", "read_json", "write_json"]
+
+
+@contextlib.contextmanager
+def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[Any]]:
+    """Open a temporary file beside ``path`` and rename it over ``path`` when the block ends well.
+
+    A reader sees the old file or the new one, never a part; a block that raises leaves the old file alone.
+
+    Raises
+    ------
+    RunError
+        If the folder cannot be written or the disk is full. The message names the path.
+    """
+    path = Path(path)
+    temporary: str | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        with os.fdopen(descriptor, mode, encoding=None if "b" in mode else "utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes files that only their owner can read
+        os.replace(temporary, path)
+        temporary = None
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise RunError(f"cannot write {path}: {reason}", "free some space or choose another folder") from error
+    finally:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Write ``value`` as indented JSON, atomically."""
+    with atomic_write(path, "w") as file:
+        json.dump(value, file, indent=1)
+        file.write("\n")
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """Read a JSON file; a missing or broken one raises `DataError` naming the path."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise DataError(f"{path} is not valid JSON: {error}") from error
+
+
+def inside(folder: str | os.PathLike[str], name: str) -> Path:
+    """Return ``folder/name`` after checking that it stays inside ``folder``.
+
+    Raises
+    ------
+    DataError
+        If ``name`` is absolute, contains ``..`` that escapes, or resolves through a link to another place.
+    """
+    root = Path(folder).resolve()
+    path = (root / name).resolve()
+    if path == root or not path.is_relative_to(root):
+        raise DataError(f"{name!r} would leave the folder {root}")
+    return path
