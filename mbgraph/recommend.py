@@ -1,0 +1,238 @@
+"""The k best items of every user, original ids in and out.
+
+Importing this module needs neither torch nor DGL; `recommend` imports torch when it is called.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mbgraph.data.interactions import CSR
+from mbgraph.errors import DataError, RunError, UnknownNameError, UsageError
+from mbgraph.typing import IntArray
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import Tensor
+
+    from mbgraph.data.dataset import MultiBehaviorDataset
+    from mbgraph.evaluation.ranking import Scorer
+    from mbgraph.models.base import Recommender
+
+__all__ = ["EXCLUDE", "FALLBACKS", "check_k", "popular_items", "recommend", "seen_items", "top_items"]
+
+EXCLUDE = ("target", "all", "none")
+"""Which train items of a user are left out: those of the target behavior, those of any behavior, or none."""
+
+FALLBACKS = ("popularity",)
+"""What strangers can be given."""
+
+_BLOCK_SCORES = 1 << 22
+"""Scores held at a time when the caller names no chunk size: 16 MB of float32."""
+
+
+def recommend(
+    model: Recommender | Scorer,
+    ds: MultiBehaviorDataset,
+    users: Iterable[Any] | Any | None = None,
+    k: int = 10,
+    exclude: str = "target",
+    fallback: str | None = None,
+    chunk_size: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> pd.DataFrame:
+    """Return the ``k`` items with the highest scores of each user.
+
+    Parameters
+    ----------
+    model : Recommender or Scorer
+        A model, which scores from the graph it was built with, or anything that `mbgraph.evaluate` can rank.
+    ds : MultiBehaviorDataset
+        Gives the ids and the items to leave out.
+    users : original id or iterable of them, optional
+        In the order wanted; a user named twice is answered once. Left out, all users in row order.
+    k : int
+        Length of a list. A user with fewer candidates gets a shorter one.
+    exclude : str
+        ``"target"`` leaves out the user's train items of the target behavior (already bought), ``"all"``
+        those of any behavior, ``"none"`` nothing. Held-out pairs are not looked at: the items of ``ds.valid``
+        and ``ds.test`` stay candidates, as in the evaluation. To serve real users, train on everything.
+    fallback : str, optional
+        ``"popularity"`` gives strangers the items with the most train users of the target behavior. Strangers
+        are users whom the dataset does not know, or knows without a single train pair.
+    chunk_size : int, optional
+        Users scored at a time; no users x items array is ever held. The default keeps a block near 16 MB.
+    progress : callable, optional
+        Called after each block with the number of users in it.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns ``user``, ``rank`` (from 1), ``item``, ``score``, best first per user; equal scores in the
+        order of the item rows. With ``fallback`` also ``fallback``: true where the score counts buyers.
+
+    Raises
+    ------
+    DataError
+        For an unknown user without ``fallback``, or a dataset of other size than the model's.
+    UsageError
+        If ``k`` is not between 1 and the number of items, or a name is not one of its choices.
+    RunError
+        If the model gives NaN.
+
+    Examples
+    --------
+    >>> import mbgraph as mb
+    >>> ds = mb.load_dataset("demo")
+    >>> model = mb.models.Popularity(ds.graph, target=ds.target)
+    >>> mb.recommend(model, ds, users=["u0001"], k=3).columns.tolist()
+    ['user', 'rank', 'item', 'score']
+    """
+    import pandas as pd
+    import torch
+
+    k = check_k(k, ds.num_items)
+    if chunk_size is None:
+        chunk_size = max(1, _BLOCK_SCORES // max(1, ds.num_items))
+    elif chunk_size < 1:
+        raise UsageError(f"chunk_size is {chunk_size}", "give a positive number of users")
+    if fallback is not None and fallback not in FALLBACKS:
+        raise UnknownNameError("fallback", fallback, FALLBACKS)
+    seen = seen_items(ds, exclude)
+    ids, rows = _who(ds, users, fallback)
+    stranger = rows < 0
+    if fallback:
+        stranger |= ~_has_edges(ds)[rows]  # row -1 reads the last user, who changes nothing in an "or"
+    known = np.flatnonzero(~stranger)
+    items = np.zeros((len(rows), k), np.int64)
+    scores = np.full((len(rows), k), -np.inf)
+    scorer: Scorer = model.scorer() if hasattr(model, "scorer") else model
+    if (scorer.num_users, scorer.num_items) != (ds.num_users, ds.num_items):
+        raise DataError(
+            f"the model scores {scorer.num_users} users x {scorer.num_items} items, dataset {ds.name!r} has "
+            f"{ds.num_users} x {ds.num_items}",
+            "use the dataset the model was trained on",
+        )
+    with torch.no_grad():
+        for start in range(0, len(known), chunk_size):
+            at = known[start : start + chunk_size]
+            block = scorer.scores(torch.from_numpy(rows[at])).clone()  # (B, I), the scorer may keep its own
+            if torch.isnan(block).any():
+                raise RunError("the model gives NaN scores", "fit it again, for example with a smaller lr")
+            where, bought = seen.gather(rows[at])
+            block[torch.from_numpy(where), torch.from_numpy(bought)] = -torch.inf
+            values, best = top_items(block, k)
+            items[at], scores[at] = best.numpy(force=True), values.numpy(force=True)
+            if progress:
+                progress(len(at))
+    if stranger.any():
+        items[stranger], scores[stranger] = popular_items(seen_items(ds, "target"), ds.num_items, k)
+        if progress:
+            progress(int(stranger.sum()))
+    at, rank = np.nonzero(scores > -np.inf)  # masked items sort behind all others
+    columns = {
+        "user": ids[at],
+        "rank": rank + 1,
+        "item": ds.items[items[at, rank]],
+        "score": scores[at, rank],
+    }
+    if fallback:
+        columns["fallback"] = stranger[at]
+    return pd.DataFrame(columns)
+
+
+def top_items(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return the ``k`` largest scores of each row and their columns; of equal scores the lower column first.
+
+    `torch.topk` alone picks and orders equal scores as its threads please.
+
+    Shapes: (B, I) -> (B, k), (B, k).
+    """
+    values, columns = scores.topk(k, dim=1)
+    cut = values[:, -1:]
+    crowded = ((scores >= cut).sum(1) > k).nonzero()[:, 0]  # more equal scores at the edge than places left
+    if len(crowded):
+        block, cut = scores[crowded], cut[crowded]
+        above, level = block > cut, block == cut
+        room = k - above.sum(1, keepdim=True)
+        kept = above | (
+            level & (level.cumsum(1, dtype=columns.dtype) <= room)
+        )  # k per row, columns ascending
+        columns[crowded] = kept.nonzero()[:, 1].view(-1, k)
+    columns = columns.sort(dim=1).values
+    values, order = scores.gather(1, columns).sort(dim=1, descending=True, stable=True)
+    return values, columns.gather(1, order)
+
+
+def seen_items(ds: MultiBehaviorDataset, exclude: str) -> CSR:
+    """Return the train items of every user that ``exclude`` leaves out, items ascending.
+
+    Raises
+    ------
+    UnknownNameError
+        If ``exclude`` is not one of `EXCLUDE`.
+    """
+    if exclude not in EXCLUDE:
+        raise UnknownNameError("exclude", exclude, EXCLUDE)
+    if exclude == "target":
+        return ds.csr(ds.target)
+    if exclude == "none":
+        return CSR(np.zeros(ds.num_users + 1, np.int64), np.empty(0, np.int64))
+    keys = np.unique(np.concatenate([pairs.keys(ds.num_items) for pairs in ds.edges.values()]))
+    return CSR.from_pairs(*np.divmod(keys, np.int64(ds.num_items)), ds.num_users)
+
+
+def popular_items(bought: CSR, num_items: int, k: int) -> tuple[IntArray, np.ndarray]:
+    """Return the ``k`` items with the most users and their counts; of equal counts the lower row is first."""
+    counts = np.bincount(bought.indices, minlength=num_items)
+    best = np.argsort(-counts, kind="stable")[:k]
+    return best, counts[best]
+
+
+def check_k(k: int, num_items: int) -> int:
+    """Return ``k`` as an int; raises `UsageError` if it is not between 1 and the number of items."""
+    if isinstance(k, bool) or not isinstance(k, int | np.integer):
+        raise UsageError(f"k must be a whole number, not {k!r}", "for example k=10")
+    if not 1 <= k <= num_items:
+        raise UsageError(f"k is {k}", f"choose it from 1 to {num_items}, the number of items")
+    return int(k)
+
+
+def _has_edges(ds: MultiBehaviorDataset) -> np.ndarray:
+    known = np.zeros(ds.num_users, bool)
+    for pairs in ds.edges.values():
+        known[pairs.user] = True
+    return known
+
+
+def _who(ds: MultiBehaviorDataset, users: Any, fallback: str | None) -> tuple[np.ndarray, IntArray]:
+    """Return original ids and rows of the users asked for, each once; row -1 where the dataset knows none."""
+    if users is None:
+        return ds.users.ids, np.arange(ds.num_users, dtype=np.int64)
+    given = [users] if isinstance(users, str) or not isinstance(users, Iterable) else list(users)
+    rows = ds.users.find(given)
+    unknown = [given[place] for place in np.flatnonzero(rows < 0)]
+    if unknown and not fallback:
+        more = f" (and {len(unknown) - 1} more)" if len(unknown) > 1 else ""
+        raise DataError(
+            f"unknown user {unknown[0]!r}{more}, dataset {ds.name!r} has {ds.num_users} users",
+            "leave it out, or ask for the fallback 'popularity'",
+        )
+    numeric = ds.users.ids.dtype.kind == "i"
+    asked: dict[Any, int] = {}
+    for value, row in zip(given, rows.tolist(), strict=True):
+        if row >= 0:
+            asked.setdefault(ds.users[row], row)
+            continue
+        if numeric and not re.fullmatch(r"-?(0|[1-9][0-9]{0,17})", str(value)):
+            raise DataError(
+                f"{value!r} cannot be a user", f"user ids of dataset {ds.name!r} are whole numbers"
+            )
+        asked.setdefault(int(value) if numeric else str(value), row)
+    ids = np.empty(len(asked), ds.users.ids.dtype)
+    ids[:] = list(asked)
+    return ids, np.array(list(asked.values()), np.int64)
