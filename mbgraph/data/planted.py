@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mbgraph.data.keys import contains, union
 from mbgraph.random import stream
 from mbgraph.typing import IntArray
 
-__all__ = ["Planted", "align", "allocate", "contains", "plant", "runs", "sample_pairs"]
+__all__ = ["Planted", "align", "allocate", "plant", "sample_pairs"]
 
 _CHUNK = 8192  # users drawn together; part of the random streams, so changing it changes every dataset
 _ROUNDS = 24  # of rejection before the few users left are drawn from their complete distribution
@@ -136,14 +137,6 @@ def align(seed: int, total: int, bars: Mapping[str, float], dt: float) -> dict[s
     return marks
 
 
-def contains(keys: IntArray, sorted_keys: IntArray) -> NDArray[np.bool_]:
-    """Say which ``keys`` stand in ``sorted_keys``. Shapes: (N,), (M,) -> (N,)."""
-    if len(sorted_keys) == 0:
-        return np.zeros(len(keys), bool)
-    position = np.minimum(np.searchsorted(sorted_keys, keys), len(sorted_keys) - 1)
-    return sorted_keys[position] == keys
-
-
 Draw = Callable[[IntArray, np.random.Generator], IntArray]
 
 
@@ -187,7 +180,7 @@ def sample_pairs(
             if not need.any():
                 break
             users = np.repeat(np.arange(start, stop, dtype=np.int64), need)
-            keys = np.unique(users * num_items + draw(users, rng))
+            keys = union(users * num_items + draw(users, rng))
             keys = keys[~contains(keys, taken) & ~contains(keys, have)]
             have = np.sort(np.concatenate((have, keys)))
             need -= np.bincount(keys // num_items - start, minlength=stop - start)
@@ -245,10 +238,3 @@ def _popularity_draw(planted: Planted) -> Draw:
         return _pick(items, np.zeros_like(users), len(planted.popularity), rng)
 
     return draw
-
-
-def runs(groups: IntArray) -> IntArray:
-    """Return each entry's position inside its run of equal, adjacent groups: [7, 7, 9] -> [0, 1, 0]."""
-    starts = np.flatnonzero(np.r_[True, groups[1:] != groups[:-1]]) if len(groups) else np.empty(0, np.int64)
-    lengths = np.diff(np.r_[starts, len(groups)])
-    return np.arange(len(groups), dtype=np.int64) - np.repeat(starts, lengths)
