@@ -12,8 +12,14 @@ from mbgraph.export import FORMATS
 
 __all__ = ["command"]
 
+EPILOG = """\b
+Examples:
+  mbgraph export runs/demo-rmbrec-mbgraph-s2026 -o embeddings.npz
+  mbgraph export runs/demo-rmbrec-mbgraph-s2026 -o embeddings.parquet --json
+"""
 
-@click.command(cls=Command)
+
+@click.command(cls=Command, epilog=EPILOG)
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="The file to write, required."
@@ -25,12 +31,7 @@ def command(run: Path, output: Path | None, format_: str | None, as_json: bool) 
 
     The file also holds the items each user has seen, so that `mbgraph.export.ExportedModel` recommends from
     an npz file with numpy alone. `pydoc mbgraph.export` describes both layouts.
-
-    \b
-    Examples:
-      mbgraph export runs/demo-rmbrec -o embeddings.npz
-      mbgraph export runs/demo-rmbrec -o embeddings.parquet --json
-    """  # noqa: D301 (click reads the backspace character)
+    """
     if output is None:
         raise UsageError("no file to write", "name it with -o FILE.npz or -o FILE.parquet")
 
@@ -39,7 +40,8 @@ def command(run: Path, output: Path | None, format_: str | None, as_json: bool) 
 
     format_ = export_format(output, format_)  # before the run loads, which takes a while
     loaded = Run.load(run)
-    exported = export_embeddings(loaded.model(), loaded.dataset(), output, format_)
+    ds = loaded.dataset()
+    exported = export_embeddings(loaded.model(ds), ds, output, format_)
     report = {
         "out": output,
         "format": format_,

@@ -26,8 +26,15 @@ __all__ = ["command"]
 
 FORMATS = ("table", "csv", "json", "parquet")
 
+EPILOG = """\b
+Examples:
+  mbgraph recommend runs/demo-rmbrec-mbgraph-s2026 --user u0001 u0002 -k 5
+  mbgraph recommend runs/demo-rmbrec-mbgraph-s2026 --users-file ids.txt --exclude all --json
+  mbgraph recommend runs/demo-rmbrec-mbgraph-s2026 --all -o recommendations.parquet
+"""
 
-@click.command(cls=Command)
+
+@click.command(cls=Command, epilog=EPILOG)
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("more", nargs=-1, metavar="[USER]...")
 @click.option("--user", "users", multiple=True, metavar="ID", help="A user's original id; may be repeated.")
@@ -76,14 +83,12 @@ def command(
     """Recommend items from the run directory RUN, with original ids in and out.
 
     JSON is a list of {"user", "items", "scores"}; CSV and Parquet have the columns user, rank, item, score.
-
-    \b
-    Examples:
-      mbgraph recommend runs/demo-rmbrec --user u0001 u0002 -k 5
-      mbgraph recommend runs/demo-rmbrec --users-file ids.txt --exclude all --json
-      mbgraph recommend runs/demo-rmbrec --all -o recommendations.parquet
-    """  # noqa: D301 (click reads the backspace character)
-    format_ = "json" if as_json and not output else _format(format_, output)
+    """
+    if as_json and not output:
+        if format_ not in (None, "json"):
+            raise UsageError(f"--json and --format {format_} exclude each other", "leave one of them out")
+        format_ = "json"
+    format_ = _format(format_, output)
     asked = _asked((*users, *more), users_file, everyone)
 
     from mbgraph.recommend import recommend
@@ -91,6 +96,8 @@ def command(
 
     loaded = Run.load(run)
     ds = loaded.dataset()
+    made = " (synthetic)" if ds.metadata.get("synthetic") else ""
+    console.print(f"data: {ds.name}{made}, run: {run}", markup=False)
     served = 0
     with _progress(ds.num_users if asked is None else len(asked)) as advance:
 
@@ -99,9 +106,9 @@ def command(
             served += users
             advance(users)
 
-        frame = recommend(loaded.model(), ds, asked, k, exclude, fallback, progress=count)
-    if served > (lists := int((frame["rank"] == 1).sum())):
-        console.print(f"{served - lists:,} users have no candidates left", markup=False)
+        frame = recommend(loaded.model(ds), ds, asked, k, exclude, fallback, progress=count)
+    if empty := served - int((frame["rank"] == 1).sum()):
+        console.print(f"users without a candidate left, and so without a list: {empty:,}", markup=False)
     if output:
         with atomic_write(output, "wb" if format_ == "parquet" else "w") as file:
             _write(frame, format_, file)
@@ -109,7 +116,7 @@ def command(
         if as_json:
             emit_json(_lists(frame))
     elif format_ == "table":
-        _print(frame, f"{ds.name}, run {run}: top {k}, exclude {exclude}")
+        _print(frame, f"{ds.name}: top {k}, exclude {exclude}")
     else:
         _write(frame, format_, sys.stdout)
 
