@@ -16,6 +16,7 @@ from mbgraph.typing import IntArray
 
 __all__ = ["Alignment", "Leakage", "alignment", "describe", "leakage"]
 
+_NOTHING = np.empty(0, np.int64)
 _QUANTILES = {"min": 0, "25%": 25, "median": 50, "75%": 75, "95%": 95, "max": 100}
 
 
@@ -144,9 +145,7 @@ def leakage(ds: MultiBehaviorDataset) -> Leakage:
     trained_items[ds.edges[ds.target].item] = True
     return Leakage(
         overlap=overlap,
-        valid_equals_test=len(ds.valid) > 0
-        and len(ds.test) > 0
-        and np.array_equal(keys["valid"], keys["test"]),
+        valid_equals_test=len(ds.valid) > 0 and np.array_equal(keys["valid"], keys.get("test", _NOTHING)),
         visible=visible,
         visible_share={
             split: {behavior: n / max(len(keys[split]), 1) for behavior, n in found.items()}
@@ -167,9 +166,9 @@ def describe(ds: MultiBehaviorDataset) -> dict[str, Any]:
         ``users``, ``items``, ``counts`` (train pairs per behavior, held-out pairs per split),
         ``target_pairs`` (train, valid and test, as Table 5 counts them), ``interactions`` (those and the
         auxiliary train edges), ``density`` (share of users x items per behavior), ``degrees`` ({behavior:
-        {"user" | "item": quantiles, mean and the number isolated}}, train edges), ``isolated`` (users and items
-        without any train edge) and ``nested`` (pairs of behaviors, the first's train edges all being the
-        second's too).
+        {"user" | "item": quantiles, mean and the number isolated}}, train edges), ``isolated`` (users and
+        items without any train edge) and ``nested`` (pairs of behaviors, all train edges of the first being
+        the second's too).
     """
     degrees: dict[str, dict[str, dict[str, float | int]]] = {}
     touched = {"user": np.zeros(ds.num_users, bool), "item": np.zeros(ds.num_items, bool)}

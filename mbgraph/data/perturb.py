@@ -37,8 +37,8 @@ def perturb(
     without replacement, so none of them was added and none comes back. The target behavior and the held-out
     pairs are never touched.
 
-    Under one seed, amounts are nested: the edges added at 10 % are among those added at 30 %, and likewise for
-    removal. Addition, removal and each behavior have their own random stream: none depends on the others.
+    Under one seed, amounts are nested: the edges added at 10 % are among those added at 30 %, and likewise
+    for removal. Addition, removal and each behavior have their own random stream: none depends on the others.
 
     Parameters
     ----------
