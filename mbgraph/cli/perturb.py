@@ -65,8 +65,8 @@ def command(
     """Write a copy of a dataset with auxiliary edges added or removed, for robustness studies.
 
     Counts are exact. Added pairs are new to their behavior and never held-out pairs; the target behavior and
-    the held-out pairs are not touched. Under one seed, smaller amounts are contained in larger ones. The folder
-    gets the npz layout and manifest.json.
+    the held-out pairs are not touched. Under one seed, smaller amounts are contained in larger ones. The
+    folder gets the npz layout and manifest.json.
 
     \b
     Examples:
