@@ -74,22 +74,27 @@ def _print_facts(ds: MultiBehaviorDataset, facts: dict[str, Any]) -> None:
         for name, pairs in facts["counts"].items()
     ]
     table("Pairs (behaviors: train)", ["", "pairs", "density"], counts)
-    columns = ["min", "25%", "median", "75%", "95%", "max", "mean", "isolated"]
+    quantiles = ["min", "25%", "median", "75%", "95%", "max"]
     degrees = [
-        [f"{behavior}: edges per {kind}", *(_short(spread[column]) for column in columns)]
+        [
+            f"{behavior} per {kind}",
+            *(f"{spread[name]:,.0f}" for name in quantiles),
+            f"{spread['mean']:,.1f}",
+            spread["isolated"],
+        ]
         for behavior, kinds in facts["degrees"].items()
         for kind, spread in kinds.items()
     ]
-    table("Degrees (train)", ["", *columns], degrees)
+    table("Degrees (train)", ["", *quantiles, "mean", "zero"], degrees)
     for inner, outer in facts["nested"]:
         out.print(f"every {inner} edge is also a {outer} edge", markup=False)
     if any(facts["isolated"].values()):
-        lonely = " and ".join(f"{count:,} {kind}s" for kind, count in facts["isolated"].items() if count)
-        out.print(f"{lonely} have no train edge at all", markup=False)
+        lonely = " and ".join(_n(count, kind) for kind, count in facts["isolated"].items() if count)
+        out.print(f"no train edge at all: {lonely}", markup=False)
 
 
-def _short(value: float) -> str:
-    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.1f}"
+def _n(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
 def _leaks(ds: MultiBehaviorDataset, leaks: Leakage) -> Iterator[str]:
@@ -97,7 +102,7 @@ def _leaks(ds: MultiBehaviorDataset, leaks: Leakage) -> Iterator[str]:
         yield "no held-out pairs: nothing can leak, and nothing can be measured"
     for names, shared in leaks.overlap.items():
         first, second = names.split("/")
-        yield f"{first} and {second} share {shared:,} pairs" + ("" if shared else " (good)")
+        yield f"{first} and {second} share {_n(shared, 'pair')}" + ("" if shared else " (good)")
     if leaks.valid_equals_test:
         yield "valid and test are the same pairs: choosing a model by valid reads the test set"
     for split, found in leaks.visible.items():
@@ -106,13 +111,13 @@ def _leaks(ds: MultiBehaviorDataset, leaks: Leakage) -> Iterator[str]:
             f"{name} {count:,} ({shares[name]:.1%})" for name, count in found.items() if name != "any"
         )
         yield (
-            f"{split}: {found['any']:,} of {len(ds.splits[split]):,} pairs ({shares['any']:.1%}) are visible "
+            f"{split}: {found['any']:,} of {_n(len(ds.splits[split]), 'pair')} ({shares['any']:.1%}) visible "
             "in an auxiliary behavior" + (f": {parts}" if parts else "")
         )
     for split, count in leaks.unseen_items.items():
         if count:
-            yield f"{split}: {count:,} pairs have an item without any train {ds.target} edge"
+            yield f"{split}: {_n(count, 'pair')} with an item that has no train {ds.target} edge"
     if leaks.users_without_train:
-        yield f"{leaks.users_without_train:,} users have held-out pairs but no train {ds.target} edge"
+        yield f"{_n(leaks.users_without_train, 'user')} with held-out pairs but no train {ds.target} edge"
     if leaks.users_in_no_split:
-        yield f"{leaks.users_in_no_split:,} users have no {ds.target} pair in any split"
+        yield f"{_n(leaks.users_in_no_split, 'user')} without a {ds.target} pair in any split"

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from mbgraph.cli.common import Command, console, dataset_argument, emit_json, json_option, load, table
+from mbgraph.cli.common import Command, console, dataset_argument, emit_json, json_option, load, out, table
 from mbgraph.errors import UsageError
 
 
@@ -114,7 +114,8 @@ def command(
         ["", "before", "added", "removed", "after", "BAR before", "BAR after"],
         rows,
     )
-    console.print(f"DT {before.dt:.4f} before, {after.dt:.4f} after; wrote {target}", markup=False)
+    out.print(f"DT {before.dt:.4f} before, {after.dt:.4f} after", markup=False)
+    console.print(f"wrote {target}", markup=False)
 
 
 def _check_folder(folder: Path, dataset: str, force: bool) -> None:
