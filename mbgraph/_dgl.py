@@ -52,7 +52,8 @@ def import_dgl() -> ModuleType:
     except Exception as error:  # a broken binary raises anything from OSError to AttributeError
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DGLImportError(
-            f"dgl {_version('dgl')} does not work with torch {_version('torch')} ({reason[:160]})", f"run: {REMEDY}"
+            f"dgl {_version('dgl')} does not work with torch {_version('torch')} ({reason[:160]})",
+            f"run: {REMEDY}",
         ) from error
     finally:
         if before is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import pkgutil
 
 import click
@@ -12,7 +13,7 @@ from mbgraph.errors import nearest
 
 __all__ = ["cli", "main"]
 
-_PRIVATE = {"main", "common", "options"}
+_PRIVATE = {"main", "common", "progress"}
 
 
 class LazyGroup(click.Group):
@@ -29,7 +30,9 @@ class LazyGroup(click.Group):
             return None
         return importlib.import_module(f"mbgraph.cli.{cmd_name}").command
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         """Like click's, but an unknown command names the nearest one."""
         if args and not args[0].startswith("-") and args[0] not in self.list_commands(ctx):
             close = nearest(args[0], self.list_commands(ctx))
@@ -58,4 +61,8 @@ def cli(debug: bool) -> None:
 
 def main() -> None:
     """Run the command line."""
+    # OpenMP threads that spin while they wait take the cores from the next parallel region (torch and numba each bring
+    # a pool); waiting asleep costs nothing measurable alone and is several times faster on a shared machine. It has to
+    # be said before the first OpenMP library loads.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     cli(prog_name="mbgraph")

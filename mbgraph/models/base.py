@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from mbgraph.errors import UnknownNameError, UsageError
-from mbgraph.regularizers.base import Regularizer, StepOutputs
 from mbgraph.registry import Registry
+from mbgraph.regularizers.base import Regularizer, StepOutputs
 
 if TYPE_CHECKING:
     import dgl
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MODELS", "Batch", "Encoded", "Recommender", "TrainingDefaults", "build_model", "check_graph"]
 
-MODELS: Registry[type["Recommender"]] = Registry("model", "mbgraph.models")
+MODELS: Registry[type[Recommender]] = Registry("model", "mbgraph.models")
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,9 @@ def check_graph(graph: dgl.DGLGraph, target: str) -> None:
         raise UnknownNameError("target behavior", target, graph.etypes)
 
 
-def build_model(name: str, graph: dgl.DGLGraph, target: str, options: Mapping[str, Any] | None = None) -> Recommender:
+def build_model(
+    name: str, graph: dgl.DGLGraph, target: str, options: Mapping[str, Any] | None = None
+) -> Recommender:
     """Make a model by its registered name.
 
     Raises

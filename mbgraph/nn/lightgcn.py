@@ -9,13 +9,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from mbgraph.errors import UnknownNameError, UsageError
 from mbgraph.nn.propagation import Relation, relations
+from mbgraph.nn.rows import TINY, encode_rows
 
 if TYPE_CHECKING:
     import dgl
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["COMBINE", "BehaviorEncoder", "LightGCN", "propagate_layers"]
 
 COMBINE = ("sum", "mean")
-_TINY = 1e-12  # rows shorter than this count as zero, as in torch.nn.functional.normalize
 
 
 def propagate_layers(
@@ -43,88 +43,10 @@ def propagate_layers(
         users = relation.user_scale.to(users) * to_users
         items = relation.item_scale.to(items) * to_items
         if layer_norm:
-            users = nn.functional.normalize(users, eps=_TINY)
-            items = nn.functional.normalize(items, eps=_TINY)
+            users = nn.functional.normalize(users, eps=TINY)
+            items = nn.functional.normalize(items, eps=TINY)
         layers.append((users, items))
     return layers
-
-
-class _EncodeRows(torch.autograd.Function):
-    """All layers of one behavior, combined, at chosen rows; forward and backward written by hand.
-
-    Through autograd every layer costs several table-sized temporaries and each gathered row block a dense gradient. By
-    hand a layer is one neighbour sum and in-place arithmetic, and the gathered gradients are scattered once. Under
-    ``layer_norm`` the receiver's degree factor cancels, so it is not even applied.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        users: Tensor,
-        items: Tensor,
-        user_rows: Tensor,
-        item_rows: Tensor,
-        relation: Relation,
-        num_layers: int,
-        layer_norm: bool,
-        weight: float,
-    ) -> tuple[Tensor, Tensor]:
-        user_scale, item_scale = relation.user_scale.to(users), relation.item_scale.to(items)
-        user_sum, item_sum = users.index_select(0, user_rows), items.index_select(0, item_rows)
-        kept: list[Tensor] = []
-        for _ in range(num_layers):
-            next_users = relation.to_users(items * item_scale)  # (U, D)
-            next_items = relation.to_items(users * user_scale)  # (I, D)
-            if layer_norm:
-                kept += [next_users, _normalize_(next_users), next_items, _normalize_(next_items)]
-            else:
-                next_users.mul_(user_scale)
-                next_items.mul_(item_scale)
-            users, items = next_users, next_items
-            user_sum += users.index_select(0, user_rows)
-            item_sum += items.index_select(0, item_rows)
-        ctx.save_for_backward(user_rows, item_rows, *kept)
-        ctx.relation, ctx.num_layers, ctx.layer_norm, ctx.weight = relation, num_layers, layer_norm, weight
-        return user_sum.mul_(weight), item_sum.mul_(weight)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        user_rows, item_rows, *kept = ctx.saved_tensors
-        relation = ctx.relation
-        user_gradient, item_gradient = gradients
-        user_scale, item_scale = relation.user_scale.to(user_gradient), relation.item_scale.to(item_gradient)
-        shape_users = (relation.num_users, user_gradient.shape[1])
-        shape_items = (relation.num_items, item_gradient.shape[1])
-        # The combined output reaches every layer with the same gradient.
-        out_users = user_gradient.new_zeros(shape_users).index_add_(0, user_rows, user_gradient * ctx.weight)
-        out_items = item_gradient.new_zeros(shape_items).index_add_(0, item_rows, item_gradient * ctx.weight)
-        users, items = out_users, out_items  # gradient at the layer in hand
-        for layer in reversed(range(ctx.num_layers)):
-            if ctx.layer_norm:
-                user_unit, user_inverse, item_unit, item_inverse = kept[4 * layer : 4 * layer + 4]
-                users = _normalize_backward(users, user_unit, user_inverse)
-                items = _normalize_backward(items, item_unit, item_inverse)
-            else:
-                users, items = users * user_scale, items * item_scale
-            below_items = relation.to_items(users).mul_(item_scale).add_(out_items)
-            below_users = relation.to_users(items).mul_(user_scale).add_(out_users)
-            users, items = below_users, below_items
-        return users, items, None, None, None, None, None, None
-
-
-def _normalize_(rows: Tensor) -> Tensor:
-    """Normalise rows in place and return the inverse norms (N, 1), 0 for zero rows."""
-    norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
-    inverse = torch.where(norms > _TINY, norms.reciprocal(), torch.zeros_like(norms))
-    rows.mul_(inverse)
-    return inverse
-
-
-def _normalize_backward(gradient: Tensor, unit: Tensor, inverse: Tensor) -> Tensor:
-    """Gradient before ``y / |y|``: project out the direction of the row, divide by its norm."""
-    along = torch.linalg.vecdot(gradient, unit).unsqueeze(1)  # (N, 1)
-    return torch.addcmul(gradient, unit, along, value=-1).mul_(inverse)
 
 
 class LightGCN(nn.Module):
@@ -172,8 +94,8 @@ class LightGCN(nn.Module):
 
         Differentiable once. Rows may repeat.
         """
-        return _EncodeRows.apply(
-            users, items, user_rows, item_rows, relation, self.num_layers, self.layer_norm, self.weight
+        return encode_rows(
+            relation, users, items, user_rows, item_rows, self.num_layers, self.layer_norm, self.weight
         )
 
     def extra_repr(self) -> str:
@@ -196,6 +118,8 @@ class BehaviorEncoder(nn.Module):
         Isolated extra nodes on both sides; their rows come last.
     init_std : float
         Standard deviation of the normal initialisation.
+    backend : str
+        See `mbgraph.nn.propagation.Relation`.
     rng : int
         Seed of the initialisation.
 
@@ -221,25 +145,30 @@ class BehaviorEncoder(nn.Module):
         combine: str = "sum",
         padding: int = 0,
         init_std: float = 0.1,
+        backend: str = "auto",
         rng: int = 0,
     ) -> None:
         super().__init__()
         if embedding_dim < 1:
             raise UsageError(f"embedding_dim must be positive, got {embedding_dim}")
-        self.padding = padding
-        self.relations = relations(graph, behaviors, padding=padding)
+        self.padding, self.backend = padding, backend
+        self.relations = relations(graph, behaviors, padding=padding, backend=backend)
         self.behaviors = tuple(self.relations)
         self.conv = LightGCN(num_layers, layer_norm=layer_norm, combine=combine)
         first = next(iter(self.relations.values()))
         generator = torch.Generator().manual_seed(int(rng))
-        self.user_embedding = nn.Parameter(torch.randn(first.num_users, embedding_dim, generator=generator) * init_std)
-        self.item_embedding = nn.Parameter(torch.randn(first.num_items, embedding_dim, generator=generator) * init_std)
+        self.user_embedding = nn.Parameter(
+            torch.randn(first.num_users, embedding_dim, generator=generator) * init_std
+        )
+        self.item_embedding = nn.Parameter(
+            torch.randn(first.num_items, embedding_dim, generator=generator) * init_std
+        )
         self._graph = graph
 
     def _relations_of(self, graph: dgl.DGLGraph | None) -> Mapping[str, Relation]:
         if graph is None or graph is self._graph:
             return self.relations
-        other = relations(graph, self.behaviors, padding=self.padding)
+        other = relations(graph, self.behaviors, padding=self.padding, backend=self.backend)
         first = next(iter(other.values()))
         mine = (self.user_embedding.shape[0], self.item_embedding.shape[0])
         if (first.num_users, first.num_items) != mine:

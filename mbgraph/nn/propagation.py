@@ -7,6 +7,7 @@ on edges: the kernel is ``copy_u`` + ``sum`` and no edge-sized float tensor exis
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from mbgraph._dgl import import_dgl
 from mbgraph.errors import UnknownNameError, UsageError
+from mbgraph.nn.kernels import balanced_chunks
 
 if TYPE_CHECKING:
     import dgl
@@ -63,6 +65,15 @@ class Relation:
         """Sum neighbour rows, differentiable any number of times; ``to`` is ``"user"`` or ``"item"``."""
         return _NeighborSum.apply(rows, self, to)
 
+    def compiled(self, side: str) -> tuple[Any, Any, Any]:
+        """Return ``(bounds, indptr, indices)`` of one side's neighbours as arrays for `mbgraph.nn.kernels`."""
+        key = (side, "compiled")
+        if key not in self._views:
+            indptr, indices, _ = self.graph.adj_tensors("csr" if side == "user" else "csc")
+            pointers = indptr.numpy()
+            self._views[key] = (balanced_chunks(pointers), pointers, indices.numpy().astype("int32"))
+        return self._views[key]
+
     def _sum(self, to: str, rows: Tensor) -> Tensor:
         on_cpu = rows.device.type == "cpu"
         kernel = ("dgl" if on_cpu else "torch") if self.backend == "auto" else self.backend
@@ -86,8 +97,11 @@ class Relation:
                 row, column = (items, users) if to == "item" else (users, items)
                 shape = (self.num_items, self.num_users) if to == "item" else (self.num_users, self.num_items)
                 values = torch.ones(self.num_edges, dtype=torch.float32)
-                view = torch.sparse_coo_tensor(torch.stack([row, column]), values, shape).coalesce().to_sparse_csr()
-                view = view.to(device)
+                coordinates = torch.stack([row, column])
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # torch calls its CSR layout beta on first use
+                    view = torch.sparse_coo_tensor(coordinates, values, shape, check_invariants=False)
+                    view = view.coalesce().to_sparse_csr().to(device)
             self._views[key] = view
         return self._views[key]
 
@@ -138,7 +152,11 @@ def relations(
         If the edge types do not share their node types.
     """
     by_name = {etype: (source, etype, target) for source, etype, target in graph.canonical_etypes}
-    chosen = tuple(name for name in by_name if not name.startswith("rev_")) if behaviors is None else tuple(behaviors)
+    chosen = (
+        tuple(name for name in by_name if not name.startswith("rev_"))
+        if behaviors is None
+        else tuple(behaviors)
+    )
     for name in chosen:
         if name not in by_name:
             raise UnknownNameError("behavior", name, by_name)
@@ -154,7 +172,8 @@ def relations(
     for name in chosen:
         users, items = graph.edges(etype=by_name[name])
         single = import_dgl().heterograph(
-            {("user", name, "item"): (users.cpu(), items.cpu())}, num_nodes_dict={"user": num_users, "item": num_items}
+            {("user", name, "item"): (users.cpu(), items.cpu())},
+            num_nodes_dict={"user": num_users, "item": num_items},
         )
         made[name] = Relation(single, backend)
     return made

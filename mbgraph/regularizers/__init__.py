@@ -3,7 +3,14 @@
 They read a `StepOutputs`, so any of them attaches to any model, or to a training loop of one's own.
 """
 
-from mbgraph.regularizers.base import REGULARIZERS, Regularizer, StepOutputs
+from mbgraph.regularizers.base import (
+    REGULARIZERS,
+    LinearWarmup,
+    Regularizer,
+    StepOutputs,
+    build_regularizer,
+    regularizer_options,
+)
 from mbgraph.regularizers.infonce import InfoNCE, infonce
 from mbgraph.regularizers.irm import IRMv1, IRMv2, gradient_variance, irm_penalty, squared_risks
 from mbgraph.regularizers.l2 import L2, triple_norm
@@ -15,12 +22,15 @@ __all__ = [
     "IRMv1",
     "IRMv2",
     "InfoNCE",
+    "LinearWarmup",
     "REx",
     "Regularizer",
     "StepOutputs",
+    "build_regularizer",
     "gradient_variance",
     "infonce",
     "irm_penalty",
+    "regularizer_options",
     "risk_variance",
     "squared_risks",
     "triple_norm",

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
-from mbgraph.errors import UsageError
+from mbgraph.errors import UnknownNameError, UsageError
 from mbgraph.registry import Registry
 
-__all__ = ["REGULARIZERS", "Regularizer", "Schedule", "StepOutputs"]
+__all__ = [
+    "REGULARIZERS",
+    "LinearWarmup",
+    "Regularizer",
+    "Schedule",
+    "StepOutputs",
+    "build_regularizer",
+    "regularizer_options",
+]
 
 Schedule = Callable[[int], float]
 """Epoch (from 1) to a factor on the weight."""
@@ -58,7 +67,9 @@ class StepOutputs:
         """Return the mapping called ``name``; an empty one raises `UsageError`."""
         value = getattr(self, name)
         if not value:
-            raise UsageError(f"{regularizer} needs {name!r}, which this model does not give", "use another regularizer")
+            raise UsageError(
+                f"{regularizer} needs {name!r}, which this model does not give", "use another regularizer"
+            )
         return value
 
 
@@ -96,3 +107,46 @@ class Regularizer(ABC):
 
 
 REGULARIZERS: Registry[type[Regularizer]] = Registry("regularizer", "mbgraph.regularizers")
+
+
+class LinearWarmup:
+    """A `Schedule` that rises linearly from ``1 / epochs`` to 1 over the first ``epochs`` epochs."""
+
+    def __init__(self, epochs: int) -> None:
+        if epochs < 1:
+            raise UsageError(f"warmup must be at least 1 epoch, got {epochs}")
+        self.epochs = int(epochs)
+
+    def __call__(self, epoch: int) -> float:
+        """Return the factor for an epoch (from 1)."""
+        return min(1.0, epoch / self.epochs)
+
+    def __repr__(self) -> str:
+        return f"LinearWarmup({self.epochs})"
+
+
+def build_regularizer(name: str, options: Mapping[str, Any]) -> Regularizer:
+    """Make a regularizer from plain values; ``warmup=n`` becomes a `LinearWarmup` schedule.
+
+    Raises
+    ------
+    UnknownNameError
+        For an unknown regularizer or option; the message names the nearest one.
+    """
+    kind = REGULARIZERS.get(name)
+    known = [key for key in inspect.signature(kind.__init__).parameters if key not in ("self", "schedule")]
+    values = dict(options)
+    for key in values:
+        if key not in known and key != "warmup":
+            raise UnknownNameError(f"option of regularizer {name!r}", key, [*known, "warmup"])
+    warmup = values.pop("warmup", None)
+    return kind(**values, **({} if warmup is None else {"schedule": LinearWarmup(warmup)}))
+
+
+def regularizer_options(regularizer: Regularizer) -> dict[str, Any]:
+    """Return plain values from which `build_regularizer` makes the same regularizer again."""
+    known = inspect.signature(type(regularizer).__init__).parameters
+    options = {key: value for key, value in vars(regularizer).items() if key in known and key != "schedule"}
+    if isinstance(regularizer.schedule, LinearWarmup):
+        options["warmup"] = regularizer.schedule.epochs
+    return options

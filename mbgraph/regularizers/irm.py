@@ -69,7 +69,9 @@ class IRMv1(Regularizer):
 
     name = "irmv1"
 
-    def __init__(self, weight: float = 1.0, scale_on: str = "scores", schedule: Schedule | None = None) -> None:
+    def __init__(
+        self, weight: float = 1.0, scale_on: str = "scores", schedule: Schedule | None = None
+    ) -> None:
         super().__init__(weight, schedule)
         if scale_on not in ("scores", "loss"):
             raise UnknownNameError("scale position", scale_on, ("scores", "loss"))

@@ -40,7 +40,9 @@ class L2(Regularizer):
 
     name = "l2"
 
-    def __init__(self, weight: float = 1e-3, on: str = "propagated", schedule: Schedule | None = None) -> None:
+    def __init__(
+        self, weight: float = 1e-3, on: str = "propagated", schedule: Schedule | None = None
+    ) -> None:
         super().__init__(weight, schedule)
         if on not in ("propagated", "ego", "tables"):
             raise UnknownNameError("subject of l2", on, ("propagated", "ego", "tables"))

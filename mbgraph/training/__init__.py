@@ -1,1 +1,7 @@
-"""."""
+"""Training: sampler, trainer, callbacks, checkpoints."""
+
+from mbgraph.training.callbacks import Callback, EarlyStopping
+from mbgraph.training.sampler import TripleSampler
+from mbgraph.training.trainer import FitResult, Trainer
+
+__all__ = ["Callback", "EarlyStopping", "FitResult", "Trainer", "TripleSampler"]

@@ -1,0 +1,97 @@
+"""`mbgraph evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mbgraph.cli.common import Command, console, emit_json, json_option, out, table
+
+EPILOG = """\b
+Examples:
+  mbgraph evaluate runs/demo-rmbrec-mbgraph-s2026
+  mbgraph evaluate RUN --mask all-behaviors -k 10 -k 50
+  mbgraph evaluate RUN --per-user ranks.npz --json
+"""
+
+
+@click.command(cls=Command, epilog=EPILOG)
+@click.argument("run_directory", type=click.Path(path_type=Path), metavar="RUN")
+@click.option("-k", "cutoffs", type=int, multiple=True, help="Cut-offs.  [default: those of the run]")
+@click.option(
+    "--mask", help="train-target, train+valid-target, all-behaviors or none.  [default: that of the run]"
+)
+@click.option("--ties", help="optimistic, realistic or pessimistic.  [default: that of the run]")
+@click.option("--chunk-size", type=int, help="Users scored at a time; changes memory, never numbers.")
+@click.option(
+    "--per-user", type=click.Path(path_type=Path), metavar="FILE", help="Write per-user test results (npz)."
+)
+@json_option
+def command(
+    run_directory: Path,
+    cutoffs: tuple[int, ...],
+    mask: str | None,
+    ties: str | None,
+    chunk_size: int | None,
+    per_user: Path | None,
+    as_json: bool,
+) -> None:
+    """Evaluate a trained run on its validation and test pairs."""
+    from mbgraph.errors import UsageError
+    from mbgraph.evaluation.evaluate import evaluate_splits
+    from mbgraph.run import Run
+
+    run = Run.load(run_directory)
+    dataset = run.dataset()
+    model = run.model(dataset)
+    recorded = run.config["evaluation"]
+    splits = tuple(split for split in ("valid", "test") if len(dataset.splits.get(split, ())))
+    if not splits:
+        raise UsageError(f"{dataset.name!r} has no held-out pairs", "split the data when you import it")
+    results = evaluate_splits(
+        model,
+        dataset,
+        splits=splits,
+        k=cutoffs or tuple(recorded["k"]),
+        mask=mask or recorded["mask"],
+        ties=ties or recorded["ties"],
+        chunk_size=chunk_size,
+    )
+    if per_user is not None:
+        if "test" not in results:
+            raise UsageError(f"{dataset.name!r} has no test pairs", "leave --per-user out")
+        results["test"].save_per_user(per_user)
+        console.print(f"wrote {per_user}", markup=False)
+    if as_json:
+        emit_json(_summary(run, dataset, results))
+        return
+    for split, result in results.items():
+        names = list(result.metrics)
+        rows: list[list[Any]] = [
+            [group, values["share"], *(values["metrics"].get(name) for name in names)]
+            for group, values in result.to_dict()["groups"].items()
+        ]
+        table(
+            f"{dataset.name} {split}, mask {result.mask}, ties {result.ties}",
+            ["pairs", "share", *names],
+            rows,
+        )
+        out.print(
+            f"{result.users_evaluated:,} users evaluated, {result.users_left_out:,} without held-out items left out"
+        )
+
+
+def _summary(run: Any, dataset: Any, results: dict[str, Any]) -> dict[str, Any]:
+    first = next(iter(results.values()))
+    return {
+        "run": str(run.path),
+        "dataset": dataset.name,
+        "model": run.config["model"],
+        "mask": first.mask,
+        "ties": first.ties,
+        **{split: results[split].metrics if split in results else {} for split in ("valid", "test")},
+        "users_evaluated": results["test"].users_evaluated if "test" in results else 0,
+        "details": {split: result.to_dict() for split, result in results.items()},
+    }

@@ -1,0 +1,245 @@
+"""RMBRec: robust multi-behavior recommendation (arXiv 2601.08705), in three variants.
+
+The paper and its published code differ in a dozen points, so the variant is part of the model's name:
+
+* ``"mbgraph"``: the published mathematics without its accidents. Users who lack a behavior are left out of its risk
+  instead of counting as a constant, and the padding node is gone.
+* ``"official"``: the published code, padded rows included.
+* ``"paper"``: the equations as printed, on the LightGCN that the paper cites.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from mbgraph.errors import UnknownNameError
+from mbgraph.evaluation.ranking import EmbeddingScorer
+from mbgraph.models.base import MODELS, Batch, Encoded, Recommender, TrainingDefaults
+from mbgraph.nn import BehaviorEncoder, bpr, mean_fusion
+from mbgraph.regularizers import L2, InfoNCE, Regularizer, REx, StepOutputs
+
+if TYPE_CHECKING:
+    import dgl
+
+__all__ = ["RMBRec"]
+
+
+@dataclass(frozen=True)
+class _Preset:
+    """Where the variants differ, before regularizers."""
+
+    layer_norm: bool
+    combine: str
+    padding: bool
+    gamma: float
+    weight_decay: float
+    history: str
+
+
+_PRESETS: Mapping[str, _Preset] = {
+    "mbgraph": _Preset(True, "sum", False, 0.0, 1e-3, "all"),
+    "official": _Preset(True, "sum", True, 1e-10, 1e-3, "all"),
+    "paper": _Preset(False, "mean", False, 0.0, 0.0, "behavior"),
+}
+
+
+@MODELS.register("rmbrec")
+class RMBRec(Recommender):
+    r"""Per-behavior LightGCN, user-side contrast with the target, equal risks across behaviors, mean fusion.
+
+    .. math:: \mathcal L = \mathcal L_{main} + \lambda_1 \mathcal L_{RRM} + \lambda_2 \mathcal L_{ORM} + \text{L2}
+
+    The last three are regularizers (`InfoNCE`, `REx`, `L2`): see `default_regularizers`.
+
+    Parameters
+    ----------
+    graph : DGLGraph
+        Train heterograph, one edge type per behavior.
+    target : str
+        Behavior to predict.
+    variant : {"mbgraph", "official", "paper"}
+        Preset of all options below and of the regularizers.
+    embedding_dim, num_layers : int
+        Width of the tables and number of propagation steps.
+    layer_norm, combine : bool, str
+        See `mbgraph.nn.LightGCN`; None takes the variant's.
+    padding : bool
+        Keep the published code's padding node: users who lack a behavior become a row of it, which adds ``ln 2`` to
+        the sum of that behavior's losses and stays in the divisor. None takes the variant's.
+    gamma : float
+        See `mbgraph.nn.bpr`; None takes the variant's.
+    backend : str
+        See `mbgraph.nn.propagation.Relation`.
+    rng : int
+        Seed of the initialisation.
+
+    References
+    ----------
+    RMBRec Eq. 1-11 and Algorithm 1; published code at commit 5e7827c.
+    """
+
+    name = "rmbrec"
+    variants: ClassVar[tuple[str, ...]] = tuple(_PRESETS)
+
+    def __init__(
+        self,
+        graph: dgl.DGLGraph,
+        target: str,
+        *,
+        variant: str = "mbgraph",
+        embedding_dim: int = 64,
+        num_layers: int = 3,
+        layer_norm: bool | None = None,
+        combine: str | None = None,
+        padding: bool | None = None,
+        gamma: float | None = None,
+        backend: str = "auto",
+        rng: int = 0,
+    ) -> None:
+        super().__init__(graph, target)
+        if variant not in _PRESETS:
+            raise UnknownNameError("variant of rmbrec", variant, _PRESETS)
+        preset = _PRESETS[variant]
+        self.variant, self.embedding_dim, self.num_layers, self.backend = (
+            variant,
+            embedding_dim,
+            num_layers,
+            backend,
+        )
+        self.layer_norm = preset.layer_norm if layer_norm is None else layer_norm
+        self.combine = preset.combine if combine is None else combine
+        self.padding = preset.padding if padding is None else padding
+        self.gamma = preset.gamma if gamma is None else gamma
+        self.encoder = BehaviorEncoder(
+            graph,
+            embedding_dim=embedding_dim,
+            num_layers=num_layers,
+            layer_norm=self.layer_norm,
+            combine=self.combine,
+            padding=int(self.padding),
+            backend=backend,
+            rng=rng,
+        )
+        self.behaviors = self.encoder.behaviors
+
+    @property
+    def training_defaults(self) -> TrainingDefaults:
+        """Batches of 1,024 users, Adam 1e-3 with coupled weight decay (mbgraph, official)."""
+        preset = _PRESETS[self.variant]
+        return TrainingDefaults(weight_decay=preset.weight_decay, history=preset.history)
+
+    def default_regularizers(self) -> list[Regularizer]:
+        """Return RRM, ORM and L2 as the variant defines them."""
+        if self.variant == "paper":
+            contrast = InfoNCE(
+                direction="other", negatives="intra", include_positive=False, reduce_behaviors="mean"
+            )  # Eq. 3: the auxiliary row is the anchor and meets rows of its own behavior
+            # Eq. 10 leaves lambda open; half of the published weight decay is the same pull on the tables.
+            return [contrast, REx(unbiased=False), L2(weight=5e-4, on="tables")]
+        return [InfoNCE(), REx(), L2(weight=1e-3, on="propagated")]
+
+    def encode(self, graph: dgl.DGLGraph | None = None) -> Encoded:
+        """Return fused and per-behavior embeddings of the real nodes (Eq. 1 and 8)."""
+        behaviors = {
+            behavior: (users[: self.num_users], items[: self.num_items])
+            for behavior, (users, items) in self.encoder(graph).items()
+        }
+        users = mean_fusion(users for users, _ in behaviors.values())
+        items = mean_fusion(items for _, items in behaviors.values())
+        return Encoded(users, items, behaviors)
+
+    @torch.no_grad()
+    def scorer(self, graph: dgl.DGLGraph | None = None) -> EmbeddingScorer:
+        """Return the dot-product scorer of the fused embeddings (Eq. 9)."""
+        encoded = self.encode(graph)
+        return EmbeddingScorer(encoded.users, encoded.items)
+
+    def step(self, batch: Batch, *, double_backward: bool = False) -> StepOutputs:
+        """Run Algorithm 1, lines 5-17, for one batch.
+
+        Returns
+        -------
+        StepOutputs
+            ``losses["main"]`` is Eq. 10 without its norm term; ``risks`` are Eq. 2.
+        """
+        distinct, row_of = torch.unique(batch.users, return_inverse=True)  # (N,), (B,)
+        rows = {
+            behavior: self._triple_rows(batch, behavior, row_of, len(distinct)) for behavior in self.behaviors
+        }
+        target_users, target_positives, target_negatives = rows[self.target]
+        if self.padding:
+            distinct = torch.cat(
+                [distinct, distinct.new_tensor([self.num_users])]
+            )  # (N + 1,) last: padding node
+
+        item_rows = {}
+        for behavior, (_, positives, negatives) in rows.items():
+            own = [] if behavior == self.target else [positives, negatives]
+            item_rows[behavior] = torch.cat([target_positives, target_negatives, *own])
+        encoded = self.encoder.rows(
+            {behavior: distinct for behavior in self.behaviors}, item_rows, fast=not double_backward
+        )
+
+        triples, fused = {}, []
+        for behavior, (users, items) in encoded.items():
+            size = len(target_positives)
+            at_target = (users[target_users], items[:size], items[size : 2 * size])  # 3 x (B_t, D)
+            fused.append(at_target)
+            if behavior == self.target:
+                triples[behavior] = at_target
+            else:
+                own_positives, own_negatives = items[2 * size :].chunk(2)
+                triples[behavior] = (users[rows[behavior][0]], own_positives, own_negatives)  # 3 x (B_b, D)
+        margins = {behavior: _margin(*triple) for behavior, triple in triples.items() if len(triple[0])}
+        main = bpr(_margin(*(mean_fusion(parts) for parts in zip(*fused, strict=True))), self.gamma)  # (B_t,)
+        contrasted = torch.unique(
+            target_users
+        )  # (M,) rows of users with a target edge, the padding node once
+        return StepOutputs(
+            target=self.target,
+            losses={"main": main.mean() if len(main) else main.sum()},
+            risks={behavior: bpr(margin, self.gamma).mean() for behavior, margin in margins.items()},
+            margins=margins,
+            users={behavior: users[contrasted] for behavior, (users, _) in encoded.items()},
+            triples=triples,
+            ego={
+                behavior: (
+                    self.encoder.user_embedding[distinct[users]],
+                    self.encoder.item_embedding[positives],
+                    self.encoder.item_embedding[negatives],
+                )
+                for behavior, (users, positives, negatives) in rows.items()
+                if behavior == self.target
+            },
+            tables=(self.encoder.user_embedding, self.encoder.item_embedding),
+            user_mask={behavior: torch.isin(contrasted, users) for behavior, (users, _, _) in rows.items()},
+        )
+
+    def _triple_rows(
+        self, batch: Batch, behavior: str, row_of: Tensor, padding_row: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return rows of distinct users, positive items and negative items of a behavior, 3 x (B_b,)."""
+        positives, negatives = batch.positives[behavior], batch.negatives[behavior]
+        present = positives >= 0
+        if self.padding:
+            absent = ~present
+            return (
+                row_of.masked_fill(absent, padding_row),
+                positives.masked_fill(absent, self.num_items),
+                negatives.masked_fill(absent, self.num_items),
+            )
+        return row_of[present], positives[present], negatives[present]
+
+    def options(self) -> dict[str, Any]:
+        """Return the resolved options."""
+        return {**super().options(), "variant": self.variant}
+
+
+def _margin(users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+    """Score of the positive minus score of the negative: three (B, D) -> (B,)."""
+    return torch.linalg.vecdot(users, positives) - torch.linalg.vecdot(users, negatives)

@@ -1,0 +1,361 @@
+"""A run: configuration in, trained model, metrics and everything needed to repeat or continue it in one folder."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+import torch
+
+from mbgraph import __version__
+from mbgraph.config import FitConfig, read_config
+from mbgraph.data.catalog import find_dataset, load_dataset
+from mbgraph.data.dataset import MultiBehaviorDataset
+from mbgraph.data.splits import hold_out, merge_split
+from mbgraph.errors import RunError, UsageError
+from mbgraph.evaluation.evaluate import EvaluationResult, evaluate_splits
+from mbgraph.files import atomic_write, read_json, write_json
+from mbgraph.models.base import Recommender, build_model
+from mbgraph.regularizers.base import REGULARIZERS, Regularizer, build_regularizer, regularizer_options
+from mbgraph.training.callbacks import Callback
+from mbgraph.training.checkpoint import load_weights
+from mbgraph.training.trainer import Trainer, resolve_device
+
+__all__ = ["Run", "fit", "prepare_dataset", "resume", "run_regularizers"]
+
+FORMAT = 1
+DEFAULT_K = (10, 20)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory.
+
+    Attributes
+    ----------
+    path : Path
+        The directory.
+    config : dict
+        The resolved configuration as plain values.
+    """
+
+    path: Path
+    config: dict[str, Any]
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Run:
+        """Open a run directory.
+
+        Raises
+        ------
+        RunError
+            If it is missing, incomplete or written by a version with another format.
+        """
+        path = Path(path)
+        if not path.is_dir():
+            raise RunError(f"no run directory at {path}", "make one with: mbgraph fit --out DIR")
+        for name in ("config.toml", "dataset.json"):
+            if not (path / name).is_file():
+                raise RunError(
+                    f"{path} is not a complete run directory: {name} is missing", "fit the model again"
+                )
+        raw = _raw_config(path)
+        if raw.get("format") != FORMAT:
+            raise RunError(
+                f"{path} was written by mbgraph {raw.get('mbgraph', '?')} in format {raw.get('format')}, not {FORMAT}",
+                "use that version, or fit the model again",
+            )
+        return cls(path, read_config(path / "config.toml").to_dict())
+
+    @property
+    def fit_config(self) -> FitConfig:
+        """The configuration as an object."""
+        return FitConfig.from_dict(self.config)
+
+    def dataset(self) -> MultiBehaviorDataset:
+        """Load the run's data as it was prepared then; other content raises `RunError`."""
+        recorded = read_json(self.path / "dataset.json")
+        dataset = prepare_dataset(self.fit_config.replace(dataset=recorded["source"]))
+        if dataset.content_hash() != recorded["content_hash"]:
+            raise RunError(
+                f"{self.path} was made with other data than {recorded['source']!r} holds now",
+                "restore that data, or fit the model again",
+            )
+        return dataset
+
+    def model(self, dataset: MultiBehaviorDataset | None = None) -> Recommender:
+        """Build the model on the run's data and load the best epoch's weights."""
+        dataset = self.dataset() if dataset is None else dataset
+        model = _build(self.fit_config, dataset)
+        if model.trainable:
+            weights = load_weights(self.path / "model.safetensors")
+            try:
+                model.load_state_dict(weights)
+            except RuntimeError as error:
+                raise RunError(
+                    f"{self.path} holds weights of another model", "fit the model again"
+                ) from error
+        return model.eval()
+
+
+def prepare_dataset(config: FitConfig) -> MultiBehaviorDataset:
+    """Load a dataset and arrange its validation part; the arrangement stands in ``metadata["validation"]``."""
+    dataset = load_dataset(config.dataset)
+    choice = config.validation
+    if choice == "auto":
+        choice = "given" if len(dataset.valid) else "holdout"
+    if choice in ("given", "merge") and not len(dataset.valid):
+        raise UsageError(f"{dataset.name!r} has no validation pairs", "use --validation holdout or none")
+    if choice == "holdout":
+        dataset = merge_split(dataset, "valid") if len(dataset.valid) else dataset
+        dataset = hold_out(
+            dataset, n=1, split="valid", rng=0
+        )  # not the run's seed: seeds share one validation set
+    elif choice == "merge":
+        dataset = merge_split(dataset, "valid")
+    elif choice == "none":
+        dataset = dataset.replace(
+            splits={name: part for name, part in dataset.splits.items() if name != "valid"}
+        )
+    return dataset.replace(metadata={**dataset.metadata, "validation": choice})
+
+
+def fit(
+    config: FitConfig, directory: str | os.PathLike[str] | None = None, callbacks: Sequence[Callback] = ()
+) -> dict[str, Any]:
+    """Train, evaluate and write a run directory.
+
+    Parameters
+    ----------
+    config : FitConfig
+    directory : path, optional
+        Must not exist or be empty. By default ``runs/<dataset>-<model>[-<variant>]-s<seed>``, numbered when taken.
+    callbacks : sequence of Callback
+
+    Returns
+    -------
+    dict
+        What ``mbgraph fit --json`` prints.
+    """
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    dataset = prepare_dataset(config)
+    model = _build(config, dataset)
+    config = _resolve(config, model)
+    path = _new_directory(config, dataset, directory)
+    source = config.dataset if config.dataset == "demo" else str(find_dataset(config.dataset))
+    write_json(
+        path / "dataset.json",
+        {
+            "name": dataset.name,
+            "source": source,
+            "content_hash": dataset.content_hash(),
+            "users": dataset.num_users,
+            "items": dataset.num_items,
+            "counts": dataset.counts,
+            "validation": dataset.metadata["validation"],
+        },
+    )
+    write_json(path / "env.json", _environment())
+    with atomic_write(path / "config.toml") as file:
+        tomli_w.dump({"format": FORMAT, "mbgraph": __version__, **config.to_dict()}, file)
+    return _execute(config, path, dataset, model, callbacks, resumed=False)
+
+
+def resume(
+    directory: str | os.PathLike[str], callbacks: Sequence[Callback] = (), threads: int = 0
+) -> dict[str, Any]:
+    """Continue a killed or interrupted run to the numbers it would have reached."""
+    run = Run.load(directory)
+    config = run.fit_config
+    if threads or config.threads:
+        torch.set_num_threads(threads or config.threads)
+    dataset = run.dataset()
+    return _execute(config, run.path, dataset, _build(config, dataset), callbacks, resumed=True)
+
+
+def _execute(
+    config: FitConfig,
+    path: Path,
+    dataset: MultiBehaviorDataset,
+    model: Recommender,
+    callbacks: Sequence[Callback],
+    resumed: bool,
+) -> dict[str, Any]:
+    evaluation = dict(config.evaluation)
+    metric, cutoffs = evaluation.pop("metric", "HR@10"), tuple(evaluation.pop("k", DEFAULT_K))
+    outcome: dict[str, Any] = {
+        "run": str(path),
+        "dataset": dataset.name,
+        "model": config.model,
+        "variant": config.variant,
+        "seed": config.seed,
+        "epochs": 0,
+        "best_epoch": 0,
+        "seconds_per_epoch": 0.0,
+        "interrupted": False,
+    }
+    if model.trainable:
+        trainer = Trainer(
+            model,
+            dataset,
+            run_regularizers(config, model),
+            metric=metric,
+            rng=config.seed,
+            device=config.device,
+            directory=path,
+            callbacks=callbacks,
+            **config.training,
+            **evaluation,
+        )
+        result = trainer.fit(resume=resumed and (path / "checkpoint.pt").exists())
+        outcome.update(
+            epochs=result.epochs,
+            best_epoch=result.best_epoch,
+            seconds_per_epoch=result.seconds_per_epoch,
+            interrupted=result.interrupted,
+        )
+    results: dict[str, EvaluationResult] = {}
+    if not outcome["interrupted"]:
+        model.eval()
+        splits = tuple(split for split in ("valid", "test") if len(dataset.splits.get(split, ())))
+        results = evaluate_splits(model, dataset, splits=splits, k=cutoffs, **evaluation) if splits else {}
+    outcome["peak_memory_mb"] = peak_memory_mb()
+    for split in ("valid", "test"):
+        outcome[split] = results[split].metrics if split in results else {}
+    outcome["users_evaluated"] = results["test"].users_evaluated if "test" in results else 0
+    if not outcome["interrupted"]:
+        details = {split: result.to_dict() for split, result in results.items()}
+        if "test" in results:
+            results["test"].save_per_user(path / "per_user.npz")
+        write_json(path / "test.json", {**outcome, "details": details})
+        outcome["details"] = details
+    return outcome
+
+
+def run_regularizers(config: FitConfig, model: Recommender) -> list[Regularizer]:
+    """Return the model's own regularizers with the configuration's changes applied."""
+    chosen = {entry.name: regularizer_options(entry) for entry in model.default_regularizers()}
+    for entry in config.regularizers:
+        name = str(entry["name"])
+        REGULARIZERS.get(name)
+        chosen[name] = {
+            **chosen.get(name, {}),
+            **{key: value for key, value in entry.items() if key != "name"},
+        }
+    return [build_regularizer(name, options) for name, options in chosen.items()]
+
+
+def _build(config: FitConfig, dataset: MultiBehaviorDataset) -> Recommender:
+    from mbgraph.models import MODELS
+
+    model_class = MODELS.get(config.model)
+    options = dict(config.options)
+    if config.variant is not None:
+        if "variant" not in model_class.option_names():
+            raise UsageError(f"model {config.model!r} has no variants", "leave --variant out")
+        options["variant"] = config.variant
+    if "rng" in model_class.option_names():
+        options["rng"] = config.seed
+    if not model_class.trainable:
+        for given, flag in ((config.training, "training options"), (config.regularizers, "regularizers")):
+            if given:
+                raise UsageError(
+                    f"model {config.model!r} is not trained and reads no {flag}", "leave them out"
+                )
+    return build_model(config.model, dataset.graph, dataset.target, options)
+
+
+def _resolve(config: FitConfig, model: Recommender) -> FitConfig:
+    """Fill in every default, so that the written configuration says everything."""
+    options = {key: value for key, value in model.options().items() if key != "variant"}
+    changes: dict[str, Any] = {"options": options}
+    if config.variant is None and model.variants:
+        changes["variant"] = model.variants[0]
+    if model.trainable:
+        defaults = vars(model.training_defaults)
+        changes["training"] = {**defaults, "diagnose_every": 10, **config.training}
+        changes["regularizers"] = [
+            {"name": entry.name, **regularizer_options(entry)} for entry in run_regularizers(config, model)
+        ]
+        resolve_device(config.device)
+    evaluation = {"k": list(DEFAULT_K), "mask": "train-target", "ties": "realistic", **config.evaluation}
+    if model.trainable:
+        evaluation.setdefault("metric", "HR@10")
+    changes["evaluation"] = evaluation
+    return config.replace(**changes)
+
+
+def _new_directory(
+    config: FitConfig, dataset: MultiBehaviorDataset, directory: str | os.PathLike[str] | None
+) -> Path:
+    if directory is None:
+        parts = [dataset.name, config.model, *([config.variant] if config.variant else []), f"s{config.seed}"]
+        stem = Path("runs") / "-".join(parts)
+        path, number = stem, 2
+        while path.exists():
+            path, number = stem.with_name(f"{stem.name}-{number}"), number + 1
+    else:
+        path = Path(directory)
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise RunError(
+                f"{path} already exists", f"continue it with --resume {path}, or choose another --out"
+            )
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot make {path}: {error.strerror or error}", "choose another --out") from error
+    return path
+
+
+def _raw_config(path: Path) -> dict[str, Any]:
+    from mbgraph.config import tomllib
+
+    try:
+        return tomllib.loads((path / "config.toml").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"cannot read {path / 'config.toml'} ({error})", "fit the model again") from error
+
+
+def _environment() -> dict[str, Any]:
+    packages = ("mbgraph", "torch", "dgl", "numpy", "pandas", "scipy", "safetensors")
+    versions = {}
+    for package in packages:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": _cpu_name(),
+        "threads": torch.get_num_threads(),
+        "versions": versions,
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+    }
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def peak_memory_mb() -> float:
+    """Return the largest resident set of this process so far in MiB; 0 where the platform does not tell."""
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return 0.0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1024 * 1024 if sys.platform == "darwin" else 1024)

@@ -1,0 +1,34 @@
+"""BPR and fusion by hand."""
+
+import math
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from mbgraph.nn import bpr, mean_fusion
+
+
+@pytest.mark.parametrize("margin", [-3.0, 0.0, 0.5, 4.0])
+def test_bpr_by_hand(margin):
+    expected = -math.log(1 / (1 + math.exp(-margin)))
+    assert bpr(torch.tensor([margin]), gamma=0).item() == pytest.approx(expected, rel=1e-5)
+    assert bpr(torch.tensor([margin])).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_zero_margin_costs_ln_two():
+    assert bpr(torch.zeros(1)).item() == pytest.approx(math.log(2), rel=1e-6)
+
+
+def test_gamma_clips_and_softplus_does_not():
+    far = torch.tensor([-60.0], requires_grad=True)
+    assert bpr(far).item() == pytest.approx(-math.log(1e-10), rel=1e-4)
+    assert bpr(far, gamma=0).item() == pytest.approx(60.0)
+    (gradient,) = torch.autograd.grad(bpr(far, gamma=0).sum(), far)
+    assert gradient.item() == pytest.approx(-1.0)
+
+
+def test_mean_fusion():
+    rows = [torch.randn(4, 3) for _ in range(3)]
+    assert_close(mean_fusion(rows), torch.stack(rows).mean(0))
+    assert_close(mean_fusion(rows[:1]), rows[0])
