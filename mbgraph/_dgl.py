@@ -51,10 +51,10 @@ def import_dgl() -> ModuleType:
             _module = importlib.import_module("dgl")
     except Exception as error:  # a broken binary raises anything from OSError to AttributeError
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise DGLImportError(
-            f"dgl {_version('dgl')} does not work with torch {_version('torch')} ({reason[:160]})",
-            f"run: {REMEDY}",
-        ) from error
+        what = f"dgl {_version('dgl')} does not work with torch {_version('torch')} ({reason[:160]})"
+        if isinstance(error, ModuleNotFoundError) and error.name == "dgl":
+            what = "dgl is not installed"
+        raise DGLImportError(what, f"run: {REMEDY}") from error
     finally:
         if before is None:
             os.environ.pop("DGLBACKEND", None)
