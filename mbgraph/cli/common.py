@@ -22,10 +22,10 @@ __all__ = ["Command", "console", "dataset_argument", "emit_json", "json_option",
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-console = Console(stderr=True, highlight=False, soft_wrap=True)
+console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 """Progress and notices: stderr, so that stdout stays clean for tables and JSON."""
 
-out = Console(highlight=False)
+out = Console(highlight=False, emoji=False)
 """Tables and answers: stdout."""
 
 

@@ -12,13 +12,16 @@ from mbgraph.cli.common import Command, console, emit_json, json_option, out, ta
 METRICS = ("HR@10", "NDCG@10", "HR@20", "NDCG@20")
 
 
-@click.command(cls=Command)
-@click.option(
-    "--out", "directory", type=click.Path(path_type=Path), help="Keep the runs here.  [default: discarded]"
-)
-@click.option(
-    "--seed", type=int, default=2026, show_default=True, help="Seed of initialisation and sampling."
-)
+EPILOG = """\b
+Examples:
+  mbgraph demo
+  mbgraph demo --out demo-runs --json
+"""
+
+
+@click.command(cls=Command, epilog=EPILOG)
+@click.option("--out", "directory", type=click.Path(path_type=Path), help="Keep the runs here.  [default: discarded]")
+@click.option("--seed", type=int, default=2026, show_default=True, help="Seed of initialisation and sampling.")
 @click.option("--threads", type=int, default=0, help="CPU threads.  [default: torch's choice]")
 @json_option
 def command(directory: Path | None, seed: int, threads: int, as_json: bool) -> None:
@@ -43,16 +46,11 @@ def command(directory: Path | None, seed: int, threads: int, as_json: bool) -> N
         for name, groups in result["models"].items()
         for group, values in groups.items()
     ]
-    table(
-        f"demo (embedded, synthetic), test, seed {seed}", ["model", "held-out pairs", "share", *METRICS], rows
-    )
+    table(f"demo (embedded, synthetic), test, seed {seed}", ["model", "held-out pairs", "share", *METRICS], rows)
     table(
         "top 5 items of three users, by rmbrec",
         ["user", "items"],
-        [
-            [entry["user"], "  ".join(str(item) for item in entry["items"])]
-            for entry in result["recommendations"]
-        ],
+        [[entry["user"], "  ".join(str(item) for item in entry["items"])] for entry in result["recommendations"]],
     )
     out.print(
         "visited: the user already has an auxiliary edge to the held-out item; see docs/protocol.md",

@@ -6,8 +6,14 @@ import click
 
 from mbgraph.cli.common import Command, emit_json, json_option, table
 
+EPILOG = """\b
+Examples:
+  mbgraph models
+  mbgraph models --json
+"""
 
-@click.command(cls=Command)
+
+@click.command(cls=Command, epilog=EPILOG)
 @json_option
 def command(as_json: bool) -> None:
     """List models and regularizers with their options."""
@@ -28,9 +34,7 @@ def command(as_json: bool) -> None:
     regularizers = {
         name: {
             "summary": (inspect.getdoc(REGULARIZERS.get(name)) or "").split("\n")[0],
-            "options": [
-                key for key in inspect.signature(REGULARIZERS.get(name)).parameters if key != "schedule"
-            ],
+            "options": [key for key in inspect.signature(REGULARIZERS.get(name)).parameters if key != "schedule"],
         }
         for name in REGULARIZERS
     }
@@ -40,10 +44,7 @@ def command(as_json: bool) -> None:
     table(
         "models",
         ["name", "variants", "options"],
-        [
-            [name, ", ".join(facts["variants"]) or "-", _wrapped(facts["options"])]
-            for name, facts in models.items()
-        ],
+        [[name, ", ".join(facts["variants"]) or "-", _wrapped(facts["options"])] for name, facts in models.items()],
     )
     table(
         "regularizers",
