@@ -1,0 +1,53 @@
+"""`mbgraph doctor`."""
+
+from __future__ import annotations
+
+import click
+
+from mbgraph.cli.common import Command, console, emit_json, json_option, out, table
+
+EPILOG = """\b
+Examples:
+  mbgraph doctor
+  mbgraph doctor --json
+"""
+
+
+@click.command("doctor", cls=Command, epilog=EPILOG)
+@json_option
+def command(as_json: bool) -> None:
+    """Check versions, device, threads, DGL and where datasets are looked for.
+
+    Exits with 0 when training would work here, else with 1 and one line per problem.
+    """
+    from mbgraph.doctor import examine
+
+    report = examine()
+    if as_json:
+        emit_json(report)
+    else:
+        machine, health = report["machine"], report["dgl"]
+        table(
+            "Versions", ["", ""], [[name, version or "not installed"] for name, version in report["versions"].items()]
+        )
+        out.print(f"platform: {machine['platform']}", markup=False, soft_wrap=True)
+        out.print(f"cpu: {machine['cpu']}, {machine['cores']} cores", markup=False, soft_wrap=True)
+        if machine["device"]:
+            out.print(
+                f"torch: {machine['threads']} threads, --device auto means {machine['device']}",
+                markup=False,
+                soft_wrap=True,
+            )
+        out.print(f"dgl: {health['detail']}", markup=False, soft_wrap=True)
+        for place in report["datasets"]["places"]:
+            state = (
+                "not set" if place["path"] is None else place["path"] + ("" if place["exists"] else " (no such folder)")
+            )
+            out.print(f"datasets in {place['name']}: {state}", markup=False, soft_wrap=True)
+        out.print(f"datasets found: {', '.join(report['datasets']['found'])}", markup=False, soft_wrap=True)
+    for problem in report["problems"]:
+        console.print(f"error: {problem}", markup=False)
+    if not report["healthy"]:
+        click.get_current_context().exit(1)
+    if not as_json:
+        out.print("all is well", markup=False, soft_wrap=True)

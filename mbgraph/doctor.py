@@ -1,0 +1,151 @@
+"""Is this machine fit for work: versions, device, threads, DGL, datasets. Findings, not prints."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import sys
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from mbgraph import __version__
+from mbgraph._dgl import REMEDY, import_dgl
+from mbgraph.errors import MbgraphError, RunError
+
+__all__ = ["OPTIONAL", "REQUIRED", "check_dgl", "check_torch", "examine"]
+
+REQUIRED = ("torch", "dgl", "numpy", "pandas", "scipy", "pyarrow", "safetensors", "click", "rich")
+OPTIONAL = ("numba",)
+
+
+def examine() -> dict[str, Any]:
+    """Look at everything training depends on.
+
+    Returns
+    -------
+    dict
+        ``healthy`` (bool); ``problems``: one line each, with the remedy; ``versions``: package to version or None;
+        ``machine``: ``platform``, ``cpu``, ``cores``, ``threads`` and ``device`` (what ``--device auto`` takes, None
+        where torch does not load); ``dgl``: ``ok`` and ``detail``; ``datasets``: ``places`` (searched folders with
+        whether they exist) and ``found`` (names).
+    """
+    problems: list[str] = []
+    machine: dict[str, Any] = {
+        "platform": platform.platform(),
+        "cpu": _cpu(),
+        "cores": os.cpu_count() or 1,
+        "threads": None,
+        "device": None,
+    }
+    machine.update(_attempt(check_torch, problems) or {})
+    # DGL stands on torch: without it, its own failure would only repeat the reason.
+    detail = None if problems else _attempt(check_dgl, problems)
+    versions = {name: _version(name) for name in (*REQUIRED, *OPTIONAL)}
+    absent = [name for name in REQUIRED if versions[name] is None and name not in ("torch", "dgl")]
+    problems += [f"{name} is not installed; run: pip install {name}" for name in absent]
+    datasets = _attempt(_datasets, problems)
+    return {
+        "healthy": not problems,
+        "problems": problems,
+        "versions": {"python": platform.python_version(), "mbgraph": __version__, **versions},
+        "machine": machine,
+        "dgl": {"ok": detail is not None, "detail": detail or "not usable, see problems"},
+        "datasets": datasets or {"places": [], "found": []},
+    }
+
+
+def check_torch() -> dict[str, Any]:
+    """Import torch and return its threads and the device that ``auto`` means.
+
+    Raises
+    ------
+    RunError
+        If torch does not load.
+    """
+    try:
+        torch = importlib.import_module("torch")
+        return {"threads": torch.get_num_threads(), "device": "cuda" if torch.cuda.is_available() else "cpu"}
+    except Exception as error:  # a broken binary raises anything from OSError to AttributeError
+        version = _version("torch")
+        what = f"torch {version} does not load ({_line(error)})" if version else "torch is not installed"
+        raise RunError(what, f"run: {REMEDY}") from error
+
+
+def check_dgl() -> str:
+    """Import DGL for real and compare one neighbour sum with the dense product on a 2 x 2 graph.
+
+    A kernel can load and be wrong (dmlc/dgl#5725 returned zeros), so loading alone is no proof.
+
+    Returns
+    -------
+    str
+        What was checked.
+
+    Raises
+    ------
+    MbgraphError
+        One line with both versions and the pip command that mends the pair.
+    """
+    dgl = import_dgl()
+    torch = importlib.import_module("torch")
+    versions = f"dgl {_version('dgl')} with torch {_version('torch')}"
+    dense = torch.tensor([[1.0, 1.0], [0.0, 1.0]])  # users x items
+    rows = torch.tensor([[1.0, 2.0, 3.0], [10.0, 20.0, 30.0]])  # (2, 3), one row per user
+    try:
+        users, items = dense.nonzero(as_tuple=True)
+        graph = dgl.heterograph({("user", "buy", "item"): (users, items)}, num_nodes_dict={"user": 2, "item": 2})
+        summed = dgl.ops.copy_u_sum(graph, rows)
+    except Exception as error:  # same: a broken binary raises anything
+        raise RunError(f"{versions} cannot sum over a graph ({_line(error)})", f"run: {REMEDY}") from error
+    if not torch.allclose(summed, dense.T @ rows):
+        raise RunError(f"{versions} sums neighbours wrongly on a 2 x 2 graph", f"run: {REMEDY}")
+    return f"{versions}: a neighbour sum equals the dense product"
+
+
+def _attempt(check: Callable[[], Any], problems: list[str]) -> Any:
+    try:
+        return check()
+    except MbgraphError as error:
+        problems.append(str(error))
+        return None
+
+
+def _datasets() -> dict[str, Any]:
+    from mbgraph.data.catalog import list_datasets
+
+    given = os.environ.get("MBGRAPH_DATA")
+    places = [("$MBGRAPH_DATA", Path(given).expanduser() if given else None)]
+    places.append(("~/.cache/mbgraph", Path.home() / ".cache" / "mbgraph"))
+    return {
+        "places": [
+            {"name": name, "path": None if path is None else str(path), "exists": path is not None and path.is_dir()}
+            for name, path in places
+        ],
+        "found": [str(name) for name in list_datasets()],
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _line(error: BaseException) -> str:
+    return (" ".join(str(error).split()) or type(error).__name__)[:160]
+
+
+def _cpu() -> str:
+    if sys.platform.startswith("linux"):
+        try:
+            text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+        except OSError:
+            text = ""
+        names = [line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name")]
+        if names:
+            return names[0]
+    return platform.processor() or platform.machine()
