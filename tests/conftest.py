@@ -1,0 +1,85 @@
+"""What several test modules share: a tiny dataset, where real data may lie, a home without any."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+
+from mbgraph.data.dataset import MultiBehaviorDataset
+from mbgraph.data.interactions import Pairs, Vocabulary
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SHARED = REPOSITORY.parent / "shared"
+
+# A shared machine is slow now and then; slowness is not what the properties are about.
+settings.register_profile("mbgraph", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("mbgraph")
+
+
+def pytest_configure(config):
+    """Find the real datasets that may lie beside the repository before test modules ask the environment."""
+    if "MBGRAPH_DATA" not in os.environ and (SHARED / "data").is_dir():
+        os.environ["MBGRAPH_DATA"] = str(SHARED / "data")
+
+
+def _pairs(*cells, start):
+    users, items = np.array(cells, np.int64).T
+    return Pairs(users, items, start + 10 * np.arange(len(cells), dtype=np.int64))
+
+
+@pytest.fixture
+def tiny() -> MultiBehaviorDataset:
+    """Six users x five items by hand. User u5 and item i4 have no edge; u3 lacks carts.
+
+    Held out: u0 buys i1 (valid, visited), u1 buys i3 (valid, unvisited), u0 buys i2 (test, unvisited),
+    u2 buys i3 (test, visited) and i0 (test, unvisited), u3 buys i1 (test, unvisited).
+    """
+    return MultiBehaviorDataset(
+        "tiny",
+        Vocabulary([f"u{row}" for row in range(6)], kind="user"),
+        Vocabulary([f"i{row}" for row in range(5)], kind="item"),
+        {
+            "view": _pairs((0, 0), (0, 1), (1, 1), (1, 2), (2, 2), (2, 3), (3, 0), (4, 3), (4, 0), start=0),
+            "cart": _pairs((0, 1), (1, 1), (2, 3), (4, 3), start=200),
+            "buy": _pairs((0, 0), (1, 1), (2, 2), (3, 0), (4, 3), start=400),
+        },
+        "buy",
+        {
+            "valid": _pairs((0, 1), (1, 3), start=600),
+            "test": _pairs((0, 2), (2, 3), (2, 0), (3, 1), start=800),
+        },
+    )
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """The folder with real datasets; skips the test where there is none."""
+    folder = Path(os.environ.get("MBGRAPH_DATA", "")).expanduser()
+    if not os.environ.get("MBGRAPH_DATA") or not folder.is_dir():
+        pytest.skip("no real datasets: set MBGRAPH_DATA to their folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """The folder with arrays of published implementations; skips the test where there is none."""
+    for folder in (Path(__file__).parent / "golden", SHARED / "golden"):
+        if (folder / "rmbrec").is_dir():
+            return folder
+    pytest.skip("no golden arrays")
+
+
+@pytest.fixture
+def data_home(tmp_path, monkeypatch) -> Path:
+    """An empty ``$MBGRAPH_DATA`` and an empty home, so that a test sees no dataset but its own."""
+    home = tmp_path / "home"
+    data = tmp_path / "data"
+    home.mkdir()
+    data.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("MBGRAPH_DATA", str(data))
+    return data

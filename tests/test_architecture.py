@@ -1,0 +1,191 @@
+"""The floors of docs/architecture.md, kept by parsing every import of the package."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+PACKAGE = REPOSITORY / "mbgraph"
+
+FLOORS = {
+    "F0": ("errors", "random", "registry", "typing", "files", "_dgl"),
+    "F1": ("data",),
+    "F2": ("nn", "regularizers", "evaluation"),
+    "F3": ("models",),
+    "F4": ("training",),
+    "F5": ("config", "run", "recommend", "export", "doctor"),
+    "F6": ("bench", "demo"),
+    "F7": ("cli",),
+}
+"""Top-level names of the package per floor, lowest first. docs/architecture.md shows the same table."""
+
+TOGETHER = {"F0", "F5", "F6"}
+"""Floors of single modules that may import each other; elsewhere one package does not import its neighbour."""
+
+# "nn and regularizers take tensors and graphs, never a dataset": they may not even know the floor below.
+FORBIDDEN = {("nn", "data"), ("regularizers", "data")}
+
+FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names}
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(REPOSITORY).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def is_type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+
+
+def runtime_imports(tree: ast.AST):
+    """Yield the dotted names a module imports when it runs, inside functions too; imports for types do not count."""
+    for node in ast.iter_child_nodes(tree):
+        if is_type_checking(node):
+            for other in node.orelse:
+                yield from runtime_imports(ast.Module([other], []))
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        else:
+            yield from runtime_imports(node)
+
+
+def unit(dotted: str) -> str | None:
+    """Return the top-level name inside the package that an import touches, None for everything else."""
+    parts = dotted.split(".")
+    return parts[1] if parts[0] == "mbgraph" and len(parts) > 1 and parts[1] in FLOOR_OF else None
+
+
+@pytest.fixture(scope="module")
+def trees():
+    return {path: ast.parse(path.read_text(encoding="utf-8")) for path in MODULES}
+
+
+def test_every_module_has_a_floor():
+    units = {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in MODULES} - {"__init__"}
+    assert units <= set(FLOOR_OF), f"add to FLOORS and docs/architecture.md: {units - set(FLOOR_OF)}"
+
+
+def test_modules_import_only_from_floors_below(trees):
+    wrong = []
+    for path, tree in trees.items():
+        own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        if own == "__init__":
+            continue
+        for dotted in runtime_imports(tree):
+            other = unit(dotted)
+            if other is None or other == own:
+                continue
+            here, there = FLOOR_OF[own], FLOOR_OF[other]
+            allowed = there < here or (here == there and here in TOGETHER)
+            if not allowed or (own, other) in FORBIDDEN:
+                wrong.append(f"{module_name(path)} ({here}) imports {dotted} ({there})")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_only_the_door_imports_dgl(trees):
+    wrong = [
+        module_name(path)
+        for path, tree in trees.items()
+        if path.name != "_dgl.py" and any(name.split(".")[0] == "dgl" for name in runtime_imports(tree))
+    ]
+    assert not wrong
+
+
+def test_nothing_prints(trees):
+    wrong = [
+        f"{module_name(path)}:{node.lineno}"
+        for path, tree in trees.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+    ]
+    assert not wrong
+
+
+def test_nothing_evaluates_or_unpickles(trees):
+    wrong = []
+    for path, tree in trees.items():
+        names = {name.split(".")[0] for name in runtime_imports(tree)}
+        wrong += [f"{module_name(path)} imports {name}" for name in names & {"pickle", "yaml", "dill", "marshal"}]
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call):
+                called = ast.unparse(node.func)
+                if called in {"eval", "exec"}:
+                    wrong.append(f"{module_name(path)}:{node.lineno} calls {called}")
+                if called == "np.load" and "allow_pickle=False" not in ast.unparse(node):
+                    wrong.append(f"{module_name(path)}:{node.lineno} loads without allow_pickle=False")
+                if called == "torch.load" and "weights_only=True" not in ast.unparse(node):
+                    wrong.append(f"{module_name(path)}:{node.lineno} loads without weights_only=True")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_errors_are_not_swallowed(trees):
+    """No bare ``except:``, and no ``except Exception`` whose body does nothing."""
+    wrong = [
+        f"{module_name(path)}:{node.lineno}"
+        for path, tree in trees.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ExceptHandler)
+        and (
+            node.type is None
+            or (
+                ast.unparse(node.type) in {"Exception", "BaseException"}
+                and all(isinstance(line, ast.Pass | ast.Continue) for line in node.body)
+            )
+        )
+    ]
+    assert not wrong
+
+
+@pytest.mark.parametrize("folder", ["mbgraph", "tests"])
+def test_no_file_is_longer_than_500_lines(folder):
+    lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in (REPOSITORY / folder).rglob("*.py")}
+    assert not {str(path): length for path, length in lengths.items() if length > 500}
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import mbgraph",
+        "import mbgraph.data",
+        "import mbgraph.cli.main",
+        "import mbgraph.doctor",
+        "import mbgraph; mbgraph.load_dataset, mbgraph.perturb, mbgraph.from_events, mbgraph.alignment",
+        *(
+            f"import {module_name(path)}"
+            for path in sorted((PACKAGE / "data").rglob("*.py"))
+            if path.name != "__init__.py"
+        ),
+    ],
+)
+def test_light_modules_load_neither_torch_nor_dgl(statement):
+    code = f"{statement}\nimport sys; sys.exit(str([m for m in ('torch', 'dgl') if m in sys.modules] or ''))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.strip() in ("", "[]"), done.stderr
+
+
+def test_nn_and_regularizers_work_without_datasets():
+    code = (
+        "import mbgraph.nn, mbgraph.regularizers, sys\n"
+        "sys.exit(str([name for name in sys.modules if name.startswith('mbgraph.data')]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.strip() == "[]", done.stderr
+
+
+def test_the_architecture_page_shows_the_same_floors():
+    page = (REPOSITORY / "docs" / "architecture.md").read_text(encoding="utf-8")
+    shown = {
+        floor: set(re.findall(r"`(\w+)`", cell))
+        for floor, cell in re.findall(r"^\| (F\d) \| ([^|]+) \|", page, flags=re.MULTILINE)
+    }
+    assert shown == {floor: set(names) for floor, names in FLOORS.items()}
