@@ -31,8 +31,8 @@ EXCLUDE = ("target", "all", "none")
 FALLBACKS = ("popularity",)
 """What strangers can be given."""
 
-_BLOCK_SCORES = 1 << 24
-"""Scores held at a time when the caller names no chunk size: 64 MB of float32."""
+_BLOCK_USERS, _BLOCK_SCORES = 256, 1 << 24
+"""Users and scores held at a time when the caller names no chunk size: at most 64 MB of float32."""
 
 
 def recommend(
@@ -65,7 +65,8 @@ def recommend(
         ``"popularity"`` gives strangers the items with the most train users of the target behavior. Strangers
         are users whom the dataset does not know, or knows without a single train pair.
     chunk_size : int, optional
-        Users scored at a time; no users x items array is ever held. The default keeps a block near 64 MB.
+        Users scored at a time, 256 by default and fewer for a large catalogue; no users x items array is ever
+        held. With the same chunk size a user gets the same list and scores alone and among others.
     progress : callable, optional
         Called after each block with the number of users in it.
 
@@ -95,9 +96,9 @@ def recommend(
     import pandas as pd
 
     k = check_k(k, ds.num_items)
-    if chunk_size is None:
-        chunk_size = max(1, _BLOCK_SCORES // max(1, ds.num_items))
-    elif chunk_size < 1:
+    block = max(1, min(_BLOCK_USERS, _BLOCK_SCORES // max(1, ds.num_items)))
+    chunk_size = block if chunk_size is None else chunk_size
+    if chunk_size < 1:
         raise UsageError(f"chunk_size is {chunk_size}", "give a positive number of users")
     if fallback is not None and fallback not in FALLBACKS:
         raise UnknownNameError("fallback", fallback, FALLBACKS)
@@ -118,7 +119,7 @@ def recommend(
         )
     for start in range(0, len(known), chunk_size):
         at = known[start : start + chunk_size]
-        items[at], scores[at] = _best(scorer, rows[at], seen, k)
+        items[at], scores[at] = _best(scorer, rows[at], seen, k, min(block, chunk_size))
         if progress:
             progress(len(at))
     if stranger.any():
@@ -137,12 +138,14 @@ def recommend(
     return pd.DataFrame(columns)
 
 
-def _best(scorer: Scorer, rows: IntArray, seen: CSR, k: int) -> tuple[np.ndarray, np.ndarray]:
+def _best(scorer: Scorer, rows: IntArray, seen: CSR, k: int, least: int) -> tuple[np.ndarray, np.ndarray]:
     """Return items and scores (B, k) of a block of users; places without a candidate score -inf."""
     import torch
 
+    # A matrix product rounds as its shape demands, one of a single row most of all: short blocks are filled up.
+    filled = np.pad(rows, (0, max(0, least - len(rows))), mode="edge")
     with torch.no_grad():
-        scores = scorer.scores(torch.from_numpy(rows)).clone()  # (B, I), the scorer may keep its own
+        scores = scorer.scores(torch.from_numpy(filled))[: len(rows)].clone()  # (B, I), the scorer may keep its own
         where, items = seen.gather(rows)
         scores[torch.from_numpy(where), torch.from_numpy(items)] = -torch.inf
         values, columns = top_items(scores, k)
