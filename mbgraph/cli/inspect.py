@@ -107,9 +107,7 @@ def _leaks(ds: MultiBehaviorDataset, leaks: Leakage) -> Iterator[str]:
         yield "valid and test are the same pairs: choosing a model by valid reads the test set"
     for split, found in leaks.visible.items():
         shares = leaks.visible_share[split]
-        parts = ", ".join(
-            f"{name} {count:,} ({shares[name]:.1%})" for name, count in found.items() if name != "any"
-        )
+        parts = ", ".join(f"{name} {count:,} ({shares[name]:.1%})" for name, count in found.items() if name != "any")
         yield (
             f"{split}: {found['any']:,} of {_n(len(ds.splits[split]), 'pair')} ({shares['any']:.1%}) visible "
             "in an auxiliary behavior" + (f": {parts}" if parts else "")

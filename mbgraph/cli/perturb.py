@@ -10,6 +10,8 @@ import click
 from mbgraph.cli.common import Command, console, dataset_argument, emit_json, json_option, load, out, table
 from mbgraph.errors import UsageError
 
+_OWN = {"meta.json", "manifest.json", "users.txt", "items.txt"}  # besides the npz files
+
 
 class Amount(click.ParamType):
     """A share (``0.3``, ``30%``) or a number of edges (``500``)."""
@@ -35,9 +37,7 @@ class Amount(click.ParamType):
     "--add", type=Amount(), default=0.0, help="Share (0.3, 30%) or number (500) of edges to add per behavior."
 )
 @click.option("--remove", type=Amount(), default=0.0, help="Share or number of edges to remove per behavior.")
-@click.option(
-    "--behavior", "behaviors", multiple=True, help="Auxiliary behavior to perturb; repeatable. Default: all."
-)
+@click.option("--behavior", "behaviors", multiple=True, help="Auxiliary behavior to perturb; repeatable. Default: all.")
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed; amounts are nested in it."
 )
@@ -49,7 +49,7 @@ class Amount(click.ParamType):
     type=click.Path(path_type=Path),
     help="Folder to write. Default: named by amount.",
 )
-@click.option("--force", is_flag=True, help="Overwrite a folder that is not empty.")
+@click.option("--force", is_flag=True, help="Overwrite a dataset folder.")
 @json_option
 def command(
     dataset: str,
@@ -86,7 +86,7 @@ def command(
     target = folder if folder is not None else Path(noisy.name)
     if folder is None:
         _check_folder(target, dataset, force)
-    write_npz(noisy, target)
+    write_npz(noisy, target, overwrite=force)
     manifest = noisy.metadata["perturbation"]
     write_json(target / "manifest.json", manifest)
     if folder is None and not as_json:
@@ -106,8 +106,7 @@ def command(
         return
     before, after = alignment(ds), alignment(noisy)
     rows: list[list[Any]] = [
-        [behavior, *counts.values(), before.bar[behavior], after.bar[behavior]]
-        for behavior, counts in plan.items()
+        [behavior, *counts.values(), before.bar[behavior], after.bar[behavior]] for behavior, counts in plan.items()
     ]
     table(
         f"Perturbed, seed {seed}",
@@ -119,11 +118,21 @@ def command(
 
 
 def _check_folder(folder: Path, dataset: str, force: bool) -> None:
+    """Refuse a folder that holds anything worth keeping: overwriting replaces the whole folder."""
+    from mbgraph.data.catalog import find_dataset
+
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file", "choose another folder with -o")
-    if Path(dataset).is_dir() and folder.resolve() == Path(dataset).resolve():
+    held = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if not held:
+        return
+    if dataset != "demo" and folder.resolve() == find_dataset(dataset):
         raise UsageError(f"{folder} is the dataset itself", "choose another folder with -o")
-    if folder.is_dir() and any(folder.iterdir()) and not force:
+    if not force:
+        raise UsageError(f"{folder} is not empty", "choose another folder with -o or overwrite it with --force")
+    foreign = sorted(name for name in held if not name.endswith(".npz") and name not in _OWN)
+    if foreign or "meta.json" not in held:
         raise UsageError(
-            f"{folder} is not empty", "choose another folder with -o or overwrite it with --force"
+            f"{folder} is no dataset folder{f' (it holds {foreign[0]})' if foreign else ''}",
+            "--force overwrites datasets only; choose another folder with -o",
         )

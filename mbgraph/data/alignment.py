@@ -124,18 +124,14 @@ def leakage(ds: MultiBehaviorDataset) -> Leakage:
     keys.update({split: np.sort(pairs.keys(ds.num_items)) for split, pairs in ds.splits.items()})
     overlap = {
         f"{first}/{second}": int(contains(keys[second], keys[first]).sum())
-        for first, second in itertools.combinations(
-            [name for name in ("train", "valid", "test") if name in keys], 2
-        )
+        for first, second in itertools.combinations([name for name in ("train", "valid", "test") if name in keys], 2)
     }
     auxiliary = _auxiliary_keys(ds)
     visible: dict[str, dict[str, int]] = {}
     for split in ds.splits:
         found = {behavior: contains(keys[split], known) for behavior, known in auxiliary.items()}
         visible[split] = {behavior: int(hit.sum()) for behavior, hit in found.items()}
-        visible[split]["any"] = int(
-            np.logical_or.reduce([np.zeros(len(keys[split]), bool), *found.values()]).sum()
-        )
+        visible[split]["any"] = int(np.logical_or.reduce([np.zeros(len(keys[split]), bool), *found.values()]).sum())
     has_train = np.zeros(ds.num_users, bool)
     has_train[ds.edges[ds.target].user] = True
     is_held_out = np.zeros(ds.num_users, bool)
@@ -185,9 +181,7 @@ def describe(ds: MultiBehaviorDataset) -> dict[str, Any]:
         "counts": ds.counts,
         "target_pairs": target_pairs,
         "interactions": target_pairs + sum(len(ds.edges[behavior]) for behavior in ds.auxiliary),
-        "density": {
-            behavior: len(pairs) / (ds.num_users * ds.num_items) for behavior, pairs in ds.edges.items()
-        },
+        "density": {behavior: len(pairs) / (ds.num_users * ds.num_items) for behavior, pairs in ds.edges.items()},
         "degrees": degrees,
         "isolated": {kind: int((~seen).sum()) for kind, seen in touched.items()},
         "nested": _nested(ds),

@@ -79,22 +79,14 @@ def perturb(
     chosen = _chosen(ds, behaviors)
     add, remove = _amount("add", add), _amount("remove", remove)
     if add == 0 and remove == 0:
-        raise UsageError(
-            "nothing to do: add and remove are both 0", "give one of them an amount, such as add=0.3"
-        )
+        raise UsageError("nothing to do: add and remove are both 0", "give one of them an amount, such as add=0.3")
     if isinstance(remove, float) and remove > 1:
-        raise UsageError(
-            f"cannot remove {remove} times the edges", "remove takes a share up to 1.0 or a whole number"
-        )
-    seed = (
-        int(rng) if isinstance(rng, int | np.integer) and rng >= 0 else int(as_generator(rng).integers(2**32))
-    )
+        raise UsageError(f"cannot remove {remove} times the edges", "remove takes a share up to 1.0 or a whole number")
+    seed = int(rng) if isinstance(rng, int | np.integer) and rng >= 0 else int(as_generator(rng).integers(2**32))
 
     plan = {behavior: _plan(behavior, len(ds.edges[behavior]), add, remove) for behavior in chosen}
     if not any(counts["added"] or counts["removed"] for counts in plan.values()):
-        raise UsageError(
-            f"nothing to do: add={add} and remove={remove} round to no edge", "give a larger amount"
-        )
+        raise UsageError(f"nothing to do: add={add} and remove={remove} round to no edge", "give a larger amount")
 
     held_out = np.empty(0, np.int64)
     if not allow_held_out:

@@ -99,9 +99,7 @@ def allocate(
         if short == 0:
             return counts
         drawn = np.searchsorted(cumulative, rng.random(short) * cumulative[-1], side="right")
-        counts = np.minimum(
-            counts + np.bincount(np.minimum(drawn, len(counts) - 1), minlength=len(counts)), top
-        )
+        counts = np.minimum(counts + np.bincount(np.minimum(drawn, len(counts) - 1), minlength=len(counts)), top)
     room = top - counts  # nearly full: give the rest away in row order
     before = np.cumsum(room) - room
     return counts + np.clip(total - int(counts.sum()) - before, 0, room)
@@ -117,9 +115,7 @@ def align(seed: int, total: int, bars: Mapping[str, float], dt: float) -> dict[s
     """
     rng = stream(seed, "alignment")
     wanted = {name: round(bar * total) for name, bar in bars.items()}
-    direct = min(
-        max(round(dt * total), total - sum(wanted.values()), 0), total - max(wanted.values(), default=0)
-    )
+    direct = min(max(round(dt * total), total - sum(wanted.values()), 0), total - max(wanted.values(), default=0))
     covered = rng.permutation(total)[direct:]
     seen = np.zeros(total, bool)
     marks = {}

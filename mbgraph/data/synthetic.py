@@ -113,9 +113,7 @@ class SyntheticConfig:
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
                 raise UsageError(f"{name} must not be negative, not {getattr(self, name)!r}")
         if self.target in self.auxiliary:
-            raise UsageError(
-                f"{self.target!r} is the target and an auxiliary behavior", "give it another name"
-            )
+            raise UsageError(f"{self.target!r} is the target and an auxiliary behavior", "give it another name")
         self._check_alignment()
         least = 3 if self.held_out else 1
         if self.num_pairs < least * self.num_users:
@@ -203,9 +201,7 @@ def generate(config: SyntheticConfig, rng: RNGLike = 0, name: str = "synthetic")
     DataError
         If more edges are asked for than there are free pairs.
     """
-    seed = (
-        int(rng) if isinstance(rng, int | np.integer) and rng >= 0 else int(as_generator(rng).integers(2**32))
-    )
+    seed = int(rng) if isinstance(rng, int | np.integer) and rng >= 0 else int(as_generator(rng).integers(2**32))
     truth = _plant(config, seed)
     num_items = config.num_items
     least, half = (3 if config.held_out else 1), max(num_items // 2, 1)
@@ -217,9 +213,7 @@ def generate(config: SyntheticConfig, rng: RNGLike = 0, name: str = "synthetic")
     times = _START + clock.integers(0, config.days * _DAY, len(keys))
     order = np.lexsort((times, keys // num_items))
     keys, times = keys[order], times[order]
-    times += 60 * runs(
-        keys // num_items
-    )  # strictly ascending inside a user: the last purchase is one purchase
+    times += 60 * runs(keys // num_items)  # strictly ascending inside a user: the last purchase is one purchase
     dt = config.dt if config.dt is not None else math.prod(1 - spec.bar for spec in config.auxiliary.values())
     marks = align(seed, len(keys), {name: spec.bar for name, spec in config.auxiliary.items()}, dt)
 

@@ -59,6 +59,19 @@ def test_reads_a_folder_and_overwrites_only_by_force(tmp_path):
     itself = run(source, "--add", "6", "-o", source, "--force")
     assert itself.exit_code == 2
     assert "is the dataset itself" in itself.stderr
+    (out / "thesis.tex").write_text("years of work")
+    foreign = run(source, "--remove", "7", "-o", out, "--force")
+    assert foreign.exit_code == 2
+    assert "is no dataset folder (it holds thesis.tex)" in foreign.stderr
+    assert (out / "thesis.tex").exists()
+
+
+def test_never_overwrites_a_named_source(tmp_path, monkeypatch):
+    monkeypatch.setenv("MBGRAPH_DATA", str(tmp_path))
+    write_npz(demo().replace(name="shop"), tmp_path / "shop")
+    result = run("shop", "--add", "6", "-o", tmp_path / "shop", "--force")
+    assert result.exit_code == 2
+    assert "is the dataset itself" in result.stderr
 
 
 @pytest.mark.parametrize(

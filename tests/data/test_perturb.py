@@ -9,9 +9,7 @@ from mbgraph.data.synthetic import Auxiliary, SyntheticConfig, demo, generate
 from mbgraph.errors import DataError, UnknownNameError, UsageError
 
 SMALL = generate(
-    SyntheticConfig(
-        60, 50, auxiliary={"view": Auxiliary(700, 0.5), "cart": Auxiliary(155, 0.3)}, dt=0.4, num_factors=4
-    )
+    SyntheticConfig(60, 50, auxiliary={"view": Auxiliary(700, 0.5), "cart": Auxiliary(155, 0.3)}, dt=0.4, num_factors=4)
 )
 
 
@@ -38,9 +36,7 @@ def test_exact_distinct_and_harmless(add, remove, seed, allow, rejection):
         behavior: tuple(n if isinstance(n, int) else round(n * plain[behavior]) for n in (add, remove))
         for behavior in SMALL.auxiliary
     }
-    if not any(any(pair) for pair in wanted.values()) or any(
-        pair[1] >= plain[b] for b, pair in wanted.items()
-    ):
+    if not any(any(pair) for pair in wanted.values()) or any(pair[1] >= plain[b] for b, pair in wanted.items()):
         return
     with pytest.MonkeyPatch.context() as patch:
         if rejection:
@@ -105,9 +101,7 @@ def test_seeds_and_order_of_the_source():
     turned = SMALL.replace(edges={**SMALL.edges, "view": SMALL.edges["view"][shuffled]})
     assert perturb(turned, 0.3, 0.2, rng=1).content_hash() == first.content_hash()
     drawn = perturb(SMALL, 0.3, rng=np.random.default_rng(0))
-    assert (
-        drawn.content_hash() == perturb(SMALL, 0.3, rng=drawn.metadata["perturbation"]["seed"]).content_hash()
-    )
+    assert drawn.content_hash() == perturb(SMALL, 0.3, rng=drawn.metadata["perturbation"]["seed"]).content_hash()
 
 
 def test_added_pairs_are_uniform():
@@ -130,9 +124,7 @@ def test_held_out_pairs_are_hit_only_when_allowed():
     most = perturb(SMALL, add=free - hidden, behaviors=["cart"])
     assert not held_out & set(added(most, "cart"))
     assert set(keys(SMALL.edges["buy"])) <= set(keys(most.edges["cart"]))  # target train pairs are fair game
-    with pytest.raises(
-        DataError, match=rf"cannot add {free - hidden + 1:,} pairs to 'cart': only {free - hidden:,}"
-    ):
+    with pytest.raises(DataError, match=rf"cannot add {free - hidden + 1:,} pairs to 'cart': only {free - hidden:,}"):
         perturb(SMALL, add=free - hidden + 1, behaviors="cart")
 
 

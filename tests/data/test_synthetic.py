@@ -1,4 +1,5 @@
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -154,9 +155,7 @@ def test_popularity_follows_the_exponent():
     zipf = np.arange(1, 401) ** -0.8
     assert abs(top_share(0.8) - zipf[:40].sum() / zipf.sum()) < 0.06
     truth = planted(generate(small(num_users=4_000, pairs_per_user=3.0, auxiliary={}, dt=None)))
-    assert (
-        np.abs(truth.scores().mean(axis=0) / truth.popularity - 1).mean() < 0.1
-    )  # taste averages to popularity
+    assert np.abs(truth.scores().mean(axis=0) / truth.popularity - 1).mean() < 0.1  # taste averages to popularity
 
 
 def test_options():
@@ -200,6 +199,8 @@ def test_too_few_items_and_missing_truth():
     with pytest.raises(DataError, match="12 pairs of 'buy' do not fit 4 users"):
         generate(_unchecked(config, num_items=5))
     ds = generate(small())
+    reread = json.loads(json.dumps(ds.metadata))  # as a dataset folder keeps it
+    assert np.array_equal(planted(ds.replace(metadata=reread)).user, planted(ds).user)
     with pytest.raises(DataError, match="no planted truth"):
         planted(ds.replace(metadata={}))
 
