@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from mbgraph.data.formats.npz import write_npz
 
 from mbgraph.cli.main import cli
 from mbgraph.data.dataset import MultiBehaviorDataset
+from mbgraph.data.formats.npz import write_npz
 from mbgraph.data.interactions import Pairs, Vocabulary
 
 

@@ -4,9 +4,9 @@ import sys
 
 import pytest
 from click.testing import CliRunner
-from mbgraph.data.formats.npz import read_npz, write_npz
 
 from mbgraph.cli.main import cli
+from mbgraph.data.formats.npz import read_npz, write_npz
 from mbgraph.data.perturb import perturb
 from mbgraph.data.synthetic import demo
 
