@@ -1,1 +1,1 @@
-"""."""
+"""One module per on-disk format."""

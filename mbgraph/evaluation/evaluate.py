@@ -1,0 +1,277 @@
+"""Full-ranking evaluation of a model on held-out pairs, split into visited and unvisited ones."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mbgraph.data.dataset import SPLITS, MultiBehaviorDataset
+from mbgraph.data.interactions import CSR, Pairs
+from mbgraph.errors import DataError, UnknownNameError
+from mbgraph.evaluation.metrics import check_cutoffs, per_user_metrics
+from mbgraph.evaluation.ranking import HeldOut, Scorer, held_out_ranks
+from mbgraph.files import atomic_write
+from mbgraph.typing import IntArray
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mbgraph.models.base import Recommender
+
+__all__ = ["MASKS", "EvaluationResult", "Group", "evaluate", "evaluate_splits"]
+
+MASKS = ("train-target", "train+valid-target", "all-behaviors", "none")
+GROUPS = ("all", "visited", "unvisited")
+
+
+@dataclass(frozen=True)
+class Group:
+    """Metrics of some of the held-out pairs.
+
+    Attributes
+    ----------
+    metrics : dict
+        Means over users with a pair in the group; empty when there is none.
+    share : float
+        The group's share of the evaluated pairs.
+    pairs, users : int
+    """
+
+    metrics: dict[str, float]
+    share: float
+    pairs: int
+    users: int
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """What an evaluation came to.
+
+    Attributes
+    ----------
+    split, mask, ties : str
+        What was evaluated and how.
+    cutoffs : tuple of int
+    groups : dict of str to Group
+        ``all``; ``visited``: the user has an auxiliary train edge to the held-out item; ``unvisited``: the others.
+    users_evaluated : int
+        Users with at least one evaluated pair; the means are over them.
+    users_left_out : int
+        Users without one.
+    users_without_train : int
+        Evaluated users who have no train edge of the target.
+    pairs_left_out : int
+        Held-out pairs that the mask policy excludes (visited ones under ``all-behaviors``).
+    users : int64 array (n,)
+        Row numbers of the evaluated users, ascending.
+    values : dict of str to float array (n,)
+        Each metric per user.
+    pair_user, pair_item, pair_rank, pair_visited : arrays (N,)
+        Every evaluated pair.
+    """
+
+    split: str
+    mask: str
+    ties: str
+    cutoffs: tuple[int, ...]
+    groups: dict[str, Group]
+    users_evaluated: int
+    users_left_out: int
+    users_without_train: int
+    pairs_left_out: int
+    users: IntArray = field(repr=False)
+    user_ids: np.ndarray = field(repr=False)
+    values: dict[str, np.ndarray] = field(repr=False)
+    pair_user: IntArray = field(repr=False)
+    pair_item: IntArray = field(repr=False)
+    pair_rank: np.ndarray = field(repr=False)
+    pair_visited: np.ndarray = field(repr=False)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Metrics over all evaluated pairs, ``{"HR@10": ..}``."""
+        return self.groups["all"].metrics
+
+    def per_user(self) -> pd.DataFrame:
+        """Return one row per evaluated user: original id and every metric."""
+        import pandas as pd
+
+        return pd.DataFrame({"user": self.user_ids, **self.values})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values: metrics on top, then groups and counts."""
+        return {
+            **self.metrics,
+            "groups": {name: dict(vars(group)) for name, group in self.groups.items()},
+            "mask": self.mask,
+            "ties": self.ties,
+            "users_evaluated": self.users_evaluated,
+            "users_left_out": self.users_left_out,
+            "users_without_train": self.users_without_train,
+            "pairs_left_out": self.pairs_left_out,
+        }
+
+    def save_per_user(self, path: str | os.PathLike[str]) -> None:
+        """Write per-user metrics and per-pair ranks as npz: ``user``, ``user_id``, ``HR@10``, .., ``pair_*``."""
+        ids = self.user_ids if self.user_ids.dtype.kind == "i" else self.user_ids.astype(str)
+        with atomic_write(path) as file:
+            np.savez_compressed(
+                file,
+                split=np.array(self.split),
+                mask=np.array(self.mask),
+                ties=np.array(self.ties),
+                user=self.users,
+                user_id=ids,
+                pair_user=self.pair_user,
+                pair_item=self.pair_item,
+                pair_rank=self.pair_rank,
+                pair_visited=self.pair_visited,
+                **self.values,
+            )
+
+
+def evaluate(
+    model: Recommender | Scorer,
+    ds: MultiBehaviorDataset,
+    split: str = "test",
+    k: Sequence[int] = (10, 20),
+    mask: str = "train-target",
+    ties: str = "realistic",
+    chunk_size: int | None = None,
+) -> EvaluationResult:
+    """Rank all items for every user with held-out pairs.
+
+    Parameters
+    ----------
+    model : Recommender or Scorer
+        A model is asked for its scorer on ``ds.graph``.
+    ds : MultiBehaviorDataset
+    split : {"test", "valid"}
+    k : sequence of int
+        Cut-offs.
+    mask : {"train-target", "train+valid-target", "all-behaviors", "none"}
+        Which items are no candidates. ``train-target``: what the user bought in train (the paper's).
+        ``train+valid-target``: at test, also the user's validation items. ``all-behaviors``: everything the user
+        touched in train, so that only discoveries count; visited held-out pairs are left out. ``none``: nothing.
+    ties : {"realistic", "optimistic", "pessimistic"}
+        See `mbgraph.evaluation.ranking.rank_from_counts`.
+    chunk_size : int, optional
+        Users scored at a time; changes memory, never numbers.
+
+    Raises
+    ------
+    DataError
+        If the split has no pairs.
+    UsageError
+        For a cut-off larger than the catalogue, or an unknown policy.
+    RunError
+        If scores are NaN.
+    """
+    return evaluate_splits(model, ds, (split,), k, mask, ties, chunk_size)[split]
+
+
+def evaluate_splits(
+    model: Recommender | Scorer,
+    ds: MultiBehaviorDataset,
+    splits: Sequence[str] = ("valid", "test"),
+    k: Sequence[int] = (10, 20),
+    mask: str = "train-target",
+    ties: str = "realistic",
+    chunk_size: int | None = None,
+) -> dict[str, EvaluationResult]:
+    """Like `evaluate` for several splits, scoring every user once for all of them."""
+    if mask not in MASKS:
+        raise UnknownNameError("mask policy", mask, MASKS)
+    cutoffs = check_cutoffs(k, ds.num_items)
+    for split in splits:
+        if split not in SPLITS:
+            raise UnknownNameError("split", split, SPLITS)
+        if not len(ds.splits.get(split, ())):
+            raise DataError(f"{ds.name!r} has no {split} pairs", "hold some out: mbgraph.hold_out, or --validation holdout")
+    scorer = model.scorer(ds.graph) if hasattr(model, "scorer") else model
+    touched = _auxiliary_keys(ds)
+    parts = {split: _held_out(ds, split, mask, touched) for split in splits}
+    ranks = held_out_ranks(scorer, {split: part for split, (part, _) in parts.items()}, ties, chunk_size)
+    return {
+        split: _result(ds, split, part, visited, ranks[split], mask, ties, cutoffs)
+        for split, (part, visited) in parts.items()
+    }
+
+
+def _auxiliary_keys(ds: MultiBehaviorDataset) -> IntArray:
+    keys = [ds.edges[name].keys(ds.num_items) for name in ds.auxiliary]
+    return np.sort(np.concatenate(keys)) if keys else np.empty(0, np.int64)
+
+
+def _contains(sorted_keys: IntArray, keys: IntArray) -> np.ndarray:
+    if len(sorted_keys) == 0:
+        return np.zeros(len(keys), bool)
+    found = np.searchsorted(sorted_keys, keys)
+    return sorted_keys[np.minimum(found, len(sorted_keys) - 1)] == keys
+
+
+def _held_out(ds: MultiBehaviorDataset, split: str, mask: str, touched: IntArray) -> tuple[HeldOut, np.ndarray]:
+    pairs = ds.splits[split]
+    pairs = pairs[np.argsort(pairs.user, kind="stable")]
+    visited = _contains(touched, pairs.keys(ds.num_items))
+    if mask == "all-behaviors":
+        pairs, visited = pairs[~visited], visited[~visited]
+    return HeldOut(pairs.user, pairs.item, _masked(ds, split, mask)), visited
+
+
+def _masked(ds: MultiBehaviorDataset, split: str, mask: str) -> CSR | None:
+    if mask == "none":
+        return None
+    if mask == "train-target":
+        return ds.csr(ds.target)
+    sources = [ds.edges[ds.target]]
+    if mask == "train+valid-target" and split == "test":
+        sources.append(ds.valid)
+    if mask == "all-behaviors":
+        sources = list(ds.edges.values())
+    keys = np.unique(np.concatenate([pairs.keys(ds.num_items) for pairs in sources]))
+    return Pairs(keys // ds.num_items, keys % ds.num_items).csr(ds.num_users)
+
+
+def _result(
+    ds: MultiBehaviorDataset,
+    split: str,
+    part: HeldOut,
+    visited: np.ndarray,
+    ranks: np.ndarray,
+    mask: str,
+    ties: str,
+    cutoffs: tuple[int, ...],
+) -> EvaluationResult:
+    groups: dict[str, Group] = {}
+    users, values = np.empty(0, np.int64), {}
+    for name, chosen in (("all", np.ones(len(ranks), bool)), ("visited", visited), ("unvisited", ~visited)):
+        members, owner = np.unique(part.user[chosen], return_inverse=True)
+        per_user = per_user_metrics(ranks[chosen], owner, len(members), cutoffs)
+        means = {metric: float(column.mean()) for metric, column in per_user.items()} if len(members) else {}
+        share = float(chosen.mean()) if len(chosen) else 0.0
+        groups[name] = Group(means, share, int(chosen.sum()), len(members))
+        if name == "all":
+            users, values = members, per_user
+    return EvaluationResult(
+        split=split,
+        mask=mask,
+        ties=ties,
+        cutoffs=cutoffs,
+        groups=groups,
+        users_evaluated=len(users),
+        users_left_out=ds.num_users - len(users),
+        users_without_train=int((ds.csr(ds.target).degrees()[users] == 0).sum()),
+        pairs_left_out=len(ds.splits[split]) - len(ranks),
+        users=users,
+        user_ids=np.asarray(ds.users.ids[users]),
+        values=values,
+        pair_user=part.user,
+        pair_item=part.item,
+        pair_rank=ranks,
+        pair_visited=visited,
+    )

@@ -1,0 +1,183 @@
+"""Ranks of held-out items among all candidates, by counting.
+
+A rank needs no sorted list: it is one plus the number of candidates that score higher. Scores are computed for blocks of
+users, compared, and forgotten; nothing of size users x items ever exists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mbgraph.data.interactions import CSR
+from mbgraph.errors import RunError, UnknownNameError, UsageError
+from mbgraph.evaluation import kernels
+from mbgraph.typing import IntArray
+
+__all__ = ["BLOCK", "TIES", "EmbeddingScorer", "HeldOut", "Scorer", "held_out_ranks", "rank_from_counts"]
+
+TIES = ("realistic", "optimistic", "pessimistic")
+BLOCK = 256
+"""Users per matrix product. Fixed, because the rounding of a product may depend on its shape."""
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """Anything that scores all items for a block of users; higher is better."""
+
+    num_users: int
+    num_items: int
+
+    def scores(self, users: Tensor) -> Tensor:
+        """Return (B, I) scores for user rows (B,)."""
+        ...
+
+
+class EmbeddingScorer:
+    """Dot products of user and item embeddings.
+
+    Parameters
+    ----------
+    users, items : Tensor (U, D), (I, D)
+
+    Raises
+    ------
+    RunError
+        If an embedding is not finite.
+    """
+
+    def __init__(self, users: Tensor, items: Tensor) -> None:
+        if users.ndim != 2 or items.ndim != 2 or users.shape[1] != items.shape[1]:
+            raise UsageError(f"embeddings must be (U, D) and (I, D), got {tuple(users.shape)} and {tuple(items.shape)}")
+        for side, table in (("user", users), ("item", items)):
+            if not torch.isfinite(table).all():
+                raise RunError(f"{side} embeddings are not finite", "train with a lower --lr")
+        self.users, self.items = users.detach(), items.detach()
+        self.num_users, self.num_items = len(users), len(items)
+
+    def scores(self, users: Tensor) -> Tensor:
+        """Return (B, I) scores for user rows (B,)."""
+        return self.users.index_select(0, users.to(self.users.device)) @ self.items.T
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Held-out pairs of one split, and the items that are no candidates.
+
+    Attributes
+    ----------
+    user, item : int64 array (N,)
+        Pairs, users ascending.
+    masked : CSR
+        Items of each user that are left out of the ranking.
+    """
+
+    user: IntArray
+    item: IntArray
+    masked: CSR | None
+
+
+def rank_from_counts(greater: np.ndarray, equal: np.ndarray, ties: str) -> np.ndarray:
+    """Return ranks from the numbers of other candidates that score higher and the same.
+
+    ``optimistic`` is ``1 + greater``, ``pessimistic`` ``1 + greater + equal``, ``realistic`` their mean, the expected
+    rank when ties are broken at random (it may be a half).
+    """
+    if ties == "optimistic":
+        return 1.0 + greater
+    if ties == "pessimistic":
+        return 1.0 + greater + equal
+    if ties == "realistic":
+        return 1.0 + greater + equal / 2
+    raise UnknownNameError("tie policy", ties, TIES)
+
+
+@torch.no_grad()
+def held_out_ranks(
+    scorer: Scorer, splits: Mapping[str, HeldOut], ties: str = "realistic", chunk_size: int | None = None
+) -> dict[str, np.ndarray]:
+    """Return the rank of every held-out pair, per split, scoring each user once.
+
+    Parameters
+    ----------
+    scorer : Scorer
+    splits : mapping of str to HeldOut
+    ties : {"realistic", "optimistic", "pessimistic"}
+        See `rank_from_counts`.
+    chunk_size : int, optional
+        Users held in memory at a time, rounded up to whole blocks of 256. Ranks do not depend on it.
+
+    Returns
+    -------
+    dict of str to float64 array (N,)
+        1 is best.
+
+    Raises
+    ------
+    RunError
+        If a score is NaN.
+    """
+    if ties not in TIES:
+        raise UnknownNameError("tie policy", ties, TIES)
+    if chunk_size is not None and chunk_size < 1:
+        raise UsageError(f"chunk_size must be positive, got {chunk_size}")
+    chunk = BLOCK * -(-(chunk_size or BLOCK) // BLOCK)
+    users = np.unique(np.concatenate([part.user for part in splits.values()] or [np.empty(0, np.int64)]))
+    counts = {name: (np.zeros(len(part.user), np.int64), np.zeros(len(part.user), np.int64)) for name, part in splits.items()}
+    checked = isinstance(scorer, EmbeddingScorer)
+    for start in range(0, len(users), chunk):
+        rows = users[start : start + chunk]
+        blocks = [
+            scorer.scores(torch.from_numpy(rows[first : first + BLOCK])).cpu() for first in range(0, len(rows), BLOCK)
+        ]
+        scores = (blocks[0] if len(blocks) == 1 else torch.cat(blocks)).numpy()  # (C, I)
+        if not checked and np.isnan(scores).any():
+            raise RunError("the model gives NaN scores", "train with a lower --lr")
+        for name, part in splits.items():
+            low, high = np.searchsorted(part.user, [rows[0], rows[-1] + 1])
+            if low == high:
+                continue
+            where = np.searchsorted(rows, part.user[low:high])
+            greater, equal = _count(scores, where, part.item[low:high])
+            if part.masked is not None:
+                _take_back(scores, where, part.item[low:high], part.masked, rows, greater, equal)
+            counts[name][0][low:high], counts[name][1][low:high] = greater, equal
+    return {name: rank_from_counts(greater, equal, ties) for name, (greater, equal) in counts.items()}
+
+
+def _count(scores: np.ndarray[Any, Any], where: IntArray, items: IntArray) -> tuple[IntArray, IntArray]:
+    """Count the items that score higher than each pair, and the same: (C, I), (M,), (M,) -> (M,), (M,)."""
+    if kernels.available:
+        return kernels.count_above(scores, where, items)
+    greater, equal = np.empty(len(where), np.int64), np.empty(len(where), np.int64)
+    step = 64  # so that the comparison stays in the cache
+    for first in range(0, len(where), step):
+        part = slice(first, first + step)
+        block = scores[where[part]]  # (m, I)
+        own = scores[where[part], items[part]][:, None]
+        greater[part] = np.count_nonzero(block > own, axis=1)
+        equal[part] = np.count_nonzero(block == own, axis=1) - 1
+    return greater, equal
+
+
+def _take_back(
+    scores: np.ndarray[Any, Any],
+    where: IntArray,
+    items: IntArray,
+    masked: CSR,
+    rows: IntArray,
+    greater: IntArray,
+    equal: IntArray,
+) -> None:
+    """Subtract the items that are no candidates from the counts, in place."""
+    pair, columns = masked.gather(rows[where])  # every masked item of every pair's user
+    values = scores[where[pair], columns]
+    own = scores[where, items][pair]
+    other = columns != items[pair]
+    greater -= np.bincount(pair[(values > own) & other], minlength=len(where))
+    equal -= np.bincount(pair[(values == own) & other], minlength=len(where))

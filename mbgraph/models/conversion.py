@@ -1,0 +1,104 @@
+r"""Conversion: re-surface what the user has touched, by how often such a touch becomes a purchase.
+
+.. math::
+    s(u, i) = \sum_{b: (u, i) \in R_b} \rho_b(i), \qquad
+    \rho_b(i) = \frac{n_{bt}(i) + c\,\rho_b}{n_b(i) + c}
+
+over auxiliary behaviors b, where :math:`n_b(i)` counts the train users of item i in b, :math:`n_{bt}(i)` those of them who
+bought i, and :math:`\rho_b` is the same share over all items. Ties go to the more bought item, and items the user never
+touched follow all touched ones, by popularity.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mbgraph.data.interactions import CSR
+from mbgraph.errors import UsageError
+from mbgraph.models.base import MODELS, Recommender
+from mbgraph.models.popularity import target_popularity
+
+if TYPE_CHECKING:
+    import dgl
+
+__all__ = ["Conversion", "ConversionScorer", "conversion_rates"]
+
+_TIE = 1e-9  # popularity's part of the score: below any difference of two rates that matters, above float64's grain
+
+
+def conversion_rates(
+    users: np.ndarray, items: np.ndarray, target_keys: np.ndarray, num_items: int, smoothing: float
+) -> np.ndarray:
+    """Return the smoothed share of an auxiliary behavior's users who bought each item: (E,), (E,) -> float64 (I,).
+
+    ``target_keys`` are the sorted ``user * num_items + item`` of the target's train pairs.
+    """
+    bought = np.isin(users * np.int64(num_items) + items, target_keys, assume_unique=True)
+    count = np.bincount(items, minlength=num_items)
+    converted = np.bincount(items, weights=bought, minlength=num_items)
+    overall = float(bought.mean()) if len(bought) else 0.0
+    return (converted + smoothing * overall) / (count + smoothing)
+
+
+class ConversionScorer:
+    """Adds up the rates of a user's own auxiliary edges."""
+
+    def __init__(self, adjacency: list[CSR], rates: list[np.ndarray], popularity: Tensor, num_users: int) -> None:
+        self.adjacency, self.rates = adjacency, rates
+        self.popularity = popularity * (_TIE / (float(popularity.max()) + 1.0))  # (I,)
+        self.num_users, self.num_items = num_users, len(popularity)
+
+    def scores(self, users: Tensor) -> Tensor:
+        """Return (B, I) scores for user rows (B,)."""
+        rows = users.numpy()
+        scores = self.popularity.repeat(len(rows), 1).numpy()  # (B, I)
+        for csr, rate in zip(self.adjacency, self.rates, strict=True):
+            where, columns = csr.gather(rows)
+            scores[where, columns] += rate[columns]
+        return torch.from_numpy(scores)
+
+
+@MODELS.register("conversion")
+class Conversion(Recommender):
+    """Rank a user's touched items by their conversion rate; not trained.
+
+    It says nothing about discovery: every item it puts on top is one the user has already seen.
+
+    Parameters
+    ----------
+    graph, target
+        See `Recommender`.
+    smoothing : float
+        The c above: how many users' worth of the overall rate every item starts with.
+    """
+
+    name = "conversion"
+    trainable = False
+
+    def __init__(self, graph: dgl.DGLGraph, target: str, *, smoothing: float = 10.0) -> None:
+        super().__init__(graph, target)
+        if not smoothing > 0:
+            raise UsageError(f"smoothing must be positive, got {smoothing}")
+        if len(graph.etypes) < 2:
+            raise UsageError("conversion needs an auxiliary behavior beside the target", "use popularity")
+        self.smoothing = float(smoothing)
+        self._graph = graph
+
+    def scorer(self, graph: dgl.DGLGraph | None = None) -> ConversionScorer:
+        """Return the scorer of a graph's auxiliary and target edges."""
+        graph = self._graph if graph is None else graph
+        num_users, num_items = graph.num_nodes("user"), graph.num_nodes("item")
+        users, items = (rows.numpy() for rows in graph.edges(etype=self.target))
+        target_keys = np.sort(users * np.int64(num_items) + items)
+        adjacency, rates = [], []
+        for behavior in graph.etypes:
+            if behavior == self.target:
+                continue
+            users, items = (rows.numpy() for rows in graph.edges(etype=behavior))
+            adjacency.append(CSR.from_pairs(users, items, num_users))
+            rates.append(conversion_rates(users, items, target_keys, num_items, self.smoothing))
+        return ConversionScorer(adjacency, rates, target_popularity(graph, self.target), num_users)
