@@ -214,9 +214,7 @@ class ExportedModel:
             items=Vocabulary(arrays["item_ids"], kind="item"),
             user=arrays["user"],
             item=arrays["item"],
-            behaviors={
-                name: (arrays[f"user__{name}"], arrays[f"item__{name}"]) for name in meta["behaviors"]
-            },
+            behaviors={name: (arrays[f"user__{name}"], arrays[f"item__{name}"]) for name in meta["behaviors"]},
             seen={
                 name: CSR(*(arrays[f"seen_{name}_{part}"].astype(np.int64) for part in ("indptr", "indices")))
                 for name in _SEEN
@@ -243,9 +241,7 @@ class ExportedModel:
             if user.shape[1] != item.shape[1]:
                 raise ValueError(f"user{suffix} and item{suffix} differ in their dimension")
         for name, csr in self.seen.items():
-            fits = (
-                len(csr.indptr) == num_users + 1 and csr.indptr[0] == 0 and csr.indptr[-1] == len(csr.indices)
-            )
+            fits = len(csr.indptr) == num_users + 1 and csr.indptr[0] == 0 and csr.indptr[-1] == len(csr.indices)
             if not fits or (csr.degrees() < 0).any():
                 raise ValueError(f"seen_{name} does not fit the ids")
             if len(csr.indices) and not 0 <= csr.indices.min() <= csr.indices.max() < num_items:
@@ -272,12 +268,13 @@ def _from_model(model: Recommender, ds: MultiBehaviorDataset) -> ExportedModel:
         some = np.unique(np.linspace(0, len(user) - 1, _CHECKED_USERS).astype(np.int64))
         scores = model.scorer().scores(torch.from_numpy(some)).numpy(force=True)
     largest = float(np.abs(scores).max())
+    order = list(dict.fromkeys(name for name in (*ds.behaviors, *arrays) if name in arrays))
     return ExportedModel(
         users=ds.users,
         items=ds.items,
         user=user,
         item=item,
-        behaviors=arrays,
+        behaviors={name: arrays[name] for name in order},
         seen={name: seen_items(ds, name) for name in _SEEN},
         meta={
             "format": _FORMAT,
@@ -286,7 +283,7 @@ def _from_model(model: Recommender, ds: MultiBehaviorDataset) -> ExportedModel:
             "dataset_hash": ds.content_hash(),
             "model": model.name,
             "target": ds.target,
-            "behaviors": list(arrays),
+            "behaviors": order,
             "dot_scores": bool(np.allclose(user[some] @ item.T, scores, rtol=1e-3, atol=1e-4 * largest)),
         },
     )
@@ -332,15 +329,11 @@ def _write_parquet(exported: ExportedModel, file: IO[bytes]) -> None:
     num_users, num_items = len(exported.users), len(exported.items)
     columns: dict[str, pa.Array] = {
         "kind": pa.array(np.repeat(list(vocabularies), [num_users, num_items])),
-        "id": pa.array(
-            [str(name) for ids in vocabularies.values() for name in ids.ids.tolist()], pa.string()
-        ),
+        "id": pa.array([str(name) for ids in vocabularies.values() for name in ids.ids.tolist()], pa.string()),
     }
     for suffix, pair in exported._embeddings().items():
         rows = np.concatenate(pair)
-        columns[f"embedding{suffix}"] = pa.FixedSizeListArray.from_arrays(
-            pa.array(rows.reshape(-1)), rows.shape[1]
-        )
+        columns[f"embedding{suffix}"] = pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1)), rows.shape[1])
     for name, csr in exported.seen.items():
         lists = pa.LargeListArray.from_arrays(pa.array(csr.indptr), pa.array(csr.indices.astype(np.int32)))
         columns[f"seen_{name}"] = pa.concat_arrays([lists, pa.nulls(num_items, lists.type)])
