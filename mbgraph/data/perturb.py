@@ -181,8 +181,10 @@ def _free_cells(rng: np.random.Generator, n: int, cells: int, forbidden: IntArra
     if n == 0:
         return np.empty(0, np.int64)
     if cells <= _SMALL:
+        is_free = np.ones(cells, bool)
+        is_free[forbidden] = False
         shuffled = rng.permutation(cells)
-        return shuffled[~contains(shuffled, forbidden)][:n]
+        return shuffled[is_free[shuffled]][:n]
     taken = np.empty(0, np.int64)
     parts: list[IntArray] = []
     free = cells - len(forbidden)
