@@ -124,7 +124,7 @@ def _datasets() -> dict[str, Any]:
             {"name": name, "path": None if path is None else str(path), "exists": path is not None and path.is_dir()}
             for name, path in places
         ],
-        "found": [str(name) for name in list_datasets()],
+        "found": [entry["name"] for entry in list_datasets()],
     }
 
 

@@ -48,6 +48,15 @@ def test_an_unset_folder_is_said_to_be_unset(data_home, monkeypatch):
     assert "datasets in $MBGRAPH_DATA: not set" in run().stdout
 
 
+def test_a_broken_dataset_is_a_problem_that_names_the_file(data_home):
+    (data_home / "shop").mkdir()
+    (data_home / "shop" / "meta.json").write_text("{}")
+    result = run()
+    assert result.exit_code == 1
+    assert "shop" in result.stderr
+    assert "meta.json lacks the key" in result.stderr
+
+
 def test_a_missing_optional_package_is_no_problem(data_home, monkeypatch):
     monkeypatch.setattr(doctor, "OPTIONAL", ("no-such-package",))
     result = run()
