@@ -62,7 +62,7 @@ def run_demo(
 
 
 def _top(run_directory: str) -> list[dict[str, Any]]:
-    from mbgraph.recommendation import recommend
+    from mbgraph.recommend import recommend
 
     run = Run.load(run_directory)
     dataset = run.dataset()

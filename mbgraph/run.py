@@ -22,6 +22,7 @@ from mbgraph.data.splits import hold_out, merge_split
 from mbgraph.errors import RunError, UsageError
 from mbgraph.evaluation.evaluate import EvaluationResult, evaluate_splits
 from mbgraph.files import atomic_write, read_json, write_json
+from mbgraph.models import MODELS
 from mbgraph.models.base import Recommender, build_model
 from mbgraph.regularizers.base import REGULARIZERS, Regularizer, build_regularizer, regularizer_options
 from mbgraph.training.callbacks import Callback
@@ -110,7 +111,8 @@ def prepare_dataset(config: FitConfig) -> MultiBehaviorDataset:
     dataset = load_dataset(config.dataset)
     choice = config.validation
     if choice == "auto":
-        choice = "given" if len(dataset.valid) else "holdout"
+        # An untrained model selects nothing: it keeps every train pair.
+        choice = "given" if len(dataset.valid) else "holdout" if MODELS.get(config.model).trainable else "none"
     if choice in ("given", "merge") and not len(dataset.valid):
         raise UsageError(f"{dataset.name!r} has no validation pairs", "use --validation holdout or none")
     if choice == "holdout":
@@ -254,8 +256,6 @@ def run_regularizers(config: FitConfig, model: Recommender) -> list[Regularizer]
 
 
 def _build(config: FitConfig, dataset: MultiBehaviorDataset) -> Recommender:
-    from mbgraph.models import MODELS
-
     model_class = MODELS.get(config.model)
     options = dict(config.options)
     if config.variant is not None:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Command", "console", "dataset_argument", "emit_json", "json_option", "load", "out", "table"]
 
+_PROSE = 40  # a longer cell is text that may wrap, so that the other columns keep their width
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
@@ -83,12 +85,14 @@ def load(name: str) -> MultiBehaviorDataset:
 
 
 def table(title: str, columns: list[str], rows: list[list[Any]]) -> None:
-    """Print a table on stdout; the first column is left-aligned, the others right-aligned."""
+    """Print a table on stdout; names and prose are left-aligned, figures right-aligned."""
     grid = Table(title=title, title_justify="left")
+    texts = [[cell if isinstance(cell, str) else format_number(cell) for cell in row] for row in rows]
     for number, column in enumerate(columns):
-        grid.add_column(column, justify="left" if number == 0 else "right", no_wrap=True)
-    for row in rows:
-        grid.add_row(*(cell if isinstance(cell, str) else format_number(cell) for cell in row))
+        prose = any(len(row[number]) > _PROSE for row in texts)
+        grid.add_column(column, justify="left" if number == 0 or prose else "right", no_wrap=not prose)
+    for row in texts:
+        grid.add_row(*row)
     out.print(grid)
 
 

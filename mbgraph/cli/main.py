@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import os
 import pkgutil
+import sys
+from typing import Any
 
 import click
 
@@ -18,6 +20,22 @@ _PRIVATE = {"main", "common", "progress"}
 
 class LazyGroup(click.Group):
     """A group whose command NAME is the object ``command`` of ``mbgraph/cli/NAME.py``."""
+
+    def main(self, *args: Any, standalone_mode: bool = True, **kwargs: Any) -> Any:
+        """Like click's, but an unreadable command line is one line on stderr too."""
+        if not standalone_mode:
+            return super().main(*args, standalone_mode=False, **kwargs)
+        try:
+            code = super().main(*args, standalone_mode=False, **kwargs)
+        except click.ClickException as error:
+            context = getattr(error, "ctx", None)
+            see = f"; see {context.command_path} --help" if context is not None else ""
+            click.echo(f"error: {' '.join(error.format_message().rstrip('.').split())}{see}", err=True)
+            sys.exit(error.exit_code)
+        except click.Abort:
+            click.echo("interrupted", err=True)
+            sys.exit(130)
+        sys.exit(code if isinstance(code, int) else 0)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of all command modules."""
