@@ -10,7 +10,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from mbgraph.data.dataset import MultiBehaviorDataset
+from mbgraph.data.formats.npz import write_npz
 from mbgraph.data.interactions import Pairs, Vocabulary
+from mbgraph.data.synthetic import Auxiliary, SyntheticConfig, generate
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = REPOSITORY.parent / "shared"
@@ -83,3 +85,18 @@ def data_home(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("MBGRAPH_DATA", str(data))
     return data
+
+
+@pytest.fixture(scope="session")
+def small() -> MultiBehaviorDataset:
+    """A generated dataset of 120 users x 50 items that models can learn from in a second."""
+    auxiliary = {"view": Auxiliary(edges=1200, bar=0.55), "cart": Auxiliary(edges=360, bar=0.35)}
+    return generate(SyntheticConfig(num_users=120, num_items=50, auxiliary=auxiliary), rng=3, name="small")
+
+
+@pytest.fixture(scope="session")
+def small_folder(small, tmp_path_factory) -> Path:
+    """`small` on disk."""
+    path = tmp_path_factory.mktemp("data") / "small"
+    write_npz(small, path)
+    return path

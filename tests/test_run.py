@@ -11,8 +11,6 @@ import pytest
 import torch
 
 from mbgraph.config import FitConfig
-from mbgraph.data.formats.npz import write_npz
-from mbgraph.data.synthetic import SyntheticConfig, generate
 from mbgraph.errors import RunError, UsageError
 from mbgraph.run import Run, fit, prepare_dataset, resume
 
@@ -20,12 +18,9 @@ QUICK = {"epochs": 3, "batch_size": 64}
 SMALL = {"embedding_dim": 8, "num_layers": 1}
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A dataset on disk."""
-    path = tmp_path_factory.mktemp("data") / "small"
-    write_npz(generate(SyntheticConfig(num_users=120, num_items=50), rng=3, name="small"), path)
-    return path
+@pytest.fixture(scope="session")
+def folder(small_folder):
+    return small_folder
 
 
 @pytest.fixture(scope="module")
@@ -207,12 +202,13 @@ def test_other_version_other_data_other_model(finished, tmp_path):
         Run.load(wider).model()
 
 
-@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
-def test_unwritable_directory(folder, tmp_path):
-    locked = tmp_path / "locked"
-    locked.mkdir(mode=0o500)
-    with pytest.raises(RunError, match="cannot make"):
-        fit(FitConfig(dataset=str(folder)), locked / "run")
+def test_unwritable_directory(folder, tmp_path, monkeypatch):
+    def refuse(self, *arguments, **options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(type(tmp_path), "mkdir", refuse)
+    with pytest.raises(RunError, match=r"cannot make .*locked: Permission denied; choose another --out"):
+        fit(FitConfig(dataset=str(folder)), tmp_path / "locked")
 
 
 def test_full_disk_is_one_line_and_keeps_the_last_checkpoint(folder, tmp_path, monkeypatch):

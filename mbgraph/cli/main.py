@@ -21,12 +21,12 @@ _PRIVATE = {"main", "common", "progress"}
 class LazyGroup(click.Group):
     """A group whose command NAME is the object ``command`` of ``mbgraph/cli/NAME.py``."""
 
-    def main(self, *args: Any, standalone_mode: bool = True, **kwargs: Any) -> Any:
+    def main(self, *args: Any, **extra: Any) -> Any:
         """Like click's, but an unreadable command line is one line on stderr too."""
-        if not standalone_mode:
-            return super().main(*args, standalone_mode=False, **kwargs)
+        if not extra.pop("standalone_mode", True):
+            return _click_main(self, *args, **extra)
         try:
-            code = super().main(*args, standalone_mode=False, **kwargs)
+            code = _click_main(self, *args, **extra)
         except click.ClickException as error:
             context = getattr(error, "ctx", None)
             see = f"; see {context.command_path} --help" if context is not None else ""
@@ -57,6 +57,11 @@ class LazyGroup(click.Group):
             hint = f"did you mean {close!r}?" if close else "see mbgraph --help"
             ctx.fail(f"no such command {args[0]!r}; {hint}")
         return super().resolve_command(ctx, args)
+
+
+def _click_main(group: click.Group, *args: Any, **extra: Any) -> Any:
+    main: Any = click.Group.main  # its overloads cannot be told apart behind *args
+    return main(group, *args, standalone_mode=False, **extra)
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

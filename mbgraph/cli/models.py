@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from mbgraph.cli.common import Command, emit_json, json_option, table
@@ -22,7 +24,7 @@ def command(as_json: bool) -> None:
     from mbgraph.models import MODELS
     from mbgraph.regularizers import REGULARIZERS
 
-    models = {
+    models: dict[str, dict[str, Any]] = {
         name: {
             "summary": (inspect.getdoc(MODELS.get(name)) or "").split("\n")[0],
             "trained": MODELS.get(name).trainable,
@@ -31,7 +33,7 @@ def command(as_json: bool) -> None:
         }
         for name in MODELS
     }
-    regularizers = {
+    regularizers: dict[str, dict[str, Any]] = {
         name: {
             "summary": (inspect.getdoc(REGULARIZERS.get(name)) or "").split("\n")[0],
             "options": [key for key in inspect.signature(REGULARIZERS.get(name)).parameters if key != "schedule"],

@@ -16,12 +16,13 @@ import numpy as np
 try:
     import numba
     from numba import njit, prange
+
+    available = True
 except ImportError:  # numba is optional
-    numba = None
+    available = False
 
 __all__ = ["available", "balanced_chunks", "even_chunks", "set_threads", "width_kernels"]
 
-available = numba is not None
 _TINY = np.float32(1e-12)
 
 
@@ -42,7 +43,8 @@ def even_chunks(count: int, chunks: int = 64) -> np.ndarray[Any, Any]:
 def set_threads(count: int) -> None:
     """Run the kernels on ``count`` threads, as far as numba has them."""
     if available:
-        numba.set_num_threads(max(1, min(count, numba.config.NUMBA_NUM_THREADS)))
+        most: int = vars(numba.config)["NUMBA_NUM_THREADS"]
+        numba.set_num_threads(max(1, min(count, most)))
 
 
 @lru_cache(maxsize=8)

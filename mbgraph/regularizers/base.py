@@ -140,7 +140,9 @@ def build_regularizer(name: str, options: Mapping[str, Any]) -> Regularizer:
         if key not in known and key != "warmup":
             raise UnknownNameError(f"option of regularizer {name!r}", key, [*known, "warmup"])
     warmup = values.pop("warmup", None)
-    return kind(**values, **({} if warmup is None else {"schedule": LinearWarmup(warmup)}))
+    if warmup is not None:
+        values["schedule"] = LinearWarmup(warmup)
+    return kind(**values)
 
 
 def regularizer_options(regularizer: Regularizer) -> dict[str, Any]:

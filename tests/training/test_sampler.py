@@ -31,10 +31,17 @@ def datasets(draw):
     return make(view, buy, num_users, num_items)
 
 
-@given(datasets(), st.sampled_from(["per-user", "per-edge"]), st.sampled_from(["all", "behavior", "target"]), st.integers(0, 9))
+@given(
+    datasets(),
+    st.sampled_from(["per-user", "per-edge"]),
+    st.sampled_from(["all", "behavior", "target"]),
+    st.integers(0, 9),
+)
 def test_every_triple_is_verified_against_sets(dataset, mode, history, seed):
     sampler = TripleSampler(dataset, BEHAVIORS, batch_size=3, mode=mode, history=history, rng=seed)
-    sets = {name: set(zip(pairs.user.tolist(), pairs.item.tolist(), strict=True)) for name, pairs in dataset.edges.items()}
+    sets = {
+        name: set(zip(pairs.user.tolist(), pairs.item.tolist(), strict=True)) for name, pairs in dataset.edges.items()
+    }
     batches = list(sampler.epoch(1))
     assert len(batches) == len(sampler)
     users = [user for batch in batches for user in batch.users.tolist()]
@@ -45,7 +52,9 @@ def test_every_triple_is_verified_against_sets(dataset, mode, history, seed):
     for batch in batches:
         for name in BEHAVIORS:
             forbidden = {"all": sets["view"] | sets["buy"], "behavior": sets[name], "target": sets["buy"]}[history]
-            rows = zip(batch.users.tolist(), batch.positives[name].tolist(), batch.negatives[name].tolist(), strict=True)
+            rows = zip(
+                batch.users.tolist(), batch.positives[name].tolist(), batch.negatives[name].tolist(), strict=True
+            )
             for user, positive, negative in rows:
                 has_edge = any((user, item) in sets[name] for item in range(dataset.num_items))
                 has_free = any((user, item) not in forbidden for item in range(dataset.num_items))

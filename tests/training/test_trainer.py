@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from mbgraph.data.synthetic import SyntheticConfig, generate
 from mbgraph.errors import RunError, UnknownNameError, UsageError
 from mbgraph.models import LightGCN, Popularity, RMBRec
 from mbgraph.regularizers import L2, InfoNCE, Regularizer, REx
@@ -14,9 +13,9 @@ from mbgraph.training import Callback, EarlyStopping, Trainer
 from mbgraph.training.checkpoint import load_checkpoint, save_checkpoint
 
 
-@pytest.fixture(scope="module")
-def dataset():
-    return generate(SyntheticConfig(num_users=150, num_items=60), rng=1)
+@pytest.fixture
+def dataset(small):
+    return small
 
 
 def make(dataset, **options):
@@ -219,5 +218,3 @@ def test_errors(dataset, tmp_path):
     make(dataset, epochs=1, directory=tmp_path).fit()
     with pytest.raises(RunError, match="made with seed 5, not 6"):
         make(dataset, rng=6, directory=tmp_path).fit(resume=True)
-
-

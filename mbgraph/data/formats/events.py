@@ -79,6 +79,6 @@ def _separator(path: Path, compression: str | None) -> str:
     import gzip
 
     opener = gzip.open if compression else open
-    with opener(path, "rt", encoding="utf-8", errors="replace") as file:  # type: ignore[operator]
+    with opener(path, "rt", encoding="utf-8", errors="replace") as file:
         header = file.readline()
     return max(",\t;|", key=header.count)

@@ -1,0 +1,165 @@
+"""`mbgraph fit`, `evaluate` and `models` as a user types them."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from click.testing import CliRunner
+
+from mbgraph.cli.main import cli
+
+QUICK = ["--epochs", "2", "--batch-size", "64", "--set", "embedding_dim=8", "--set", "num_layers=1", "--quiet"]
+
+
+@pytest.fixture(scope="session")
+def folder(small_folder):
+    return str(small_folder)
+
+
+@pytest.fixture(scope="module")
+def run(folder, tmp_path_factory):
+    path = str(tmp_path_factory.mktemp("runs") / "run")
+    result = CliRunner().invoke(cli, ["fit", folder, *QUICK, "--out", path, "--json"])
+    assert result.exit_code == 0, result.output
+    return path, json.loads(result.stdout)
+
+
+def call(*arguments):
+    return CliRunner().invoke(cli, list(arguments))
+
+
+def fails(*arguments, code=2):
+    """Run a command that must fail with one line, and return the line."""
+    result = call(*arguments)
+    assert result.exit_code == code, result.output
+    lines = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, result.output
+    assert "Traceback" not in result.output
+    return lines[0]
+
+
+def test_json_contract(run):
+    path, outcome = run
+    assert set(outcome) >= {
+        "run", "dataset", "model", "variant", "seed", "epochs", "best_epoch", "seconds_per_epoch", "peak_memory_mb",
+        "valid", "test", "users_evaluated",
+    }  # fmt: skip
+    assert (outcome["run"], outcome["dataset"], outcome["model"]) == (path, "small", "rmbrec")
+    assert (outcome["variant"], outcome["seed"], outcome["epochs"]) == ("mbgraph", 2026, 2)
+    assert set(outcome["test"]) >= {"HR@10", "NDCG@10", "HR@20", "NDCG@20"}
+    assert "HR@10" in outcome["valid"]
+    assert outcome["users_evaluated"] > 0
+
+
+def test_evaluate_repeats_the_reported_figures(run):
+    path, outcome = run
+    result = call("evaluate", path, "--json")
+    assert result.exit_code == 0, result.output
+    again = json.loads(result.stdout)
+    assert again["test"] == outcome["test"]
+    assert again["valid"] == outcome["valid"]
+    assert again["users_evaluated"] == outcome["users_evaluated"]
+
+
+def test_evaluate_tables_and_other_policies(run, tmp_path):
+    path, _ = run
+    shown = call("evaluate", path, "-k", "5", "--per-user", str(tmp_path / "ranks.npz"))
+    assert shown.exit_code == 0, shown.output
+    assert "HR@5" in shown.stdout
+    assert "unvisited" in shown.stdout
+    assert (tmp_path / "ranks.npz").exists()
+    strict = json.loads(call("evaluate", path, "--mask", "all-behaviors", "--json").stdout)
+    assert strict["mask"] == "all-behaviors"
+
+
+def test_table_and_plain_progress_in_a_pipe(folder, tmp_path):
+    arguments = [option for option in QUICK if option != "--quiet"]
+    result = call("fit", folder, *arguments, "--out", str(tmp_path / "r"))
+    assert result.exit_code == 0, result.output
+    assert "test visited" in result.stdout
+    assert "epoch 1: loss" in result.stderr
+    assert "regularizers: infonce x 1, rex x 1, l2 x 0.001" in result.stderr
+    assert "\x1b[" not in result.output
+
+
+def test_default_directory_is_named_and_numbered(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = [json.loads(call("fit", folder, *QUICK, "--json").stdout)["run"] for _ in range(2)]
+    assert names == ["runs/small-rmbrec-mbgraph-s2026", "runs/small-rmbrec-mbgraph-s2026-2"]
+
+
+def test_flags_override_the_file(folder, tmp_path):
+    (tmp_path / "c.toml").write_text('model = "lightgcn"\nseed = 4\n[training]\nepochs = 1\nlr = 0.5\n')
+    arguments = ["fit", folder, "--config", str(tmp_path / "c.toml"), "--seed", "9", "--set", "lr=0.01"]
+    outcome = json.loads(call(*arguments, "--quiet", "--json", "--out", str(tmp_path / "r")).stdout)
+    assert (outcome["model"], outcome["seed"], outcome["epochs"]) == ("lightgcn", 9, 1)
+    written = (tmp_path / "r" / "config.toml").read_text()
+    assert "lr = 0.01" in written
+    assert "weight_decay = 0.0" in written
+
+
+def test_interrupt_leaves_a_run_that_resumes(folder, tmp_path):
+    path = tmp_path / "run"
+    command = [
+        sys.executable,
+        "-c",
+        "from mbgraph.cli.main import main; main()",
+        "fit",
+        folder,
+        "--quiet",
+        "--epochs",
+        "9999",
+    ]
+    command += ["--patience", "9999", "--set", "embedding_dim=8", "--out", str(path)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    log = path / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not (log.exists() and log.read_text().count("\n") >= 2):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "the run is usable" in errors
+    assert f"mbgraph fit --resume {path}" in errors.replace("\n", "")
+    assert json.loads(call("evaluate", str(path), "--json").stdout)["users_evaluated"] > 0
+
+
+def test_bad_input_is_one_line_with_the_remedy(folder, run, tmp_path):
+    path, _ = run
+    out = ["--out", str(tmp_path / "never"), "--quiet"]
+    assert "unknown model 'rmbrek'; did you mean 'rmbrec'?" in fails("fit", folder, "--model", "rmbrek", *out)
+    assert "unknown variant of rmbrec 'papr'; did you mean 'paper'?" in fails("fit", folder, "--variant", "papr", *out)
+    assert "has no variants" in fails("fit", folder, "--model", "lightgcn", "--variant", "paper", *out)
+    assert "did you mean 'num_layers'?" in fails("fit", folder, "--set", "num_layer=2", *out)
+    assert "did you mean 'rex'?" in fails("fit", folder, "--regularizer", "rexx", *out)
+    assert "did you mean 'weight'?" in fails("fit", folder, "--regularizer", "rex:weigth=1", *out)
+    assert "does not read --lr" in fails("fit", folder, "--model", "conversion", "--lr", "1", *out)
+    assert "configuration key of model 'conversion'" in fails(
+        "fit", folder, "--model", "conversion", "--set", "num_layers=2", *out
+    )
+    assert "unknown dataset 'smal'" in fails("fit", "smal", *out)
+    assert "write it as key=value" in fails("fit", folder, "--set", "lr", *out)
+    assert "K=999 is larger than the catalogue; choose K up to 50" in fails("evaluate", path, "-k", "999")
+    assert "unknown mask policy 'train'" in fails("evaluate", path, "--mask", "train")
+    assert "--resume takes the run's own configuration" in fails("fit", "--resume", path, "--lr", "1")
+    assert "no run directory at" in fails("fit", "--resume", str(tmp_path / "gone"), code=1)
+    assert "already exists; continue it with --resume" in fails("fit", folder, "--out", path, "--quiet", code=1)
+    assert not (tmp_path / "never").exists() or not list((tmp_path / "never").glob("model*"))
+
+
+def test_models_lists_what_can_be_fitted():
+    listed = json.loads(call("models", "--json").stdout)
+    assert set(listed["models"]) >= {"rmbrec", "lightgcn", "popularity", "conversion"}
+    assert listed["models"]["rmbrec"]["variants"] == ["mbgraph", "official", "paper"]
+    assert set(listed["regularizers"]) >= {"infonce", "irmv1", "irmv2", "rex", "l2"}
+    assert call("models").exit_code == 0
+
+
+def test_every_command_has_help_with_examples():
+    for name in ("fit", "evaluate", "demo", "models"):
+        result = call(name, "--help")
+        assert result.exit_code == 0
+        assert "Usage:" in result.stdout
