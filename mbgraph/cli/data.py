@@ -88,7 +88,7 @@ def import_events(
     )
 
 
-@command.command(name="ls", cls=Command)
+@command.command(name="ls", cls=Command, epilog="\b\nExamples:\n  mbgraph data ls\n  mbgraph data ls --json\n")
 @json_option
 def list_all(as_json: bool) -> None:
     """List the datasets that can be named."""
@@ -103,7 +103,8 @@ def list_all(as_json: bool) -> None:
             entry["name"],
             entry.get("users"),
             entry.get("items"),
-            ", ".join(f"{key} {value:,}" for key, value in (entry.get("counts") or {}).items()) or "embedded, synthetic",
+            ", ".join(f"{key} {value:,}" for key, value in (entry.get("counts") or {}).items())
+            or "embedded, synthetic",
         ]
         for entry in found
     ]
