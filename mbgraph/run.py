@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -21,6 +21,7 @@ from mbgraph.data.dataset import MultiBehaviorDataset
 from mbgraph.data.splits import hold_out, merge_split
 from mbgraph.errors import RunError, UsageError
 from mbgraph.evaluation.evaluate import EvaluationResult, evaluate_splits
+from mbgraph.evaluation.metrics import check_cutoffs
 from mbgraph.files import atomic_write, read_json, write_json
 from mbgraph.models import MODELS
 from mbgraph.models.base import Recommender, build_model
@@ -130,7 +131,10 @@ def prepare_dataset(config: FitConfig) -> MultiBehaviorDataset:
 
 
 def fit(
-    config: FitConfig, directory: str | os.PathLike[str] | None = None, callbacks: Sequence[Callback] = ()
+    config: FitConfig,
+    directory: str | os.PathLike[str] | None = None,
+    callbacks: Sequence[Callback] = (),
+    announce: Callable[[FitConfig], None] = lambda config: None,
 ) -> dict[str, Any]:
     """Train, evaluate and write a run directory.
 
@@ -140,6 +144,8 @@ def fit(
     directory : path, optional
         Must not exist or be empty. By default ``runs/<dataset>-<model>[-<variant>]-s<seed>``, numbered when taken.
     callbacks : sequence of Callback
+    announce : callable
+        Is given the resolved configuration before anything is trained.
 
     Returns
     -------
@@ -151,6 +157,7 @@ def fit(
     dataset = prepare_dataset(config)
     model = _build(config, dataset)
     config = _resolve(config, model)
+    announce(config)
     path = _new_directory(config, dataset, directory)
     source = config.dataset if config.dataset == "demo" else str(find_dataset(config.dataset))
     write_json(
@@ -192,7 +199,7 @@ def _execute(
     resumed: bool,
 ) -> dict[str, Any]:
     evaluation = dict(config.evaluation)
-    metric, cutoffs = evaluation.pop("metric", "HR@10"), tuple(evaluation.pop("k", DEFAULT_K))
+    metric, cutoffs = evaluation.pop("metric", ""), tuple(evaluation.pop("k"))
     outcome: dict[str, Any] = {
         "run": str(path),
         "dataset": dataset.name,
@@ -286,9 +293,12 @@ def _resolve(config: FitConfig, model: Recommender) -> FitConfig:
             {"name": entry.name, **regularizer_options(entry)} for entry in run_regularizers(config, model)
         ]
         resolve_device(config.device)
-    evaluation = {"k": list(DEFAULT_K), "mask": "train-target", "ties": "realistic", **config.evaluation}
+    # A catalogue of fewer items than the usual cut-offs is ranked as far as it goes.
+    usual = [k for k in DEFAULT_K if k <= model.num_items] or [model.num_items]
+    evaluation = {"k": usual, "mask": "train-target", "ties": "realistic", **config.evaluation}
+    check_cutoffs(evaluation["k"], model.num_items)
     if model.trainable:
-        evaluation.setdefault("metric", "HR@10")
+        evaluation.setdefault("metric", f"HR@{usual[0]}")
     changes["evaluation"] = evaluation
     return config.replace(**changes)
 

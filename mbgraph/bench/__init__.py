@@ -1,1 +1,1 @@
-"""."""
+"""Several runs side by side: collected into CSV files, rendered into pages."""

@@ -74,9 +74,7 @@ def command(
         outcome = runs.resume(resumed, callbacks, threads=flags["threads"] or 0)
     else:
         config = _config(dataset, regularizers, settings, config_file, flags)
-        if not quiet:
-            _announce(config)
-        outcome = runs.fit(config, directory, callbacks)
+        outcome = runs.fit(config, directory, callbacks, (lambda resolved: None) if quiet else _announce)
     details = outcome.pop("details", {})
     if as_json:
         emit_json(outcome)
@@ -126,8 +124,22 @@ def _config(
 
 
 def _announce(config: Any) -> None:
+    """Print the resolved configuration, a line per section."""
+    values = config.to_dict()
     made = " (embedded, synthetic)" if config.dataset == "demo" else ""
-    console.print(f"data {config.dataset}{made}, model {config.model}, seed {config.seed}", markup=False)
+    console.print(f"data: {values.pop('dataset')}{made}", markup=False)
+    sections = {name: values.pop(name) for name in ("options", "training", "evaluation")}
+    regularizers = values.pop("regularizers")
+    console.print("run: " + _pairs(values), markup=False)
+    for name, section in sections.items():
+        if section:
+            console.print(f"{name}: {_pairs(section)}", markup=False)
+    for entry in regularizers:
+        console.print(f"regularizer: {_pairs(entry)}", markup=False)
+
+
+def _pairs(values: dict[str, Any]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in values.items())
 
 
 def show(outcome: dict[str, Any], details: dict[str, Any]) -> None:

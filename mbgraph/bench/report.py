@@ -1,0 +1,125 @@
+"""From run directories to a CSV file, and from a CSV file to the table of a page.
+
+A number in the documentation has a command and a committed CSV behind it. ``collect`` makes the CSV from run directories;
+a page holds ``<!-- table: FILE.csv COLUMN ... -->`` and ``<!-- /table -->``, and ``render_page`` fills what is between.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mbgraph.errors import DataError, RunError
+from mbgraph.files import atomic_write, read_json
+
+__all__ = ["collect", "read_rows", "render_page", "render_table", "write_rows"]
+
+METRICS = ("HR@10", "NDCG@10", "HR@20", "NDCG@20")
+_TABLE = re.compile(r"(<!-- table: (?P<what>[^\n]+?) -->\n)(?P<body>.*?)(<!-- /table -->)", re.DOTALL)
+
+
+def collect(runs: Iterable[str | os.PathLike[str]]) -> list[dict[str, Any]]:
+    """Return one row per finished run: what was run, how long, and its figures per split and group.
+
+    Raises
+    ------
+    RunError
+        If a directory holds no finished run.
+    """
+    rows = []
+    for path in map(Path, runs):
+        if not (path / "test.json").is_file():
+            raise RunError(f"{path} is no finished run: test.json is missing", f"continue it: mbgraph fit --resume {path}")
+        outcome, data = read_json(path / "test.json"), read_json(path / "dataset.json")
+        environment = read_json(path / "env.json")
+        row = {key: outcome[key] for key in ("dataset", "model", "variant", "seed")}
+        row["variant"] = row["variant"] or ""
+        row["validation"] = data["validation"]
+        row.update({key: outcome[key] for key in ("epochs", "best_epoch")})
+        row["seconds_per_epoch"] = round(outcome["seconds_per_epoch"], 3)
+        row["peak_memory_mb"] = round(outcome["peak_memory_mb"])
+        for split, details in outcome["details"].items():
+            row["mask"], row["ties"] = details["mask"], details["ties"]
+            row[f"{split} users"] = details["users_evaluated"]
+            for group, values in details["groups"].items():
+                name = split if group == "all" else f"{split} {group}"
+                if group != "all":
+                    row[f"{name} share"] = round(values["share"], 4)
+                row.update({f"{name} {key}": round(values["metrics"][key], 4) for key in METRICS if key in values["metrics"]})
+        row["torch"], row["cpu"] = environment["versions"]["torch"], environment["cpu"]
+        row["command"] = "mbgraph " + " ".join(_public(environment["command"]))
+        rows.append(row)
+    return rows
+
+
+def _public(command: Sequence[str]) -> list[str]:
+    """Return the arguments that decide numbers: no output folder, no display options."""
+    words, skip = [], False
+    for word in command[1:]:
+        if skip or word in ("--json", "--quiet"):
+            skip = False
+        elif word in ("--out", "--threads"):
+            skip = True
+        else:
+            words.append(word)
+    return words
+
+
+def write_rows(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows as CSV, atomically; columns in order of first appearance."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    with atomic_write(path, "w") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def read_rows(path: str | os.PathLike[str]) -> list[dict[str, str]]:
+    """Read a CSV file as text; a missing one raises `DataError`."""
+    try:
+        with Path(path).open(encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def render_table(path: str | os.PathLike[str], columns: Sequence[str]) -> str:
+    """Return a Markdown table of some columns of a CSV file; ``column=title`` renames one.
+
+    Raises
+    ------
+    DataError
+        If the file or a column is missing.
+    """
+    rows = read_rows(path)
+    pairs = [(column.partition("=")[0], column.partition("=")[2] or column.partition("=")[0]) for column in columns]
+    for column, _ in pairs:
+        if rows and column not in rows[0]:
+            raise DataError(f"{path} has no column {column!r}", f"choose from: {', '.join(rows[0])}")
+    lines = ["| " + " | ".join(title for _, title in pairs) + " |", "|" + "---|" * len(pairs)]
+    lines += ["| " + " | ".join(_cell(row[column]) for column, _ in pairs) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    """Show fractions with four decimals; everything else as it stands."""
+    if re.fullmatch(r"-?\d+\.\d+", text) and abs(float(text)) < 1:
+        return f"{float(text):.4f}"
+    return text or "-"
+
+
+def render_page(path: str | os.PathLike[str], root: str | os.PathLike[str]) -> str:
+    """Return a page's text with every table filled from its CSV file under ``root``.
+
+    ``<!-- table: benchmarks/results/x.csv | dataset | test HR@10=HR@10 -->`` names the file and the columns.
+    """
+
+    def fill(found: re.Match[str]) -> str:
+        file, *columns = (part.strip() for part in found["what"].split("|"))
+        return f"{found[1]}{render_table(Path(root) / file, columns)}{found[4]}"
+
+    return _TABLE.sub(fill, Path(path).read_text(encoding="utf-8"))

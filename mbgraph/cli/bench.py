@@ -1,0 +1,63 @@
+"""`mbgraph bench`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from mbgraph.cli.common import Command, console, emit_json, json_option, table
+
+
+@click.group(name="bench")
+def command() -> None:
+    """Put runs side by side."""
+
+
+@command.command(
+    name="collect",
+    cls=Command,
+    epilog="""\b
+Example:
+  mbgraph bench collect runs/* -o results.csv
+""",
+)
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN...")
+@click.option("-o", "--out", "path", type=click.Path(path_type=Path), help="CSV file to write.")
+@json_option
+def collect_runs(runs: tuple[Path, ...], path: Path | None, as_json: bool) -> None:
+    """Collect finished runs into one table, and a CSV file."""
+    from mbgraph.bench.report import METRICS, collect, write_rows
+
+    rows = collect(runs)
+    if path is not None:
+        write_rows(path, rows)
+        console.print(f"wrote {path}", markup=False)
+    if as_json:
+        emit_json(rows)
+        return
+    names = [f"test {metric}" for metric in METRICS]
+    table(
+        "runs",
+        ["run", "seed", "best epoch", *METRICS],
+        [
+            [f"{row['dataset']} {row['model']} {row['variant']}".rstrip(), row["seed"], row["best_epoch"]]
+            + [row.get(name) for name in names]
+            for row in rows
+        ],
+    )
+
+
+@command.command(name="render", cls=Command)
+@click.argument("pages", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PAGE...")
+@click.option("--root", default=".", type=click.Path(path_type=Path), help="Where CSV paths start.  [default: here]")
+def render(pages: tuple[Path, ...], root: Path) -> None:
+    """Fill the tables of Markdown pages from their CSV files."""
+    from mbgraph.bench.report import render_page
+    from mbgraph.files import atomic_write
+
+    for page in pages:
+        text = render_page(page, root)
+        with atomic_write(page, "w") as file:
+            file.write(text)
+        console.print(f"rendered {page}", markup=False)

@@ -1,0 +1,54 @@
+"""Collecting runs and rendering tables; and that the pages say what the CSV files say."""
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from mbgraph.bench.report import collect, read_rows, render_page, render_table, write_rows
+from mbgraph.cli.main import cli
+from mbgraph.config import FitConfig
+from mbgraph.errors import DataError, RunError
+from mbgraph.run import fit
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def test_rows_hold_the_figures_of_the_run(small_folder, tmp_path):
+    outcome = fit(FitConfig(dataset=str(small_folder), model="conversion", seed=4), tmp_path / "run")
+    (row,) = collect([tmp_path / "run"])
+    assert (row["dataset"], row["model"], row["seed"], row["validation"]) == ("small", "conversion", 4, "given")
+    assert row["test HR@10"] == round(outcome["test"]["HR@10"], 4)
+    assert row["test visited share"] + row["test unvisited share"] == pytest.approx(1, abs=1e-3)
+    result = CliRunner().invoke(cli, ["bench", "collect", str(tmp_path / "run"), "-o", str(tmp_path / "x.csv")])
+    assert result.exit_code == 0, result.output
+    assert read_rows(tmp_path / "x.csv")[0]["test HR@10"] == str(row["test HR@10"])
+
+
+def test_unfinished_runs_are_named(tmp_path):
+    (tmp_path / "half").mkdir()
+    with pytest.raises(RunError, match=r"half is no finished run: test.json is missing; continue it"):
+        collect([tmp_path / "half"])
+
+
+def test_tables_are_rendered_in_place(tmp_path):
+    write_rows(tmp_path / "x.csv", [{"model": "a", "HR": 0.5}, {"model": "b", "HR": 0.25, "note": "late"}])
+    assert render_table(tmp_path / "x.csv", ["model", "HR=hit rate"]) == (
+        "| model | hit rate |\n|---|---|\n| a | 0.5000 |\n| b | 0.2500 |\n"
+    )
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- table: x.csv | model | note -->\nold\n<!-- /table -->\nafter\n")
+    assert CliRunner().invoke(cli, ["bench", "render", str(page), "--root", str(tmp_path)]).exit_code == 0
+    assert page.read_text() == (
+        "before\n<!-- table: x.csv | model | note -->\n| model | note |\n|---|---|\n| a | - |\n| b | late |\n"
+        "<!-- /table -->\nafter\n"
+    )
+    with pytest.raises(DataError, match="has no column 'hr'; choose from: model, HR, note"):
+        render_table(tmp_path / "x.csv", ["hr"])
+    with pytest.raises(DataError, match="cannot read"):
+        render_table(tmp_path / "none.csv", ["hr"])
+
+
+@pytest.mark.parametrize("page", [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))], ids=lambda p: p.name)
+def test_pages_say_what_the_csv_files_say(page):
+    assert render_page(page, REPOSITORY) == page.read_text(encoding="utf-8"), "run: mbgraph bench render " + page.name
