@@ -11,20 +11,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mbgraph.data.interactions import CSR, Pairs, Vocabulary
+from mbgraph.data.keys import contains
 from mbgraph.errors import DataError, UnknownNameError
 
 if TYPE_CHECKING:
     import dgl
 
-__all__ = ["SPLITS", "MultiBehaviorDataset", "check_pairs"]
+__all__ = ["SPLITS", "MultiBehaviorDataset", "check_behavior_name", "check_pairs"]
 
 SPLITS = ("valid", "test")
 
 
+_MAX_CELLS = np.iinfo(np.int64).max
+
+
 def check_pairs(what: str, pairs: Pairs, num_users: int, num_items: int) -> None:
-    """Raise `DataError` if a row number is negative or beyond its count."""
-    if len(pairs.user) != len(pairs.item) or (pairs.time is not None and len(pairs.time) != len(pairs.user)):
-        raise DataError(f"{what}: user, item and time have different lengths")
+    """Raise `DataError` if a row number is negative or beyond its count, or a pair stands twice."""
     for kind, rows, count in (("user", pairs.user, num_users), ("item", pairs.item, num_items)):
         if len(rows) == 0:
             continue
@@ -32,7 +34,29 @@ def check_pairs(what: str, pairs: Pairs, num_users: int, num_items: int) -> None
         if low < 0:
             raise DataError(f"{what}: negative {kind} id {low}", "ids start at 0")
         if high >= count:
-            raise DataError(f"{what}: {kind} id {high} is out of range", f"the dataset has {count} {kind}s (0..{count - 1})")
+            raise DataError(
+                f"{what}: {kind} id {high} is out of range", f"the dataset has {count} {kind}s (0..{count - 1})"
+            )
+    keys = pairs.keys(num_items)
+    if (keys[1:] > keys[:-1]).all():  # most files are sorted: no need to do it again
+        return
+    keys = np.sort(keys)
+    twice = np.flatnonzero(keys[1:] == keys[:-1])
+    if len(twice):
+        user, item = divmod(int(keys[twice[0]]), num_items)
+        raise DataError(
+            f"{what}: {len(twice)} duplicate pairs, the first is user {user} and item {item}",
+            "keep the earliest of each",
+        )
+
+
+def check_behavior_name(name: Any) -> str:
+    """Return a behavior name that can be an edge type and a file name; raises `DataError` otherwise."""
+    if not isinstance(name, str) or not name.strip():
+        raise DataError(f"{name!r} is no behavior name", "behaviors are named by text, such as view or buy")
+    if name in SPLITS:
+        raise DataError(f"a behavior cannot be called {name!r}, which is a split", "rename it")
+    return name
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,8 +82,8 @@ class MultiBehaviorDataset:
     Raises
     ------
     DataError
-        If the target has no edges, a behavior has no edges, an id is out of range, a pair stands twice in a
-        behavior, or a held-out pair is also a train pair of the target.
+        If the target has no edges, a behavior has no edges or the name of a split, an id is out of range, a pair
+        stands twice in a behavior, or a held-out pair is also a train pair of the target.
     UnknownNameError
         If ``target`` is not one of the behaviors or a split is not ``valid`` or ``test``.
     """
@@ -73,26 +97,40 @@ class MultiBehaviorDataset:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for mapping in ("edges", "splits", "metadata"):
+            # copies: a caller's dict that changes later must not change a dataset that was checked
+            object.__setattr__(self, mapping, dict(getattr(self, mapping)))
+        for behavior in self.edges:
+            check_behavior_name(behavior)
         if self.target not in self.edges:
             raise UnknownNameError("target behavior", self.target, self.edges)
         for split in self.splits:
             if split not in SPLITS:
                 raise UnknownNameError("split", split, SPLITS)
+        if self.num_users * self.num_items > _MAX_CELLS:
+            raise DataError(
+                f"{self.num_users:,} users x {self.num_items:,} items are too many for one dataset",
+                "number users and items from 0 without gaps",
+            )
         for behavior, pairs in self.edges.items():
             if len(pairs) == 0:
                 role = "target behavior" if behavior == self.target else "behavior"
                 raise DataError(f"{role} {behavior!r} of {self.name!r} has no edges", "leave it out or add train pairs")
         for what, pairs in (*self.edges.items(), *self.splits.items()):
             check_pairs(f"{what} of {self.name!r}", pairs, self.num_users, self.num_items)
-            keys = np.sort(pairs.keys(self.num_items))
-            if (keys[1:] == keys[:-1]).any():
-                raise DataError(f"{what} of {self.name!r} holds duplicate pairs", "keep the earliest of each")
-        train = self.edges[self.target].keys(self.num_items)
+        self._check_held_out()
+
+    def _check_held_out(self) -> None:
+        if not any(len(pairs) for pairs in self.splits.values()):
+            return
+        train = np.sort(self.edges[self.target].keys(self.num_items))
         for split, pairs in self.splits.items():
-            shared = int(np.isin(pairs.keys(self.num_items), train).sum())
-            if shared:
+            shared = np.flatnonzero(contains(pairs.keys(self.num_items), train))
+            if len(shared):
+                user, item = pairs.user[shared[0]], pairs.item[shared[0]]
                 raise DataError(
-                    f"{shared} {split} pairs of {self.name!r} are also train pairs of {self.target!r}",
+                    f"{len(shared)} {split} pairs of {self.name!r} are also train pairs of {self.target!r}, "
+                    f"the first is user {user} and item {item}",
                     "a held-out pair must not be trained on",
                 )
 
@@ -147,7 +185,11 @@ class MultiBehaviorDataset:
 
         return import_dgl().heterograph(
             {
-                ("user", behavior, "item"): (torch.from_numpy(pairs.user), torch.from_numpy(pairs.item))
+                ("user", behavior, "item"): tuple(
+                    # torch wants memory it may write to
+                    torch.from_numpy(np.require(rows, requirements="W"))
+                    for rows in (pairs.user, pairs.item)
+                )
                 for behavior, pairs in self.edges.items()
             },
             num_nodes_dict={"user": self.num_users, "item": self.num_items},

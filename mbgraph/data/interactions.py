@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 
@@ -12,6 +13,8 @@ from mbgraph.errors import DataError, UsageError
 from mbgraph.typing import IntArray
 
 __all__ = ["CSR", "Pairs", "Vocabulary"]
+
+_LARGEST = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,14 +24,35 @@ class Pairs:
     Attributes
     ----------
     user, item : int64 array (N,)
-        Row numbers, not original ids.
-    time : int64 or float64 array (N,), optional
-        Whatever clock the source used.
+        Row numbers, not original ids. Other integer types are converted.
+    time : integer or float array (N,), optional
+        Whatever clock the source used, in the source's own type.
+
+    Raises
+    ------
+    DataError
+        If ids are not whole numbers, a time is not a number, or the lengths differ.
     """
 
     user: IntArray
     item: IntArray
     time: np.ndarray[Any, Any] | None = None
+
+    def __post_init__(self) -> None:
+        # int64 and contiguous here, so that keys cannot overflow and torch can take the memory as it is everywhere
+        object.__setattr__(self, "user", _rows("user", self.user))
+        object.__setattr__(self, "item", _rows("item", self.item))
+        if self.time is not None:
+            time = np.asarray(self.time)
+            if time.dtype.kind not in "iuf":
+                raise DataError(
+                    f"time is {time.dtype}, not a number", "give seconds or another count since a fixed moment"
+                )
+            object.__setattr__(self, "time", time)
+        lengths = {name: np.shape(column) for name, column in vars(self).items() if column is not None}
+        if len(set(lengths.values())) > 1:
+            told = ", ".join(f"{name} {shape[0] if len(shape) == 1 else shape}" for name, shape in lengths.items())
+            raise DataError(f"the columns have different lengths: {told}", "give every pair one of each")
 
     @classmethod
     def empty(cls) -> Pairs:
@@ -53,6 +77,20 @@ class Pairs:
     def csr(self, num_users: int) -> CSR:
         """Return the pairs grouped by user, items ascending."""
         return CSR.from_pairs(self.user, self.item, num_users)
+
+
+def _rows(kind: str, values: Any) -> IntArray:
+    """Return row numbers as a contiguous int64 array (N,)."""
+    array = np.asarray(values)
+    if array.ndim != 1:
+        raise DataError(f"{kind} ids have shape {array.shape}, not (N,)", "give one id per pair")
+    if array.dtype.kind == "f" and np.isnan(array).any():
+        raise DataError(f"{int(np.isnan(array).sum())} {kind} ids are NaN", "drop or fill them")
+    if array.dtype.kind not in "iu" and len(array):
+        raise DataError(f"{kind} ids are {array.dtype}, not integers", "number them from 0")
+    if array.dtype == np.uint64 and len(array) and int(array.max()) > _LARGEST:
+        raise DataError(f"{kind} id {int(array.max())} is out of range", "number them from 0")
+    return np.ascontiguousarray(array, dtype=np.int64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,12 +136,17 @@ class Vocabulary:
     Parameters
     ----------
     ids : sequence, optional
-        The original id of every row: all integers or all strings, no duplicates.
-        Left out, row numbers are their own ids.
+        The original id of every row, no duplicates: all integers (of 64 bits), all text, or all `uuid.UUID`, which
+        become text. Left out, row numbers are their own ids.
     size : int, optional
         The number of rows, needed only when ``ids`` is left out.
     kind : str
         ``"user"`` or ``"item"``, for messages.
+
+    Raises
+    ------
+    DataError
+        If ids are of mixed or other types (numbers with a fraction, booleans, bytes, nothing), or one stands twice.
 
     Examples
     --------
@@ -112,22 +155,28 @@ class Vocabulary:
     ([1], 'ann')
     """
 
-    def __init__(self, ids: Sequence[Any] | np.ndarray | None = None, *, size: int | None = None, kind: str = "id"):
+    def __init__(
+        self, ids: Sequence[Any] | np.ndarray | None = None, *, size: int | None = None, kind: str = "id"
+    ) -> None:
         if ids is None and size is None:
             raise UsageError("a vocabulary needs ids or a size")
         self.kind = kind
         self.is_identity = ids is None
-        self.ids: np.ndarray = np.arange(size, dtype=np.int64) if ids is None else self._as_ids(ids)
+        self._ids: np.ndarray | None = None if ids is None else _as_ids(ids, kind)
+        self._size = int(size or 0) if self._ids is None else len(self._ids)
         self._rows: dict[Any, int] | None = None
-        if not self.is_identity and len(self._lookup()) != len(self.ids):
-            raise DataError(f"{kind} ids contain duplicates", "give every row its own id")
+        if self._size < 0 or (size is not None and size != self._size):
+            raise UsageError(f"{self._size} {kind} ids were given and size={size}", "leave the size out")
+        if not self.is_identity and len(self._lookup()) != self._size:
+            twice = next(value for row, value in enumerate(self.ids.tolist()) if self._lookup()[value] != row)
+            raise DataError(f"{kind} ids contain duplicates such as {twice!r}", "give every row its own id")
 
-    @staticmethod
-    def _as_ids(ids: Sequence[Any] | np.ndarray) -> np.ndarray:
-        array = np.asarray(ids)
-        if array.dtype.kind in "iu":
-            return array.astype(np.int64)
-        return np.array([str(value) for value in array], dtype=object)
+    @property
+    def ids(self) -> np.ndarray:
+        """Original ids by row number, int64 or object (of str), (R,)."""
+        if self._ids is None:  # made on demand: a file may claim any number of rows, and that must not cost memory
+            self._ids = np.arange(self._size, dtype=np.int64)
+        return self._ids
 
     def _lookup(self) -> dict[Any, int]:
         if self._rows is None:
@@ -135,7 +184,11 @@ class Vocabulary:
         return self._rows
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return self._size
+
+    def __repr__(self) -> str:
+        kind = "row numbers" if self.is_identity else "integers" if self.ids.dtype.kind == "i" else "text"
+        return f"Vocabulary({self._size:,} {self.kind} ids, {kind})"
 
     def __getitem__(self, rows: Any) -> Any:
         """Return the original id(s) of row number(s)."""
@@ -146,7 +199,7 @@ class Vocabulary:
 
         Ids may be given as text even where the originals are integers, as a shell does.
         """
-        numeric = self.ids.dtype.kind == "i"
+        numeric = self.is_identity or self.ids.dtype.kind == "i"
         rows = []
         for value in ids:
             if numeric:
@@ -158,7 +211,7 @@ class Vocabulary:
                 if not known:
                     rows.append(-1)
                 elif self.is_identity:
-                    rows.append(key if 0 <= key < len(self.ids) else -1)
+                    rows.append(key if 0 <= key < self._size else -1)
                 else:
                     rows.append(self._lookup().get(key, -1))
             else:
@@ -172,5 +225,39 @@ class Vocabulary:
         missing = np.flatnonzero(rows < 0)
         if len(missing):
             more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-            raise DataError(f"unknown {self.kind} {ids[missing[0]]!r}{more}", f"the dataset has {len(self)} {self.kind}s")
+            raise DataError(
+                f"unknown {self.kind} {ids[missing[0]]!r}{more}", f"the dataset has {len(self)} {self.kind}s"
+            )
         return rows
+
+
+def _as_ids(ids: Sequence[Any] | np.ndarray, kind: str) -> np.ndarray:
+    """Return ids as int64, or as object holding nothing but str, (R,)."""
+    remedy = "turn all of them into text"
+    array = ids if isinstance(ids, np.ndarray) else np.array(list(ids), dtype=object)
+    if len(array) == 0:
+        return np.empty(0, np.int64)
+    if array.ndim != 1:
+        raise DataError(f"{kind} ids have shape {array.shape}, not (N,)", "give one id per row")
+    if array.dtype.kind == "O":
+        types = sorted({_type_name(known) for known in set(map(type, array.tolist()))})
+        if types in (["str"], ["UUID"]):
+            return np.array([str(value) for value in array], dtype=object)  # also np.str_ becomes str
+        if types != ["int"]:
+            found = f"mix {', '.join(types)}" if len(types) > 1 else f"are {types[0]}, neither integers nor text"
+            raise DataError(f"{kind} ids {found}", remedy)
+    elif array.dtype.kind == "U":
+        return array.astype(object)
+    elif array.dtype.kind not in "iu":
+        raise DataError(f"{kind} ids are {array.dtype}, neither integers nor text", remedy)
+    low, high = int(array.min()), int(array.max())
+    if low < -_LARGEST - 1 or high > _LARGEST:
+        raise DataError(f"{kind} id {high if high > _LARGEST else low} has more than 64 bits", remedy)
+    return array.astype(np.int64)
+
+
+def _type_name(known: type) -> str:
+    if issubclass(known, bool | np.bool_):
+        return "bool"
+    names = {"int": (int, np.integer), "str": (str,), "UUID": (UUID,)}
+    return next((name for name, types in names.items() if issubclass(known, types)), known.__name__)

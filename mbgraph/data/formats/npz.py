@@ -1,9 +1,12 @@
 """The native format: a folder with ``meta.json`` and one ``.npz`` per behavior and split.
 
-``meta.json`` holds name, users, items, behaviors, target, splits and counts; further keys are kept. Each
-``<behavior|split>.npz`` holds integer arrays ``user`` and ``item`` and optionally ``time``. Optional ``users.txt`` and
-``items.txt`` hold the original id of every row, one per line; ``meta.json`` then says under ``ids`` whether they are
-``"int"`` or ``"str"``.
+- ``meta.json``: name, users, items (numbers of them), behaviors, target, splits, counts (pairs per behavior and split).
+  ``metadata`` holds what mbgraph records about the data; further keys (source, notes, ...) are kept.
+- ``<behavior|split>.npz``: integer arrays ``user`` and ``item``, optionally ``time`` (integers or floats), each (N,).
+- ``users.txt``, ``items.txt``: the original id of every row, one per line, UTF-8. Lines are text (``007`` stays ``007``)
+  unless ``meta.json`` says ``"ids": {"users": "int"}``. Without the file, row numbers are the ids.
+
+Reading trusts nothing: `mbgraph.data.formats.archive` looks at sizes before it takes memory.
 """
 
 from __future__ import annotations
@@ -12,57 +15,70 @@ import json
 import os
 import shutil
 import tempfile
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mbgraph.data.dataset import SPLITS, MultiBehaviorDataset
+from mbgraph.data.dataset import SPLITS, MultiBehaviorDataset, check_behavior_name, check_pairs
+from mbgraph.data.formats.archive import read_arrays
 from mbgraph.data.interactions import Pairs, Vocabulary
-from mbgraph.errors import DataError, MbgraphError, RunError, UsageError
-from mbgraph.files import inside, read_json
+from mbgraph.errors import DataError, RunError, UsageError, nearest
+from mbgraph.files import atomic_write, inside, read_json, write_json
 
 __all__ = ["is_npz", "read_meta", "read_npz", "write_npz"]
 
-_REQUIRED = ("name", "users", "items", "behaviors", "target")
+_REQUIRED = ("name", "users", "items", "behaviors", "target", "splits", "counts")
+_OWN = (*_REQUIRED, "ids", "metadata")  # written from the dataset; every other key is kept as it was read
+_FILES = ("meta.json", "manifest.json", "users.txt", "items.txt")  # besides npz files, all a dataset folder holds
+_MAX_ROWS = 2**31 - 1
 
 
 def is_npz(path: str | os.PathLike[str]) -> bool:
     """Return whether a folder looks like this format."""
-    return (Path(path) / "meta.json").is_file()
+    try:
+        return (Path(path) / "meta.json").is_file()
+    except (OSError, ValueError):  # names that no file can have: too long, with a NUL, in a locked folder
+        return False
 
 
 def read_meta(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read and check ``meta.json``; raises `DataError` that names the file and the key."""
     file = Path(path) / "meta.json"
-    meta = read_json(file)
+    try:
+        meta = read_json(file)
+    except RecursionError as error:
+        raise DataError(f"{file} is nested too deeply", "restore the file") from error
     if not isinstance(meta, dict):
-        raise DataError(f"{file} is not a JSON object")
+        raise DataError(f"{file} is not a JSON object", "restore the file")
     for key in _REQUIRED:
         if key not in meta:
             raise DataError(f"{file} lacks the key {key!r}", f"it needs {', '.join(_REQUIRED)}")
+    for key in ("name", "target"):
+        if not isinstance(meta[key], str):
+            raise DataError(f"{file}: {key!r} must be text, not {meta[key]!r}", "correct it")
     for key in ("users", "items"):
-        if not isinstance(meta[key], int) or isinstance(meta[key], bool) or meta[key] < 1:
-            raise DataError(f"{file}: {key!r} must be a positive integer, not {meta[key]!r}")
+        if not _is_count(meta[key]) or not 0 < meta[key] <= _MAX_ROWS:
+            raise DataError(f"{file}: {key!r} must be a positive integer, not {meta[key]!r}", "give the number of them")
     for key in ("behaviors", "splits"):
-        names = meta.get(key, [])
-        if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
-            raise DataError(f"{file}: {key!r} must be a list of names")
-        if len(set(names)) != len(names):
-            raise DataError(f"{file}: {key!r} names one twice")
-    for split in meta.get("splits", []):
-        if split not in SPLITS:
-            raise DataError(f"{file}: unknown split {split!r}", f"splits are {', '.join(SPLITS)}")
-    both = set(meta["behaviors"]) & set(SPLITS)
-    if both:
-        raise DataError(f"{file}: a behavior cannot be called {both.pop()!r}", "rename it")
+        if not isinstance(meta[key], list):
+            raise DataError(f"{file}: {key!r} must be a list of names, not {meta[key]!r}", "correct it")
+        for name in meta[key]:
+            _check_file_name(f"{file}: {key!r}", name)
+        if len(set(meta[key])) != len(meta[key]):
+            raise DataError(f"{file}: {key!r} names one twice", "leave one out")
+    _check_names(file, meta)
+    for key in ("ids", "metadata"):
+        if not isinstance(meta.get(key, {}), dict):
+            raise DataError(f"{file}: {key!r} must be an object, not {meta[key]!r}", "correct it")
     return meta
 
 
 def read_npz(path: str | os.PathLike[str]) -> MultiBehaviorDataset:
     """Read a dataset folder.
+
+    Keys of ``meta.json`` that mbgraph does not know stand in ``metadata["meta"]``.
 
     Raises
     ------
@@ -72,72 +88,227 @@ def read_npz(path: str | os.PathLike[str]) -> MultiBehaviorDataset:
     """
     path = Path(path)
     meta = read_meta(path)
-    counts = meta.get("counts", {})
-    parts = {}
-    for name in (*meta["behaviors"], *meta.get("splits", [])):
-        file = inside(path, f"{name}.npz")
-        parts[name] = _read_pairs(file)
-        if name in counts and counts[name] != len(parts[name]):
-            raise DataError(
-                f"{path / 'meta.json'} says {counts[name]} {name} pairs, {file.name} holds {len(parts[name])}",
-                "correct the counts or restore the file",
-            )
-    vocabularies = {kind: _read_ids(path, kind, meta) for kind in ("user", "item")}
-    return MultiBehaviorDataset(
-        str(meta["name"]),
-        vocabularies["user"],
-        vocabularies["item"],
-        {name: parts[name] for name in meta["behaviors"]},
-        str(meta["target"]),
-        {name: parts[name] for name in meta.get("splits", [])},
-        {**meta.get("metadata", {}), "meta": meta},
-    )
+    parts = {name: _read_pairs(path, name, meta) for name in (*meta["behaviors"], *meta["splits"])}
+    metadata = dict(meta.get("metadata", {}))
+    kept = {key: value for key, value in meta.items() if key not in _OWN}
+    if kept:
+        metadata["meta"] = kept
+    users, items = (_read_ids(path, kind, meta) for kind in ("user", "item"))
+    edges = {name: parts[name] for name in meta["behaviors"]}
+    splits = {name: parts[name] for name in meta["splits"]}
+    try:
+        return MultiBehaviorDataset(meta["name"], users, items, edges, meta["target"], splits, metadata)
+    except DataError as error:
+        raise DataError(f"{path}: {error.message}", error.remedy) from error
 
 
 def write_npz(ds: MultiBehaviorDataset, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
     """Write a dataset folder; `read_npz` gives back the same arrays in the same order.
 
-    The folder is written under a temporary name and renamed.
+    The folder is written under a temporary name and renamed: whoever looks sees the old one, the new one or none, and
+    after an error the old one.
+
+    Parameters
+    ----------
+    ds : MultiBehaviorDataset
+    path : path
+        Parents are made.
+    overwrite : bool
+        Replace an existing dataset folder. A folder that holds anything else is never replaced.
 
     Raises
     ------
     UsageError
-        If the folder exists, is not empty and ``overwrite`` is False.
+        If the folder exists, is not empty and ``overwrite`` is False or would delete files of another kind.
+    DataError
+        If a behavior name or an id cannot be written.
     RunError
-        If it cannot be written.
+        If the disk is full or the place cannot be written.
     """
     path = Path(path)
-    if path.exists() and (not path.is_dir() or any(path.iterdir())) and not overwrite:
-        raise UsageError(f"{path} already exists", "choose another folder or overwrite it (--force)")
+    place = path.resolve()  # a link to a folder: the folder is replaced, not the link
+    _check_place(path, overwrite)
+    for behavior in ds.behaviors:
+        _check_file_name(f"cannot write {path}", behavior)
+    meta = _meta(ds)
+    lines = {f"{v.kind}s.txt": _id_lines(v) for v in _named(ds).values() if not v.is_identity}
+    scratch: Path | None = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
-    except OSError as error:
-        raise RunError(f"cannot write {path}: {error.strerror or error}", "choose another folder") from error
-    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=".tmp", dir=place.parent))
         for name, pairs in (*ds.edges.items(), *ds.splits.items()):
-            columns = {"user": pairs.user, "item": pairs.item}
-            if pairs.time is not None:
-                columns["time"] = pairs.time
-            np.savez_compressed(inside(scratch, f"{name}.npz"), **columns)
-        for kind, vocabulary in (("users", ds.users), ("items", ds.items)):
-            if not vocabulary.is_identity:
-                _write_ids(scratch / f"{kind}.txt", vocabulary)
-        (scratch / "meta.json").write_text(json.dumps(_meta(ds), indent=1) + "\n", encoding="utf-8")
-        scratch.chmod(0o755)
-        if path.exists():
-            shutil.rmtree(path)
-        os.replace(scratch, path)
-    except OSError as error:
-        raise RunError(f"cannot write {path}: {error.strerror or error}", "free some space or choose another folder") from error
+            with atomic_write(scratch / f"{name}.npz") as file:
+                np.savez_compressed(file, **_columns(pairs))
+        for name, text in lines.items():
+            with atomic_write(scratch / name) as file:
+                file.write(text)
+        write_json(scratch / "meta.json", meta)
+        _publish(scratch, place)
+    except (OSError, RunError) as error:
+        cause = error if isinstance(error, OSError) else error.__cause__
+        reason = getattr(cause, "strerror", None) or str(error)
+        raise RunError(f"cannot write {path}: {reason}", "free some space or choose another folder") from error
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        if scratch is not None:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _publish(scratch: Path, place: Path) -> None:
+    """Rename the finished folder into its place; an old one is moved aside first and comes back if that fails."""
+    umask = os.umask(0)
+    os.umask(umask)
+    scratch.chmod(0o777 & ~umask)  # mkdtemp makes folders that only their owner can read
+    if not place.exists():
+        os.replace(scratch, place)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=".old", dir=place.parent))
+    try:
+        os.replace(place, aside)
+        try:
+            os.replace(scratch, place)
+        except OSError:
+            os.replace(aside, place)
+            raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _check_place(path: Path, overwrite: bool) -> None:
+    if not path.exists():
+        return
+    if not path.is_dir():
+        raise UsageError(f"{path} is a file", "choose another folder")
+    held = sorted(entry.name for entry in path.iterdir())
+    if held and not overwrite:
+        raise UsageError(f"{path} already exists and is not empty", "choose another folder or overwrite it (--force)")
+    foreign = [name for name in held if name not in _FILES and not name.endswith(".npz")]
+    if held and (foreign or "meta.json" not in held):
+        what = f"it holds {foreign[0]}" if foreign else "it has no meta.json"
+        raise UsageError(
+            f"{path} is no dataset folder ({what})", "only datasets are overwritten; choose another folder"
+        )
+
+
+def _check_names(file: Path, meta: Mapping[str, Any]) -> None:
+    for behavior in meta["behaviors"]:
+        check_behavior_name(behavior)
+    for split in meta["splits"]:
+        if split not in SPLITS:
+            raise DataError(f"{file}: unknown split {split!r}", f"splits are {', '.join(SPLITS)}")
+    if meta["target"] not in meta["behaviors"]:
+        close = nearest(meta["target"], meta["behaviors"])
+        raise DataError(
+            f"{file}: target {meta['target']!r} is none of the behaviors {', '.join(meta['behaviors'])}",
+            f"did you mean {close!r}?" if close else "name one of them",
+        )
+    counts = meta["counts"]
+    if not isinstance(counts, dict):
+        raise DataError(f"{file}: 'counts' must be an object, not {counts!r}", "correct it")
+    names = (*meta["behaviors"], *meta["splits"])
+    for name in names:
+        if not _is_count(counts.get(name)):
+            raise DataError(f"{file}: 'counts' gives no number of {name} pairs", "add it")
+    for name in counts:
+        if name not in names:
+            raise DataError(f"{file}: 'counts' names {name!r}, which is no behavior or split", "correct it")
+
+
+def _check_file_name(where: str, name: Any) -> None:
+    """Refuse a name whose file would lie outside the folder, be hidden, or not be portable."""
+    if not isinstance(name, str) or not name.strip():
+        raise DataError(f"{where}: {name!r} is no name", "name it by text, such as view or buy")
+    if name.startswith(".") or any(letter in '/\\:*?"<>|' or not letter.isprintable() for letter in name):
+        raise DataError(f"{where}: {name!r} cannot be a file name", "use letters, digits, - and _")
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _read_pairs(path: Path, name: str, meta: Mapping[str, Any]) -> Pairs:
+    file = inside(path, f"{name}.npz")
+    if not file.is_file():
+        raise DataError(f"{file} is missing, but meta.json names it", "restore the file or correct meta.json")
+    count, cells = meta["counts"][name], meta["users"] * meta["items"]
+    if count > cells:
+        raise DataError(
+            f"{path / 'meta.json'} says {count} {name} pairs, but {meta['users']} users and {meta['items']} items make "
+            f"{cells}",
+            "correct meta.json",
+        )
+    try:
+        columns = read_arrays(file, ("user", "item"), ("time",), count)
+        pairs = Pairs(columns["user"], columns["item"], columns.get("time"))
+        check_pairs(str(file), pairs, meta["users"], meta["items"])
+    except DataError as error:
+        if error.message.startswith(str(file)):
+            raise
+        raise DataError(f"{file}: {error.message}", error.remedy) from error
+    return pairs
+
+
+def _read_ids(path: Path, kind: str, meta: Mapping[str, Any]) -> Vocabulary:
+    count, file = meta[f"{kind}s"], path / f"{kind}s.txt"
+    written_as = meta.get("ids", {}).get(f"{kind}s")
+    if written_as not in (None, "int", "str"):
+        raise DataError(f"{path / 'meta.json'}: ids of {kind}s are {written_as!r}", 'write "int" or "str"')
+    if not file.exists():
+        if written_as is not None:
+            raise DataError(f"{file} is missing, but meta.json says that it holds the ids", "restore the file")
+        return Vocabulary(size=count, kind=kind)
+    try:
+        text = inside(path, file.name).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read {file} ({error})", "restore it as UTF-8 text") from error
+    lines = text.removesuffix("\n").split("\n") if text else []
+    if len(lines) != count:
+        raise DataError(f"{file} holds {len(lines)} ids, meta.json says {count} {kind}s", "restore the file")
+    ids: list[str] | np.ndarray = _integers(file, lines) if written_as == "int" else lines
+    try:
+        return Vocabulary(ids, kind=kind)
+    except DataError as error:
+        raise DataError(f"{file}: {error.message}", error.remedy) from error
+
+
+def _integers(file: Path, lines: list[str]) -> np.ndarray:
+    for number, line in enumerate(lines, 1):
+        if not (line.isascii() and line.removeprefix("-").isdigit() and len(line) <= 20 and str(int(line)) == line):
+            raise DataError(
+                f"{file} line {number}: {line[:40]!r} is no integer",
+                'write it plainly, or set "ids" in meta.json to "str"',
+            )
+    try:
+        return np.array([int(line) for line in lines], dtype=np.int64)
+    except OverflowError as error:
+        raise DataError(f"{file} holds an integer of more than 64 bits", 'set "ids" in meta.json to "str"') from error
+
+
+def _named(ds: MultiBehaviorDataset) -> dict[str, Vocabulary]:
+    return {"users": ds.users, "items": ds.items}
+
+
+def _id_lines(vocabulary: Vocabulary) -> bytes:
+    lines = [str(value) for value in vocabulary.ids.tolist()]
+    for line in lines:
+        if "\n" in line or "\r" in line:
+            raise DataError(f"{vocabulary.kind} id {line!r} contains a line break", "rename it")
+    try:
+        return "".join(f"{line}\n" for line in lines).encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"{vocabulary.kind} ids cannot be written as UTF-8 ({error.reason})", "rename them") from error
+
+
+def _columns(pairs: Pairs) -> dict[str, np.ndarray]:
+    """Return the arrays of a file, row numbers in 32 bits where they fit: half the bytes, the same numbers back."""
+    columns: dict[str, np.ndarray] = {}
+    for name, rows in (("user", pairs.user), ("item", pairs.item)):
+        columns[name] = rows.astype(np.int32 if not len(rows) or int(rows.max()) < 2**31 else np.int64)
+    return columns if pairs.time is None else {**columns, "time": pairs.time}
 
 
 def _meta(ds: MultiBehaviorDataset) -> dict[str, Any]:
-    kept = ds.metadata.get("meta", {})
+    kept = {key: value for key, value in dict(ds.metadata.get("meta", {})).items() if key not in _OWN}
     meta = {
-        **kept,
         "name": ds.name,
         "users": ds.num_users,
         "items": ds.num_items,
@@ -145,98 +316,21 @@ def _meta(ds: MultiBehaviorDataset) -> dict[str, Any]:
         "target": ds.target,
         "splits": list(ds.splits),
         "counts": ds.counts,
+        **kept,
     }
     ids = {
-        kind: "int" if vocabulary.ids.dtype.kind == "i" else "str"
-        for kind, vocabulary in (("users", ds.users), ("items", ds.items))
+        name: "int" if vocabulary.ids.dtype.kind == "i" else "str"
+        for name, vocabulary in _named(ds).items()
         if not vocabulary.is_identity
     }
     if ids:
         meta["ids"] = ids
-    more = {key: value for key, value in ds.metadata.items() if key != "meta" and _is_plain(value)}
+    more = {key: value for key, value in ds.metadata.items() if key != "meta"}
     if more:
         meta["metadata"] = more
+    for key, value in (*kept.items(), *more.items()):
+        try:
+            json.dumps(value)
+        except (TypeError, ValueError) as error:
+            raise DataError(f"metadata {key!r} of {ds.name!r} is no JSON ({error})", "leave it out") from error
     return meta
-
-
-def _is_plain(value: Any) -> bool:
-    try:
-        json.dumps(value)
-    except (TypeError, ValueError):
-        return False
-    return True
-
-
-def _read_pairs(file: Path) -> Pairs:
-    if not file.is_file():
-        raise DataError(f"{file} is missing", "meta.json names it; restore the file or correct meta.json")
-    try:
-        with zipfile.ZipFile(file) as archive:
-            held = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-            for column in ("user", "item"):
-                if column not in held:
-                    raise DataError(f"{file} holds no array {column!r}", "it needs integer arrays user and item")
-            columns = {name: _read_array(archive, held[name], file) for name in ("user", "item", "time") if name in held}
-    except MbgraphError:
-        raise
-    except (zipfile.BadZipFile, OSError, ValueError, EOFError, KeyError, NotImplementedError) as error:
-        raise DataError(f"{file} is truncated or no npz file ({error})", "restore the file") from error
-    for name in ("user", "item"):
-        array = columns[name]
-        if array.dtype.kind == "f" and np.isnan(array).any():
-            raise DataError(f"{file}: {name} ids contain NaN", "drop or fill them")
-        if array.dtype.kind not in "iu":
-            raise DataError(f"{file}: {name} ids are {array.dtype}, not integers", "map original ids with mbgraph data import")
-    if "time" in columns and columns["time"].dtype.kind not in "iuf":
-        raise DataError(f"{file}: time is {columns['time'].dtype}, not a number")
-    lengths = {name: len(array) for name, array in columns.items()}
-    if len(set(lengths.values())) > 1:
-        raise DataError(f"{file}: arrays have different lengths {lengths}")
-    time = columns.get("time")
-    return Pairs(columns["user"].astype(np.int64), columns["item"].astype(np.int64), time)
-
-
-def _read_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, file: Path) -> np.ndarray[Any, Any]:
-    """Read one member after checking that its header claims exactly what the member holds."""
-    with archive.open(info) as member:
-        version = np.lib.format.read_magic(member)
-        reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = reader(member)
-        if dtype.hasobject:
-            raise DataError(f"{file}: {info.filename} is an object array, which may carry code", "save it as integers")
-        if len(shape) != 1:
-            raise DataError(f"{file}: {info.filename} has shape {shape}, not (N,)")
-        claimed = int(shape[0]) * dtype.itemsize
-        held = info.file_size - member.tell()
-        if claimed != held:
-            raise DataError(f"{file}: {info.filename} claims {claimed} bytes and holds {held}", "restore the file")
-        data = member.read(claimed)
-    return np.frombuffer(data, dtype=dtype)
-
-
-def _read_ids(path: Path, kind: str, meta: Mapping[str, Any]) -> Vocabulary:
-    count, file = meta[f"{kind}s"], path / f"{kind}s.txt"
-    if not file.is_file():
-        return Vocabulary(size=count, kind=kind)
-    try:
-        lines = file.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read {file} ({error})") from error
-    if lines and lines[-1] == "":
-        lines.pop()
-    if len(lines) != count:
-        raise DataError(f"{file} holds {len(lines)} ids, meta.json says {count} {kind}s")
-    if meta.get("ids", {}).get(f"{kind}s", "str") != "int":
-        return Vocabulary(lines, kind=kind)
-    try:
-        return Vocabulary(np.array([int(line) for line in lines], dtype=np.int64), kind=kind)
-    except ValueError as error:
-        raise DataError(f"{file} holds an id that is no integer ({error})", 'set "ids" in meta.json to "str"') from error
-
-
-def _write_ids(file: Path, vocabulary: Vocabulary) -> None:
-    lines = [str(value) for value in vocabulary.ids.tolist()]
-    for line in lines:
-        if "\n" in line or "\r" in line:
-            raise DataError(f"{vocabulary.kind} id {line!r} contains a line break", "rename it")
-    file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")

@@ -1,0 +1,115 @@
+"""Arrays out of an npz file that nobody vouches for: every size is checked before memory is taken for it."""
+
+from __future__ import annotations
+
+import tokenize
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mbgraph.errors import DataError
+
+__all__ = ["read_arrays"]
+
+_RATIO = 1032  # deflate cannot make more bytes of one than this; whoever claims more lies
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+# What zipfile, zlib and numpy's header parser raise on bytes that are no npz file.
+_BROKEN = (
+    zipfile.BadZipFile,
+    zlib.error,
+    tokenize.TokenError,
+    SyntaxError,
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    NotImplementedError,
+    OverflowError,
+    RecursionError,
+    MemoryError,
+)
+
+
+def read_arrays(
+    file: Path, required: Sequence[str], optional: Sequence[str], length: int
+) -> dict[str, np.ndarray[Any, Any]]:
+    """Read one-dimensional arrays of numbers from an npz file; members that nobody asks for are not looked at.
+
+    Parameters
+    ----------
+    file : Path
+    required, optional : sequence of str
+        Names of arrays.
+    length : int
+        The length that every array must have.
+
+    Raises
+    ------
+    DataError
+        If the file is no npz file, truncated, encrypted, holds object arrays, lacks a required array, or its headers
+        claim what the file does not hold.
+    """
+    try:
+        size = file.stat().st_size
+        with zipfile.ZipFile(file) as archive:
+            held = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+            for name in required:
+                if name not in held:
+                    raise DataError(f"{file} holds no array {name!r}", f"it needs {', '.join(required)}")
+            wanted = [name for name in (*required, *optional) if name in held]
+            return {name: _read_array(archive, held[name], file, size, length) for name in wanted}
+    except _BROKEN as error:
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise DataError(f"{file} is truncated or no npz file ({reason})", "restore the file") from error
+
+
+def _read_array(
+    archive: zipfile.ZipFile, info: zipfile.ZipInfo, file: Path, size: int, length: int
+) -> np.ndarray[Any, Any]:
+    what = f"{file}: {info.filename}"
+    if info.flag_bits & 1:
+        raise DataError(f"{what} is encrypted", "save it without a password")
+    if info.compress_type not in _METHODS:
+        raise DataError(f"{what} is packed by method {info.compress_type}", "save it with numpy.savez_compressed")
+    if info.compress_size > size or info.file_size > _RATIO * (info.compress_size + 1):
+        raise DataError(
+            f"{what} claims {info.file_size} bytes out of {info.compress_size}, the file has {size}", "restore the file"
+        )
+    with archive.open(info) as member:
+        version = np.lib.format.read_magic(member)
+        if version == (1, 0):
+            shape, _, dtype = np.lib.format.read_array_header_1_0(member)
+        elif version == (2, 0):
+            shape, _, dtype = np.lib.format.read_array_header_2_0(member)
+        else:
+            raise DataError(f"{what} is of npy version {version}", "save it with numpy.savez_compressed")
+        if dtype.hasobject:
+            raise DataError(f"{what} is an object array, which may carry code", "save it as integers")
+        if dtype.kind not in "iuf":
+            raise DataError(f"{what} is {dtype}, not numbers", "map original ids with: mbgraph data import")
+        if len(shape) != 1:
+            raise DataError(f"{what} has shape {shape}, not (N,)", "save one number per pair")
+        claimed, present = int(shape[0]) * dtype.itemsize, info.file_size - member.tell()
+        if claimed != present:
+            raise DataError(f"{what} claims {claimed} bytes and holds {present}", "restore the file")
+        if shape[0] != length:
+            raise DataError(
+                f"{what} holds {shape[0]} entries, meta.json says {length}", "correct the counts or restore the file"
+            )
+        array = np.empty(shape[0], dtype)
+        target = memoryview(array.view(np.uint8)) if len(array) else memoryview(b"")
+        filled = 0
+        while filled < claimed:
+            got = member.readinto(target[filled:])
+            if not got:
+                raise DataError(f"{what} claims {claimed} bytes and ends after {filled}", "restore the file")
+            filled += got
+        if member.read(1):  # also makes zipfile compare the checksum
+            raise DataError(f"{what} holds more than it claims", "restore the file")
+    return array
