@@ -36,3 +36,14 @@ def test_three_users_get_five_items_each(result):
     assert [len(entry["items"]) for entry in result["recommendations"]] == [5, 5, 5]
     assert [entry["user"] for entry in result["recommendations"]] == ["u0001", "u0002", "u0003"]
     assert set(result["runs"]) == set(result["models"])
+
+
+def test_the_picture_loads_nothing_from_elsewhere(tmp_path):
+    from mbgraph.cli.common import make_table
+    from mbgraph.cli.demo import _draw
+
+    _draw([make_table("title", ["model", "HR@10"], [["rmbrec", 0.25]])], tmp_path / "x.svg")
+    text = (tmp_path / "x.svg").read_text()
+    assert "rmbrec" in text
+    assert "@font-face" not in text
+    assert "url(http" not in text

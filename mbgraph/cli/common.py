@@ -18,7 +18,7 @@ from mbgraph.errors import MbgraphError
 if TYPE_CHECKING:
     from mbgraph.data.dataset import MultiBehaviorDataset
 
-__all__ = ["Command", "console", "dataset_argument", "emit_json", "json_option", "load", "out", "table"]
+__all__ = ["Command", "console", "dataset_argument", "emit_json", "json_option", "load", "make_table", "out", "table"]
 
 _PROSE = 40  # a longer cell is text that may wrap, so that the other columns keep their width
 
@@ -84,16 +84,22 @@ def load(name: str) -> MultiBehaviorDataset:
     return dataset
 
 
-def table(title: str, columns: list[str], rows: list[list[Any]]) -> None:
-    """Print a table on stdout; names and prose are left-aligned, figures right-aligned."""
+def make_table(title: str, columns: list[str], rows: list[list[Any]]) -> Table:
+    """Return a table; text is left-aligned, figures right-aligned."""
     grid = Table(title=title, title_justify="left")
     texts = [[cell if isinstance(cell, str) else format_number(cell) for cell in row] for row in rows]
     for number, column in enumerate(columns):
         prose = any(len(row[number]) > _PROSE for row in texts)
-        grid.add_column(column, justify="left" if number == 0 or prose else "right", no_wrap=not prose)
+        words = all(isinstance(row[number], str) for row in rows)
+        grid.add_column(column, justify="left" if words else "right", no_wrap=not prose)
     for row in texts:
         grid.add_row(*row)
-    out.print(grid)
+    return grid
+
+
+def table(title: str, columns: list[str], rows: list[list[Any]]) -> None:
+    """Print a table on stdout."""
+    out.print(make_table(title, columns, rows))
 
 
 def format_number(value: Any) -> str:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import io
+import re
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import click
+from rich.console import Console
 
-from mbgraph.cli.common import Command, console, emit_json, json_option, out, table
+from mbgraph.cli.common import Command, console, emit_json, json_option, make_table, out
+from mbgraph.files import atomic_write
 
 METRICS = ("HR@10", "NDCG@10", "HR@20", "NDCG@20")
 
@@ -23,8 +28,9 @@ Examples:
 @click.option("--out", "directory", type=click.Path(path_type=Path), help="Keep the runs here.  [default: discarded]")
 @click.option("--seed", type=int, default=2026, show_default=True, help="Seed of initialisation and sampling.")
 @click.option("--threads", type=int, default=0, help="CPU threads.  [default: torch's choice]")
+@click.option("--svg", "picture", type=click.Path(path_type=Path), help="Also draw the tables into an SVG file.")
 @json_option
-def command(directory: Path | None, seed: int, threads: int, as_json: bool) -> None:
+def command(directory: Path | None, picture: Path | None, seed: int, threads: int, as_json: bool) -> None:
     """Train and compare four models on the embedded synthetic data, then recommend."""
     from mbgraph.cli.progress import TrainingProgress
     from mbgraph.demo import run_demo
@@ -46,13 +52,27 @@ def command(directory: Path | None, seed: int, threads: int, as_json: bool) -> N
         for name, groups in result["models"].items()
         for group, values in groups.items()
     ]
-    table(f"demo (embedded, synthetic), test, seed {seed}", ["model", "held-out pairs", "share", *METRICS], rows)
-    table(
-        "top 5 items of three users, by rmbrec",
-        ["user", "items"],
-        [[entry["user"], "  ".join(str(item) for item in entry["items"])] for entry in result["recommendations"]],
-    )
+    title = f"demo (embedded, synthetic), test, seed {seed}"
+    top = [[entry["user"], "  ".join(str(item) for item in entry["items"])] for entry in result["recommendations"]]
+    tables = [
+        make_table(title, ["model", "held-out pairs", "share", *METRICS], rows),
+        make_table("top 5 items of three users, by rmbrec", ["user", "items"], top),
+    ]
+    for grid in tables:
+        out.print(grid)
+    if picture is not None:
+        _draw(tables, picture)
     out.print(
         "visited: the user already has an auxiliary edge to the held-out item; see docs/protocol.md",
         markup=False,
     )
+
+
+def _draw(tables: list[Any], path: Path) -> None:
+    """Write what the terminal shows as a picture."""
+    canvas = Console(record=True, width=86, file=io.StringIO())
+    for grid in tables:
+        canvas.print(grid)
+    with atomic_write(path, "w") as file:
+        # rich links its font from the web; a picture in a repository should not load anything
+        file.write(re.sub(r"@font-face \{.*?\}\s*", "", canvas.export_svg(title="mbgraph demo"), flags=re.DOTALL))
