@@ -1,0 +1,126 @@
+"""`mbgraph compare`."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mbgraph.cli.common import Command, console, emit_json, json_option, out, table
+
+EPILOG = """\b
+Examples:
+  mbgraph compare runs/demo-lightgcn-s2026 runs/demo-rmbrec-mbgraph-s2026
+  mbgraph compare RUN_A RUN_B --metric HR@10 --metric NDCG@10
+  mbgraph compare RUN_A RUN_B --json
+"""
+
+DEFAULT_METRICS = ("HR", "NDCG")
+
+
+@click.command(cls=Command, epilog=EPILOG)
+@click.argument("run_a", type=click.Path(path_type=Path))
+@click.argument("run_b", type=click.Path(path_type=Path))
+@click.option("--metric", "metrics", multiple=True, metavar="NAME@K", help="Metric to compare.  [default: HR and NDCG]")
+@click.option(
+    "--split", type=click.Choice(["test", "valid"]), default="test", show_default=True, help="Held-out pairs."
+)
+@click.option("--force", is_flag=True, help="Compare although data, mask or users differ.")
+@json_option
+def command(run_a: Path, run_b: Path, metrics: tuple[str, ...], split: str, force: bool, as_json: bool) -> None:
+    """Test whether RUN_B is better than RUN_A on the same users.
+
+    Paired t-test, Wilcoxon signed-rank test, both corrected over the metrics (Holm), and the size of the difference.
+    """
+    from mbgraph.evaluation.significance import compare_per_user
+
+    sides = [_read(path, split) for path in (run_a, run_b)]
+    _check_data(sides, force)
+    (first, second) = (side["results"] for side in sides)
+    chosen = metrics or tuple(
+        name for name in first.metrics if name.partition("@")[0] in DEFAULT_METRICS and name in second.metrics
+    )
+    found = compare_per_user(first, second, chosen, force=force)
+    facts = [{"run": str(side["path"]), **side["facts"]} for side in sides]
+    if as_json:
+        compared = {name: comparison.to_dict() for name, comparison in found.items()}
+        emit_json(
+            {
+                "a": facts[0],
+                "b": facts[1],
+                "split": split,
+                "mask": first.mask,
+                "ties": first.ties,
+                "forced": force,
+                "users": next(iter(found.values())).users,
+                "metrics": compared,
+            }
+        )
+        return
+    _show(facts, found, f"{facts[0]['dataset']} {split}, mask {first.mask}, ties {first.ties}")
+
+
+def _read(path: Path, split: str) -> dict[str, Any]:
+    from mbgraph.config import read_config
+    from mbgraph.errors import RunError
+    from mbgraph.evaluation.per_user import read_per_user
+    from mbgraph.files import read_json
+
+    if not path.is_dir():
+        raise RunError(f"no run directory at {path}", "make one with: mbgraph fit --out DIR")
+    name = "per_user.npz" if split == "test" else f"per_user_{split}.npz"
+    for needed in ("config.toml", "dataset.json", name):
+        if not (path / needed).is_file():
+            remedy = "fit the model again"
+            if needed == name and split != "test":
+                remedy = "fit saves the test split only; save another with EvaluationResult.save_per_user"
+            raise RunError(f"{path} is not a complete run directory: {needed} is missing", remedy)
+    results = read_per_user(path / name)
+    if results.split != split:
+        raise RunError(f"{path / name} holds the {results.split} split, not {split}", "fit the model again")
+    config, data = read_config(path / "config.toml"), read_json(path / "dataset.json")
+    facts = {"dataset": data.get("name"), "model": config.model, "variant": config.variant, "seed": config.seed}
+    return {"path": path, "results": results, "hash": data.get("content_hash"), "facts": facts}
+
+
+def _check_data(sides: list[dict[str, Any]], force: bool) -> None:
+    from mbgraph.errors import DataError
+
+    if sides[0]["hash"] == sides[1]["hash"]:
+        return
+    names = " and ".join(repr(side["facts"]["dataset"]) for side in sides)
+    message = f"the runs stand on different data ({names}, by content)"
+    if not force:
+        raise DataError(message, "compare runs of one dataset, or use --force")
+    console.print(f"warning: {message}; only users of both are compared", markup=False)
+
+
+def _show(facts: list[dict[str, Any]], found: dict[str, Any], title: str) -> None:
+    for letter, side in zip("AB", facts, strict=True):
+        variant = f" ({side['variant']})" if side["variant"] else ""
+        out.print(
+            f"{letter}: {side['run']}: {side['model']}{variant}, seed {side['seed']}", markup=False, soft_wrap=True
+        )
+    rows = [
+        [name, one.mean_a, one.mean_b, f"{one.difference:+.4f}", f"[{one.low:+.4f}, {one.high:+.4f}]"]
+        for name, one in found.items()
+    ]
+    table(title, ["", "A", "B", "B - A", "95 % interval"], rows)
+    tests = [
+        [name, _number(one.effect), f"{one.better:,}", f"{one.worse:,}", _p(one.t_holm), _p(one.wilcoxon_holm)]
+        for name, one in found.items()
+    ]
+    table("Paired tests", ["", "d_z", "better", "worse", "t: p", "Wilcoxon: p"], tests)
+    users = next(iter(found.values())).users
+    many = f", p-values corrected for {len(found)} metrics (Holm)" if len(found) > 1 else ""
+    out.print(f"{users:,} users{many}", markup=False)
+
+
+def _number(value: float) -> str:
+    return f"{value:+.3f}" if math.isfinite(value) else ("+inf" if value > 0 else "-inf")
+
+
+def _p(value: float) -> str:
+    return f"{value:.4f}" if value >= 1e-4 else (f"{value:.0e}" if value >= 1e-300 else "<1e-300")
