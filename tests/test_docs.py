@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from mbgraph.bench.report import render_page
 from mbgraph.cli.main import cli
 from mbgraph.models import MODELS, RMBRec
 from mbgraph.regularizers import REGULARIZERS
@@ -125,6 +126,12 @@ def test_local_links_lead_somewhere(page):
             headings = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
             slugs = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
             assert anchor in slugs, f"{page.name}: {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_tables_are_those_of_their_csv_files(page):
+    """Numbers of a page stand in a committed file: ``mbgraph bench render PAGE`` has nothing left to do."""
+    assert render_page(page, REPOSITORY) == page.read_text(encoding="utf-8")
 
 
 def test_public_names_are_in_the_api_page():

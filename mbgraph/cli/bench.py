@@ -48,10 +48,18 @@ def collect_runs(runs: tuple[Path, ...], path: Path | None, as_json: bool) -> No
     )
 
 
-@command.command(name="render", cls=Command)
+@command.command(
+    name="render",
+    cls=Command,
+    epilog="""\b
+Example:
+  mbgraph bench render docs/reproduce.md
+""",
+)
 @click.argument("pages", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PAGE...")
 @click.option("--root", default=".", type=click.Path(path_type=Path), help="Where CSV paths start.  [default: here]")
-def render(pages: tuple[Path, ...], root: Path) -> None:
+@json_option
+def render(pages: tuple[Path, ...], root: Path, as_json: bool) -> None:
     """Fill the tables of Markdown pages from their CSV files."""
     from mbgraph.bench.report import render_page
     from mbgraph.files import atomic_write
@@ -61,3 +69,5 @@ def render(pages: tuple[Path, ...], root: Path) -> None:
         with atomic_write(page, "w") as file:
             file.write(text)
         console.print(f"rendered {page}", markup=False)
+    if as_json:
+        emit_json({"pages": list(pages)})
