@@ -46,7 +46,7 @@ def examine() -> dict[str, Any]:
     versions = {name: _version(name) for name in (*REQUIRED, *OPTIONAL)}
     absent = [name for name in REQUIRED if versions[name] is None and name not in ("torch", "dgl")]
     problems += [f"{name} is not installed; run: pip install {name}" for name in absent]
-    datasets = _attempt(_datasets, problems)
+    datasets = _attempt(lambda: _datasets(problems), problems)
     return {
         "healthy": not problems,
         "problems": problems,
@@ -113,18 +113,20 @@ def _attempt(check: Callable[[], Any], problems: list[str]) -> Any:
         return None
 
 
-def _datasets() -> dict[str, Any]:
+def _datasets(problems: list[str]) -> dict[str, Any]:
     from mbgraph.data.catalog import list_datasets
 
     given = os.environ.get("MBGRAPH_DATA")
     places = [("$MBGRAPH_DATA", Path(given).expanduser() if given else None)]
     places.append(("~/.cache/mbgraph", Path.home() / ".cache" / "mbgraph"))
+    listed = list_datasets()
+    problems += [entry["error"] for entry in listed if "error" in entry]
     return {
         "places": [
             {"name": name, "path": None if path is None else str(path), "exists": path is not None and path.is_dir()}
             for name, path in places
         ],
-        "found": [entry["name"] for entry in list_datasets()],
+        "found": [entry["name"] for entry in listed],
     }
 
 

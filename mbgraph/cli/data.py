@@ -1,8 +1,9 @@
-"""`mbgraph data`."""
+"""`mbgraph data`: from event logs to datasets, and which datasets there are."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -22,20 +23,33 @@ Examples:
   mbgraph data import events.csv --target purchase -o shop
   mbgraph data import log.parquet --user user_id --item product_id --behavior event_type --time event_time \\
       --target purchase --split ratio:0.7,0.2,0.1 -o shop
+  mbgraph data import events.csv --time time --target purchase --behaviors view,cart,purchase --cutoff target -o shop
 """,
 )
 @click.argument("events", type=click.Path(path_type=Path))
 @click.option("--user", default="user", show_default=True, help="Column of user ids.")
 @click.option("--item", default="item", show_default=True, help="Column of item ids.")
 @click.option("--behavior", default="behavior", show_default=True, help="Column of behaviors.")
-@click.option("--time", help="Column of times; without it the split is random.")
+@click.option("--time", help="Column of times (numbers or ISO dates); without it the split is random.")
 @click.option("--target", required=True, help="The behavior to predict.")
-@click.option("--behaviors", help="Behaviors to keep, comma separated.  [default: all]")
-@click.option("--split", default="auto", show_default=True, help="loo, random, ratio:A,B,C, given or none.")
+@click.option("--behaviors", help="Behaviors to keep, comma separated, the target among them.  [default: all]")
+@click.option(
+    "--split",
+    default="auto",
+    show_default=True,
+    help="auto or loo (a user's last pair is test, the one before it valid), random, ratio:A,B,C, given, none.",
+)
 @click.option("--split-column", help="For --split given: the column that says train, valid or test.")
+@click.option(
+    "--cutoff",
+    type=click.Choice(["none", "target"]),
+    default="none",
+    show_default=True,
+    help="target leaves out auxiliary events later than their user's first held-out pair.",
+)
 @click.option("--name", help="Name of the dataset.  [default: the folder's]")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of a random split.")
-@click.option("--force", is_flag=True, help="Replace an existing folder.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of a random split.")
+@click.option("--force", is_flag=True, help="Replace an existing dataset folder.")
 @click.option("-o", "--out", "directory", type=click.Path(path_type=Path), required=True, help="Folder to write.")
 @json_option
 def import_events(
@@ -48,17 +62,23 @@ def import_events(
     behaviors: str | None,
     split: str,
     split_column: str | None,
+    cutoff: str,
     name: str | None,
     seed: int,
     force: bool,
     directory: Path,
     as_json: bool,
 ) -> None:
-    """Turn an event log (CSV or Parquet) into a dataset folder."""
+    """Turn an event log (CSV or Parquet) into a dataset folder.
+
+    Of each (user, item, behavior) the earliest event is kept. Every command takes the folder by path; below
+    $MBGRAPH_DATA its name is enough.
+    """
     from mbgraph.data.events import from_events
     from mbgraph.data.formats.events import read_events
-    from mbgraph.data.formats.npz import write_npz
+    from mbgraph.data.formats.npz import check_place, write_npz
 
+    check_place(directory, force)
     columns = [column for column in (user, item, behavior, time, split_column) if column]
     console.print(f"reading {events}", markup=False)
     ds = from_events(
@@ -70,43 +90,81 @@ def import_events(
         target=target,
         split=split,
         split_column=split_column,
-        behaviors=behaviors.split(",") if behaviors else None,
-        name=name or directory.name,
+        behaviors=[label.strip() for label in behaviors.split(",")] if behaviors else None,
+        cutoff=cutoff,
+        name=name or directory.resolve().name,
         rng=seed,
     )
     write_npz(ds, directory, overwrite=force)
-    record = ds.metadata["import"]
+    facts, act = ds.metadata["import"], ds.metadata["splits"][0]
+    split_facts = {"split": act["protocol"], "by": act["by"], "seed": act.get("seed"), "cutoff": act["cutoff"]}
     if as_json:
-        emit_json({"out": str(directory), "users": ds.num_users, "items": ds.num_items, "counts": ds.counts, **record})
+        emit_json(
+            {
+                "out": str(directory),
+                "dataset": ds.name,
+                "users": ds.num_users,
+                "items": ds.num_items,
+                "behaviors": list(ds.behaviors),
+                "target": ds.target,
+                "counts": ds.counts,
+                **split_facts,
+                **facts,
+            }
+        )
         return
-    rows = [["users", ds.num_users], ["items", ds.num_items], *([key, value] for key, value in ds.counts.items())]
-    table(f"{ds.name}: split {record['split']} by {record['by']}", ["part", "count"], [list(row) for row in rows])
-    console.print(
-        f"{record['events']:,} events read, {record['repeated_events_dropped']:,} repeated ones dropped, "
-        f"{record['users_in_no_split']:,} users in no split; wrote {directory}",
-        markup=False,
+    counts = [[f"{part} (target, train)" if part == ds.target else part, n] for part, n in ds.counts.items()]
+    by = f" by {act['by']}" if act["by"] in ("time", "random") and act["protocol"] != act["by"] else ""
+    table(
+        f"{ds.name}: split {act['protocol']}{by}",
+        ["", "count"],
+        [["users", ds.num_users], ["items", ds.num_items], *counts],
     )
+    for line in _notes(facts, act):
+        console.print(line, markup=False)
+    console.print(f"wrote {directory}", markup=False)
 
 
-@command.command(name="ls", cls=Command, epilog="\b\nExamples:\n  mbgraph data ls\n  mbgraph data ls --json\n")
+def _notes(facts: dict[str, Any], act: dict[str, Any]) -> list[str]:
+    """Say what became of the events that are not in the table."""
+    told = {
+        "repeated_events": "repeated events left out, the earliest of each is kept",
+        "events_of_other_behaviors": "events of other behaviors left out",
+        "later_auxiliary": "auxiliary pairs left out, later than a held-out pair of their user",
+        "held_out_auxiliary": "auxiliary pairs left out, marked valid or test",
+        "users_in_no_split": "users kept who are in no split, for they have no pair of the target",
+    }
+    lines = [f"{facts['events']:,} events read"]
+    lines += [f"{facts[key]:,} {text}" for key, text in told.items() if facts.get(key)]
+    if act["by"] == "random":
+        lines.append("held-out pairs are random" + (f", seed {act['seed']}" if "seed" in act else ""))
+    return lines
+
+
+@command.command(
+    name="ls",
+    cls=Command,
+    epilog="""\b
+Examples:
+  mbgraph data ls
+  mbgraph data ls --json
+""",
+)
 @json_option
 def list_all(as_json: bool) -> None:
-    """List the datasets that can be named."""
+    """List the datasets that can be named: the embedded demo, $MBGRAPH_DATA and ~/.cache/mbgraph."""
     from mbgraph.data.catalog import data_folders, list_datasets
 
     found = list_datasets()
     if as_json:
         emit_json(found)
         return
-    rows = [
-        [
-            entry["name"],
-            entry.get("users"),
-            entry.get("items"),
-            ", ".join(f"{key} {value:,}" for key, value in (entry.get("counts") or {}).items())
-            or "embedded, synthetic",
-        ]
-        for entry in found
-    ]
-    table("datasets", ["name", "users", "items", "pairs"], rows)
+    rows = [[entry["name"], entry.get("users"), entry.get("items"), _pairs(entry)] for entry in found]
+    table("Datasets", ["name", "users", "items", "pairs"], rows)
     console.print("looked in: " + ", ".join(str(folder) for folder in data_folders()), markup=False)
+
+
+def _pairs(entry: dict[str, Any]) -> str:
+    if "error" in entry:
+        return f"cannot be read: {entry['error']}"
+    return ", ".join(f"{part} {count:,}" for part, count in entry.get("counts", {}).items()) or "embedded, synthetic"

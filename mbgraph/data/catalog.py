@@ -12,6 +12,9 @@ from mbgraph.errors import DataError, UsageError, nearest
 
 __all__ = ["data_folders", "find_dataset", "list_datasets", "load_dataset"]
 
+DEMO = "demo"
+_FACTS = ("users", "items", "behaviors", "target", "splits", "counts")
+
 
 def data_folders() -> list[Path]:
     """Return the folders that hold named datasets, in the order they are searched."""
@@ -30,26 +33,27 @@ def find_dataset(name_or_path: str | os.PathLike[str]) -> Path:
     Raises
     ------
     UsageError
-        If nothing is there; the message names the nearest dataset and where it looked.
+        If nothing is there; the message names the nearest dataset and where it looked. Also for ``"demo"``, which is
+        generated and has no folder.
     DataError
         If a path exists but holds no dataset.
     """
     text = os.fspath(name_or_path)
-    plain = text not in ("", ".", "..") and Path(text).name == text
-    if plain:
+    if _is_plain(text):
         for folder in data_folders():
             if is_npz(folder / text):
                 return (folder / text).resolve()
-    path = Path(text).expanduser()
-    if text and is_npz(path):
-        return path.resolve()
-    if text and path.exists():
+    if text and is_npz(Path(text).expanduser()):
+        return Path(text).expanduser().resolve()
+    if text == DEMO:
+        raise UsageError("'demo' is generated and has no folder", "load it by name, or write it with write_npz")
+    try:
+        exists = bool(text) and Path(text).expanduser().exists()
+    except (OSError, ValueError, RuntimeError):  # no such user behind ~, a NUL, a name too long
+        exists = False
+    if exists:
         raise DataError(f"{text} is no dataset: it has no meta.json", "import an event log with: mbgraph data import")
-    names = [entry["name"] for entry in list_datasets()]
-    close = nearest(text, names)
-    looked = ", ".join(str(folder) for folder in data_folders())
-    hint = f"did you mean {close!r}?" if close else f"looked in {looked} (set MBGRAPH_DATA) and as a path"
-    raise UsageError(f"unknown dataset {text!r}", hint)
+    raise _unknown(text)
 
 
 def load_dataset(name_or_path: str | os.PathLike[str]) -> MultiBehaviorDataset:
@@ -60,7 +64,7 @@ def load_dataset(name_or_path: str | os.PathLike[str]) -> MultiBehaviorDataset:
     UsageError, DataError
         See `find_dataset` and `mbgraph.data.formats.npz.read_npz`.
     """
-    if os.fspath(name_or_path) == "demo":
+    if os.fspath(name_or_path) == DEMO:
         from mbgraph.data.synthetic import demo
 
         return demo()
@@ -68,15 +72,42 @@ def load_dataset(name_or_path: str | os.PathLike[str]) -> MultiBehaviorDataset:
 
 
 def list_datasets() -> list[dict[str, Any]]:
-    """Return name, folder and counts of every dataset that can be named, read from ``meta.json`` alone."""
-    found: dict[str, dict[str, Any]] = {"demo": {"name": "demo", "path": None, "synthetic": True}}
+    """Return every dataset that can be named: name, path and counts, read from ``meta.json`` alone.
+
+    A folder whose ``meta.json`` cannot be used is listed with an ``error`` and no counts.
+    """
+    found: dict[str, dict[str, Any]] = {DEMO: {"name": DEMO, "path": None, "synthetic": True}}
     for folder in data_folders():
-        if not folder.is_dir():
+        try:
+            paths = sorted(folder.iterdir()) if folder.is_dir() else []
+        except OSError:  # a locked folder holds nothing that could be loaded
             continue
-        for path in sorted(folder.iterdir()):
-            if path.name in found or not is_npz(path):
+        for path in paths:
+            if path.name in found or path.name.startswith(".") or not is_npz(path):  # dot: half-written or moved aside
                 continue
-            meta = read_meta(path)
-            facts = {key: meta.get(key) for key in ("users", "items", "behaviors", "target", "splits", "counts")}
-            found[path.name] = {"name": path.name, "path": str(path), **facts}
+            entry: dict[str, Any] = {"name": path.name, "path": str(path)}
+            try:
+                meta = read_meta(path)
+                entry.update({key: meta[key] for key in _FACTS})
+            except DataError as error:
+                entry["error"] = str(error)
+            found[path.name] = entry
     return list(found.values())
+
+
+def _is_plain(text: str) -> bool:
+    return text not in ("", ".", "..") and not any(separator in text for separator in "/\\") and text[0] not in ".~"
+
+
+def _unknown(text: str) -> UsageError:
+    if not _is_plain(text):
+        return UsageError(
+            f"unknown dataset {text!r}", "there is no such folder; mbgraph data ls shows what can be named"
+        )
+    names = [entry["name"] for entry in list_datasets()]
+    close = nearest(text, names)
+    hint = f"did you mean {close!r}?" if close else f"known are {', '.join(names)}"
+    looked = ", ".join(str(folder) for folder in data_folders())
+    return UsageError(
+        f"unknown dataset {text!r}", f"{hint} (looked in {looked} and as a path; MBGRAPH_DATA adds a folder)"
+    )

@@ -1,25 +1,24 @@
-"""From an event log to a dataset: earliest occurrence of every (user, item, behavior), then a split of the target."""
+"""From an event log to a dataset: earliest event of every (user, item, behavior), then a split of the target."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mbgraph.data.dataset import MultiBehaviorDataset
-from mbgraph.data.interactions import Pairs, Vocabulary
-from mbgraph.data.splits import TEST, VALID, assign_loo, assign_ratio, parse_protocol
+from mbgraph.data.columns import check_columns, check_missing, encode_ids, encode_labels, parts_of, times_of
+from mbgraph.data.dataset import MultiBehaviorDataset, check_behavior_name
+from mbgraph.data.interactions import Pairs
+from mbgraph.data.splits import CUTOFFS, not_later, parse_protocol, split_pairs
 from mbgraph.errors import DataError, UnknownNameError, UsageError
-from mbgraph.random import RNGLike, as_generator
+from mbgraph.random import RNGLike
 from mbgraph.typing import IntArray
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["from_events"]
-
-_PARTS = {"train": 0, "valid": VALID, "test": TEST}
 
 
 def from_events(
@@ -33,50 +32,64 @@ def from_events(
     split: str = "auto",
     split_column: str | None = None,
     behaviors: Sequence[str] | None = None,
+    cutoff: str = "none",
     name: str = "events",
     rng: RNGLike = 0,
 ) -> MultiBehaviorDataset:
     """Make a dataset of an event log.
 
-    Of several events of the same user, item and behavior the earliest is kept; without a time column the first row. The
-    target's pairs are then split; auxiliary pairs are train. Users and items of every kept event become nodes, so
-    nobody is lost to the split. Ids are sorted: integers by value, everything else as text.
+    Of several events of the same user, item and behavior the earliest is kept, and among equal times (or without a time
+    column) the first row. The target's pairs are then split; auxiliary pairs are train. Users and items of every kept
+    event become nodes, so nobody is lost to the split. Pairs keep the order of the log.
 
     Parameters
     ----------
     df : DataFrame
         One row per event.
-    user, item, behavior : str
-        Column names. Ids are all integers or all text (anything else is turned into text).
+    user, item : str
+        Columns of ids: all integers, all text or all `uuid.UUID` (which become text). Row numbers follow the sorted
+        ids, integers by value, text by code point.
+    behavior : str
+        Column of behavior names (text or integers).
     time : str, optional
-        Column of numbers or datetimes; datetimes become int64 nanoseconds.
+        Column of numbers or dates. Dates become int64 nanoseconds since 1970, UTC.
     target : str
         The behavior to predict.
     split : str
         ``"loo"`` or ``"auto"``: each user's last target pair is test and the one before it validation, as long as one
-        stays in train; "last" is by time, and random with ``rng`` when there is no time. ``"random"``: the same, random
-        although there is a time. ``"ratio:0.7,0.2,0.1"``: floor(0.7 n) earliest pairs train, ceil(0.2 n) validation, the
-        rest test. ``"given"``: ``split_column`` says train, valid or test. ``"none"``: everything is train.
+        stays in train (one pair: train; two: train and test). ``"random"``: the same in random order, although there
+        is a time. ``"ratio:0.7,0.2,0.1"``: of n pairs the floor(0.7 n) earliest are train, the next ceil(0.2 n)
+        validation, the rest test, so users with few pairs may have none in train. ``"given"``: ``split_column``.
+        ``"none"``: everything is train. Without a time column all orders are random by ``rng``, and the same whatever
+        the order of the rows.
     split_column : str, optional
-        For ``"given"``; rows of auxiliary behaviors must say train.
+        Column that says train, valid or test for every target event (of the one that is kept). Auxiliary events marked
+        valid or test are left out and counted; unmarked ones are train.
     behaviors : sequence of str, optional
         Behaviors to keep, in this order; by default all, the most frequent first and the target last.
+    cutoff : {"none", "target"}
+        ``"none"``, as in the published datasets: all auxiliary pairs are train edges. ``"target"``: those later than
+        their user's first held-out pair are left out, as nobody knows them when the prediction is made. Needs a time.
     name : str
         Name of the dataset.
     rng : int or Generator
-        For random splits.
+        For random orders.
 
     Returns
     -------
     MultiBehaviorDataset
-        ``metadata["import"]`` records the split, the seed, events read, repeated events dropped and users in no split.
+        ``metadata["splits"]`` starts with the split (protocol, order, seed); ``metadata["import"]`` counts events, what
+        was left out and why, users without any target pair (``users_in_no_split``) and without a held-out one.
 
     Raises
     ------
     DataError
-        Empty log, missing ids, mixed id types, a column that stands twice, a behavior without events.
+        Empty log, missing ids (with number and row, counted from 1), mixed id types, a column that stands twice, a
+        behavior without train pairs.
     UnknownNameError
         A column, behavior or protocol that does not exist; the message names the nearest.
+    UsageError
+        Arguments that contradict each other.
 
     Examples
     --------
@@ -86,149 +99,115 @@ def from_events(
     >>> from_events(log, user="who", item="what", behavior="how", time="when", target="buy")
     MultiBehaviorDataset('events', 2 users, 2 items, view=1, buy=2, test=1)
     """
-    import pandas as pd
-
-    protocol, shares = parse_protocol(split)
-    if protocol == "given" and split_column is None:
-        raise UsageError("split 'given' needs the column that says train, valid or test", "pass split_column")
+    protocol = _protocol(split, split_column, cutoff, time)
     wanted = [column for column in (user, item, behavior, time, split_column) if column is not None]
-    _check_columns(df, wanted)
+    if not hasattr(df, "columns") or not hasattr(df, "iloc"):
+        raise UsageError(f"an event log is a pandas DataFrame, not {type(df).__name__}", "convert it to one")
+    check_columns(df, wanted)
     if len(df) == 0:
         raise DataError("the event log is empty", "give at least one event")
     for column in wanted:
-        missing = np.flatnonzero(df[column].isna().to_numpy())
-        if len(missing):
-            raise DataError(
-                f"column {column!r} has {len(missing)} missing values, the first in row {missing[0]}", "drop or fill them"
-            )
-    labels = df[behavior].astype(str)
-    order = _behavior_order(labels, target, behaviors)
-    keep = labels.isin(order).to_numpy()
-    users, user_codes = _vocabulary(df[user].to_numpy()[keep], user, "user")
-    items, item_codes = _vocabulary(df[item].to_numpy()[keep], item, "item")
-    codes = pd.Categorical(labels.to_numpy()[keep], categories=order).codes.astype(np.int64)
-    times = None if time is None else _times(df[time])[keep]
-    parts = _given_parts(df[split_column], split_column)[keep] if protocol == "given" and split_column else None
+        if column != split_column:
+            check_missing(df[column])
 
-    earliest = np.arange(len(codes)) if times is None else np.argsort(times, kind="stable")
-    keys = (codes * len(users) + user_codes) * np.int64(len(items)) + item_codes
-    _, first = np.unique(keys[earliest], return_index=True)
-    kept = np.sort(earliest[first]) if times is None else earliest[np.sort(first)]
-    user_codes, item_codes, codes = user_codes[kept], item_codes[kept], codes[kept]
-    times = None if times is None else times[kept]
-    parts = None if parts is None else parts[kept]
+    labels, label_codes = encode_labels(df[behavior])
+    order = _behavior_order(labels, np.bincount(label_codes), str(target), behaviors)
+    number = np.array([order.index(label) if label in order else -1 for label in labels])[label_codes]
+    rows = np.flatnonzero(number >= 0)
+    number = number[rows]
+    kept_log = df if len(rows) == len(df) else df.iloc[rows]
+    users, user_rows = encode_ids(kept_log[user], "user")
+    items, item_rows = encode_ids(kept_log[item], "item")
+    times = None if time is None else times_of(df[time])[rows]
+    parts = None if split_column is None else parts_of(df[split_column], label_codes == labels.index(str(target)))[rows]
 
-    edges, splits = {}, {}
-    for number, label in enumerate(order):
-        rows = np.flatnonzero(codes == number)
-        pairs = Pairs(user_codes[rows], item_codes[rows], None if times is None else times[rows])
-        if label != target:
-            if parts is not None and (parts[rows] != 0).any():
-                raise DataError(f"column {split_column!r} holds out events of {label!r}", f"only {target!r} is held out")
-            edges[label] = pairs
-            continue
-        part = _assign(pairs, protocol, shares, as_generator(rng), None if parts is None else parts[rows])
-        edges[label] = pairs[part == 0]
-        splits = {split_name: pairs[part == value] for split_name, value in (("valid", VALID), ("test", TEST))}
-    splits = {split_name: pairs for split_name, pairs in splits.items() if len(pairs)}
-    held = np.concatenate([pairs.user for pairs in splits.values()] or [np.empty(0, np.int64)])
-    record: dict[str, Any] = {
-        "split": protocol if not shares else split,
-        "by": "given" if protocol == "given" else "time" if times is not None and protocol != "random" else "random",
-        "events": len(df),
-        "events_of_other_behaviors": int((~keep).sum()),
-        "repeated_events_dropped": int(keep.sum() - len(kept)),
-        "users_in_no_split": len(users) - len(np.unique(held)),
-        "users_without_target": len(users) - len(np.unique(np.concatenate([edges[target].user, held]))),
+    kept = _earliest(number, user_rows, item_rows, times, len(users), len(items))
+    edges: dict[str, Pairs] = {}
+    left_out = {"later_auxiliary": 0, "held_out_auxiliary": 0}
+    chosen = {label: kept[number[kept] == place] for place, label in enumerate(order)}
+    pairs = {
+        label: Pairs(user_rows[at], item_rows[at], None if times is None else times[at]) for label, at in chosen.items()
     }
-    if isinstance(rng, int | np.integer):
-        record["seed"] = int(rng)
-    return MultiBehaviorDataset(name, users, items, edges, target, splits, {"import": record})
+    target_parts = None if parts is None else parts[chosen[str(target)]]
+    train, held_out, record = split_pairs(pairs[str(target)], protocol, parts=target_parts, rng=rng)
+    for label in order:
+        if label == target:
+            edges[label] = train
+            continue
+        keep = np.ones(len(pairs[label]), bool)
+        if parts is not None:
+            keep = parts[chosen[label]] == 0
+            left_out["held_out_auxiliary"] += int((~keep).sum())
+        if cutoff == "target":
+            in_time = not_later(pairs[label], held_out.values(), len(users))
+            left_out["later_auxiliary"] += int((keep & ~in_time).sum())
+            keep &= in_time
+        edges[label] = pairs[label][keep]
+    facts = {
+        "events": len(df),
+        "events_of_other_behaviors": len(df) - len(rows),
+        "repeated_events": len(rows) - len(kept),
+        **{reason: count for reason, count in left_out.items() if count},
+        "users_in_no_split": len(users) - _distinct([train.user, *(held.user for held in held_out.values())]),
+        "users_without_held_out": len(users) - _distinct([held.user for held in held_out.values()]),
+    }
+    metadata = {"import": facts, "splits": [{**record, "cutoff": cutoff}]}
+    return MultiBehaviorDataset(name, users, items, edges, str(target), held_out, metadata)
 
 
-def _check_columns(df: pd.DataFrame, wanted: Sequence[str]) -> None:
-    names = [str(column) for column in df.columns]
-    for column in wanted:
-        if column not in names:
-            raise UnknownNameError("column", column, names)
-        if names.count(column) > 1:
-            raise DataError(f"the event log has two columns called {column!r}", "rename one")
-    if len(set(wanted)) != len(wanted):
-        raise UsageError("one column is named for two purposes", "name different columns")
+def _protocol(split: str, split_column: str | None, cutoff: str, time: str | None) -> str:
+    protocol, _ = parse_protocol(split)
+    if split_column is not None and protocol == "auto":
+        split = protocol = "given"
+    if protocol == "given" and split_column is None:
+        raise UsageError("split 'given' needs the column that says train, valid or test", "pass split_column")
+    if protocol != "given" and split_column is not None:
+        raise UsageError(f"split {split!r} does not read split_column {split_column!r}", "use split='given'")
+    if cutoff not in CUTOFFS:
+        raise UnknownNameError("cutoff", cutoff, CUTOFFS)
+    if cutoff == "target" and time is None:
+        raise UsageError("cutoff 'target' needs times", "name the time column")
+    return split
 
 
-def _behavior_order(labels: pd.Series, target: str, behaviors: Sequence[str] | None) -> list[str]:
-    counts = labels.value_counts()
-    found = sorted(counts.index, key=lambda label: (-counts[label], label))
-    if target not in counts.index:
+def _behavior_order(labels: list[str], counts: IntArray, target: str, behaviors: Sequence[str] | None) -> list[str]:
+    """Return the behaviors to keep, in their order."""
+    found = dict(zip(labels, counts.tolist(), strict=True))
+    if target not in found:
         raise UnknownNameError("target behavior", target, found)
     if behaviors is None:
-        return [label for label in found if label != target] + [target]
-    order = list(behaviors)
+        rest = sorted((label for label in found if label != target), key=lambda label: (-found[label], label))
+        return [check_behavior_name(label) for label in (*rest, target)]
+    order = [behaviors] if isinstance(behaviors, str) else [str(label) for label in behaviors]
     for label in order:
-        if label not in counts.index:
-            raise UnknownNameError("behavior (no events)", label, found)
-    if len(set(order)) != len(order):
-        raise UsageError("a behavior is listed twice", "list each once")
+        if label not in found:
+            raise UnknownNameError("behavior (it has no events)", label, found)
+        if order.count(label) > 1:
+            raise UsageError(f"behavior {label!r} is listed twice", "list each once")
     if target not in order:
         raise UsageError(f"the target {target!r} is not among the behaviors to keep", "add it to the list")
-    return order
+    return [check_behavior_name(label) for label in order]
 
 
-def _vocabulary(ids: np.ndarray, column: str, kind: str) -> tuple[Vocabulary, IntArray]:
-    """Return sorted distinct ids and the row number of each event."""
-    import pandas as pd
-
-    inferred = pd.api.types.infer_dtype(ids, skipna=False)
-    if inferred in ("floating", "mixed-integer-float", "decimal"):
-        numbers = np.asarray(ids, dtype=np.float64)
-        if not np.isfinite(numbers).all() or (numbers != np.floor(numbers)).any():
-            raise DataError(f"column {column!r} holds ids that are no whole numbers", "turn them into integers or text")
-        ids, inferred = numbers.astype(np.int64), "integer"
-    if inferred in ("mixed", "mixed-integer"):
-        kinds = {type(value).__name__ for value in ids}
-        if len(kinds) > 1:
-            raise DataError(f"column {column!r} mixes ids of types {', '.join(sorted(kinds))}", "turn all into text")
-    if inferred == "integer":
-        codes, values = pd.factorize(np.asarray(ids, dtype=np.int64), sort=True)
-    else:
-        codes, values = pd.factorize(np.array([str(value) for value in ids], dtype=object), sort=True)
-    return Vocabulary(np.asarray(values), kind=kind), codes.astype(np.int64)
-
-
-def _times(column: pd.Series) -> np.ndarray:
-    import pandas as pd
-
-    if pd.api.types.is_datetime64_any_dtype(column):
-        moments = column.dt.tz_convert("UTC").dt.tz_localize(None) if column.dt.tz is not None else column
-        return moments.to_numpy().astype("datetime64[ns]").astype(np.int64)
-    if pd.api.types.is_bool_dtype(column):
-        raise DataError(f"column {column.name!r} is true or false, not a time", "name another time column")
-    if pd.api.types.is_numeric_dtype(column):
-        return column.to_numpy()
-    try:
-        return _times(pd.to_datetime(column, utc=True))
-    except (ValueError, TypeError) as error:
-        raise DataError(f"column {column.name!r} is no time ({str(error).splitlines()[0][:80]})", "use numbers or dates") from error
-
-
-def _given_parts(column: pd.Series, name: str | None) -> IntArray:
-    labels = column.astype(str)
-    unknown = sorted(set(labels.unique()) - set(_PARTS))
-    if unknown:
-        raise UnknownNameError(f"split in column {name!r}", unknown[0], _PARTS)
-    return labels.map(_PARTS).to_numpy(dtype=np.int64)
-
-
-def _assign(
-    pairs: Pairs, protocol: str, shares: tuple[float, ...], rng: np.random.Generator, parts: IntArray | None
+def _earliest(
+    number: IntArray,
+    user_rows: IntArray,
+    item_rows: IntArray,
+    times: np.ndarray[Any, Any] | None,
+    num_users: int,
+    num_items: int,
 ) -> IntArray:
-    """Return 0 train, 1 valid, 2 test for every target pair: (N,)."""
-    if parts is not None:
-        return parts
-    if protocol == "none":
-        return np.zeros(len(pairs), np.int64)
-    in_time = pairs.time is not None and protocol != "random"
-    # Ties in time fall back to the order of the log, which lexsort keeps.
-    key = pairs.time if in_time and pairs.time is not None else rng.random(len(pairs))
-    return assign_ratio(pairs.user, key, shares) if protocol == "ratio" else assign_loo(pairs.user, key)
+    """Return the places of the earliest event of every (behavior, user, item), ascending."""
+    import pandas as pd
+
+    if (int(number.max()) + 1) * num_users * num_items > np.iinfo(np.int64).max:
+        raise DataError(f"{num_users:,} users x {num_items:,} items are too many for one dataset", "split the log")
+    keys = (number * num_users + user_rows) * num_items + item_rows
+    if times is None or (times[1:] >= times[:-1]).all():
+        return np.flatnonzero(~pd.Series(keys).duplicated().to_numpy())
+    order = np.argsort(times, kind="stable")
+    return np.sort(order[~pd.Series(keys[order]).duplicated().to_numpy()])
+
+
+def _distinct(parts: Iterable[IntArray]) -> int:
+    return len(np.unique(np.concatenate([np.empty(0, np.int64), *parts])))

@@ -12,7 +12,7 @@ import numpy as np
 from mbgraph.errors import DataError, UsageError
 from mbgraph.typing import IntArray
 
-__all__ = ["CSR", "Pairs", "Vocabulary"]
+__all__ = ["CSR", "Pairs", "Vocabulary", "as_ids"]
 
 _LARGEST = np.iinfo(np.int64).max
 
@@ -162,7 +162,7 @@ class Vocabulary:
             raise UsageError("a vocabulary needs ids or a size")
         self.kind = kind
         self.is_identity = ids is None
-        self._ids: np.ndarray | None = None if ids is None else _as_ids(ids, kind)
+        self._ids: np.ndarray | None = None if ids is None else as_ids(ids, f"{kind} ids")
         self._size = int(size or 0) if self._ids is None else len(self._ids)
         self._rows: dict[Any, int] | None = None
         if self._size < 0 or (size is not None and size != self._size):
@@ -231,28 +231,28 @@ class Vocabulary:
         return rows
 
 
-def _as_ids(ids: Sequence[Any] | np.ndarray, kind: str) -> np.ndarray:
-    """Return ids as int64, or as object holding nothing but str, (R,)."""
+def as_ids(ids: Sequence[Any] | np.ndarray, what: str) -> np.ndarray:
+    """Return ids as int64, or as object holding nothing but str, (R,); `DataError` on mixed and other types."""
     remedy = "turn all of them into text"
     array = ids if isinstance(ids, np.ndarray) else np.array(list(ids), dtype=object)
     if len(array) == 0:
         return np.empty(0, np.int64)
     if array.ndim != 1:
-        raise DataError(f"{kind} ids have shape {array.shape}, not (N,)", "give one id per row")
+        raise DataError(f"{what} have shape {array.shape}, not (N,)", "give one id per row")
     if array.dtype.kind == "O":
         types = sorted({_type_name(known) for known in set(map(type, array.tolist()))})
         if types in (["str"], ["UUID"]):
             return np.array([str(value) for value in array], dtype=object)  # also np.str_ becomes str
         if types != ["int"]:
             found = f"mix {', '.join(types)}" if len(types) > 1 else f"are {types[0]}, neither integers nor text"
-            raise DataError(f"{kind} ids {found}", remedy)
+            raise DataError(f"{what} {found}", remedy)
     elif array.dtype.kind == "U":
         return array.astype(object)
     elif array.dtype.kind not in "iu":
-        raise DataError(f"{kind} ids are {array.dtype}, neither integers nor text", remedy)
+        raise DataError(f"{what} are {array.dtype}, neither integers nor text", remedy)
     low, high = int(array.min()), int(array.max())
     if low < -_LARGEST - 1 or high > _LARGEST:
-        raise DataError(f"{kind} id {high if high > _LARGEST else low} has more than 64 bits", remedy)
+        raise DataError(f"{what}: {high if high > _LARGEST else low} has more than 64 bits", remedy)
     return array.astype(np.int64)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,20 @@ from mbgraph.errors import DataError, UnknownNameError, UsageError
 from mbgraph.random import RNGLike, as_generator
 from mbgraph.typing import IntArray
 
-__all__ = ["PROTOCOLS", "assign_loo", "assign_ratio", "hold_out", "merge_split", "parse_protocol"]
+__all__ = [
+    "CUTOFFS",
+    "PROTOCOLS",
+    "assign_loo",
+    "assign_ratio",
+    "hold_out",
+    "merge_split",
+    "not_later",
+    "parse_protocol",
+    "split_pairs",
+]
 
 PROTOCOLS = ("auto", "loo", "random", "ratio:TRAIN,VALID,TEST", "given", "none")
+CUTOFFS = ("none", "target")
 TRAIN, VALID, TEST = 0, 1, 2
 
 
@@ -80,6 +92,81 @@ def assign_ratio(user: IntArray, order_key: np.ndarray, shares: tuple[float, ...
     return part
 
 
+def split_pairs(
+    pairs: Pairs, protocol: str = "auto", *, parts: IntArray | None = None, rng: RNGLike = 0
+) -> tuple[Pairs, dict[str, Pairs], dict[str, Any]]:
+    """Split the target's pairs user by user.
+
+    Parameters
+    ----------
+    pairs : Pairs
+        Distinct pairs. Where times are equal, a later pair in this list counts as later.
+    protocol : str
+        One of `PROTOCOLS`. ``"auto"`` is ``"loo"``: the last pair of each user is test, the one before it validation,
+        as long as one stays in train (`assign_loo`). ``"random"`` is the same in random order. ``"ratio:A,B,C"``: see
+        `assign_ratio`. Loo and ratio go by time where there are times, by a random order where there are none.
+        ``"given"``: ``parts``. ``"none"``: everything is train.
+    parts : int array (N,), optional
+        For ``"given"``: 0 train, 1 valid, 2 test.
+    rng : int or Generator
+        The random order depends on the set of pairs, not on their order in the list.
+
+    Returns
+    -------
+    train : Pairs
+    held_out : dict of str to Pairs
+        Under ``"valid"`` and ``"test"``, as far as they hold pairs, in the order of ``pairs``.
+    record : dict
+        Protocol, order and seed, for the metadata.
+
+    Raises
+    ------
+    UnknownNameError, UsageError
+        If the protocol cannot be understood.
+    """
+    name, shares = parse_protocol(protocol)
+    if (name == "given") != (parts is not None):
+        raise UsageError("split 'given' and parts belong together", "pass both or neither")
+    generator = as_generator(rng)
+    by = {"given": "given", "none": "nothing", "random": "random"}.get(name, "random" if pairs.time is None else "time")
+    if parts is None:
+        order_key = _random_order(pairs, generator) if by == "random" else pairs.time
+        if by == "nothing" or order_key is None:
+            parts = np.full(len(pairs), TRAIN)
+        else:
+            parts = assign_ratio(pairs.user, order_key, shares) if shares else assign_loo(pairs.user, order_key)
+    record: dict[str, Any] = {"act": "split", "protocol": "loo" if name == "auto" else protocol, "by": by}
+    if by == "random" and not isinstance(rng, np.random.Generator):
+        record["seed"] = int(rng)
+    held_out = {split: pairs[parts == part] for split, part in (("valid", VALID), ("test", TEST))}
+    return pairs[parts == TRAIN], {split: held for split, held in held_out.items() if len(held)}, record
+
+
+def _random_order(pairs: Pairs, generator: np.random.Generator) -> np.ndarray:
+    key = np.empty(len(pairs))
+    key[np.lexsort((pairs.item, pairs.user))] = generator.random(len(pairs))
+    return key
+
+
+def not_later(pairs: Pairs, held_out: Iterable[Pairs], num_users: int) -> np.ndarray:
+    """Say which pairs are not later than their user's first held-out pair; equal times are not later.
+
+    Shapes: (N,), (M,) -> (N,) of bool. Users without held-out pairs keep everything.
+    """
+    keep = np.ones(len(pairs), bool)
+    for held in held_out:
+        if pairs.time is None or held.time is None:
+            raise UsageError("a cutoff needs times", "name the time column, or use cutoff 'none'")
+        order = np.lexsort((held.time, held.user))
+        user = held.user[order]
+        first = order[np.r_[True, user[1:] != user[:-1]]] if len(user) else order
+        row = np.full(num_users, -1)
+        row[held.user[first]] = np.arange(len(first))
+        known = np.flatnonzero(row[pairs.user] >= 0)
+        keep[known] &= pairs.time[known] <= held.time[first][row[pairs.user[known]]]
+    return keep
+
+
 def hold_out(
     ds: MultiBehaviorDataset, *, n: int = 1, split: str = "valid", min_train: int = 1, rng: RNGLike = 0
 ) -> MultiBehaviorDataset:
@@ -113,7 +200,10 @@ def hold_out(
     chosen = np.zeros(len(pairs), bool)
     chosen[order[(place < n) & (total >= n + min_train)]] = True
     if not chosen.any():
-        raise DataError(f"no user of {ds.name!r} has {n + min_train} train pairs of {ds.target!r}", "use --validation none")
+        raise DataError(
+            f"no user of {ds.name!r} has {n + min_train} train pairs of {ds.target!r}",
+            "use --validation none, or a smaller n",
+        )
     record = {"act": "hold_out", "split": split, "n": n, "min_train": min_train, "pairs": int(chosen.sum())}
     if not isinstance(rng, np.random.Generator):
         record["seed"] = int(rng)
@@ -125,18 +215,33 @@ def hold_out(
 
 
 def merge_split(ds: MultiBehaviorDataset, split: str) -> MultiBehaviorDataset:
-    """Move a split's pairs into the train pairs of the target."""
+    """Move a split's pairs into the train pairs of the target, after those that are there.
+
+    Times survive if both have them; the record in the metadata says when they do not.
+
+    Raises
+    ------
+    UnknownNameError
+        If ``split`` is not ``valid`` or ``test``.
+    UsageError
+        If the dataset lacks it.
+    DataError
+        If a pair is held out by the other split too.
+    """
     if split not in SPLITS:
         raise UnknownNameError("split", split, SPLITS)
     if split not in ds.splits:
-        raise UsageError(f"{ds.name!r} has no {split} pairs")
+        raise UsageError(f"{ds.name!r} has no {split} pairs", f"its splits: {', '.join(ds.splits) or 'none'}")
     train, held = ds.edges[ds.target], ds.splits[split]
     time = None if train.time is None or held.time is None else np.concatenate([train.time, held.time])
+    record: dict[str, Any] = {"act": "merge_split", "split": split, "pairs": len(held)}
+    if time is None and train.time is not None:
+        record["times_dropped"] = len(train)
     merged = Pairs(np.concatenate([train.user, held.user]), np.concatenate([train.item, held.item]), time)
     return ds.replace(
         edges={**ds.edges, ds.target: merged},
         splits={name: part for name, part in ds.splits.items() if name != split},
-        metadata=_recorded(ds, {"act": "merge_split", "split": split, "pairs": len(held)}),
+        metadata=_recorded(ds, record),
     )
 
 

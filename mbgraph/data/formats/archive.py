@@ -81,7 +81,8 @@ def _read_array(
         raise DataError(
             f"{what} claims {info.file_size} bytes out of {info.compress_size}, the file has {size}", "restore the file"
         )
-    with archive.open(info) as member:
+    with archive.open(info) as opened:
+        member: Any = opened  # zipfile's stubs leave readinto out
         version = np.lib.format.read_magic(member)
         if version == (1, 0):
             shape, _, dtype = np.lib.format.read_array_header_1_0(member)
@@ -103,7 +104,7 @@ def _read_array(
                 f"{what} holds {shape[0]} entries, meta.json says {length}", "correct the counts or restore the file"
             )
         array = np.empty(shape[0], dtype)
-        target = memoryview(array.view(np.uint8)) if len(array) else memoryview(b"")
+        target = memoryview(bytearray()) if len(array) == 0 else array.view(np.uint8).data
         filled = 0
         while filled < claimed:
             got = member.readinto(target[filled:])

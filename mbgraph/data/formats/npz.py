@@ -3,8 +3,8 @@
 - ``meta.json``: name, users, items (numbers of them), behaviors, target, splits, counts (pairs per behavior and split).
   ``metadata`` holds what mbgraph records about the data; further keys (source, notes, ...) are kept.
 - ``<behavior|split>.npz``: integer arrays ``user`` and ``item``, optionally ``time`` (integers or floats), each (N,).
-- ``users.txt``, ``items.txt``: the original id of every row, one per line, UTF-8. Lines are text (``007`` stays ``007``)
-  unless ``meta.json`` says ``"ids": {"users": "int"}``. Without the file, row numbers are the ids.
+- ``users.txt``, ``items.txt``: the original id of every row, one per line, UTF-8. Lines are text (``007`` stays
+  ``007``) unless ``meta.json`` says ``"ids": {"users": "int"}``. Without the file, row numbers are the ids.
 
 Reading trusts nothing: `mbgraph.data.formats.archive` looks at sizes before it takes memory.
 """
@@ -27,7 +27,7 @@ from mbgraph.data.interactions import Pairs, Vocabulary
 from mbgraph.errors import DataError, RunError, UsageError, nearest
 from mbgraph.files import atomic_write, inside, read_json, write_json
 
-__all__ = ["is_npz", "read_meta", "read_npz", "write_npz"]
+__all__ = ["check_place", "is_npz", "read_meta", "read_npz", "write_npz"]
 
 _REQUIRED = ("name", "users", "items", "behaviors", "target", "splits", "counts")
 _OWN = (*_REQUIRED, "ids", "metadata")  # written from the dataset; every other key is kept as it was read
@@ -127,7 +127,7 @@ def write_npz(ds: MultiBehaviorDataset, path: str | os.PathLike[str], *, overwri
     """
     path = Path(path)
     place = path.resolve()  # a link to a folder: the folder is replaced, not the link
-    _check_place(path, overwrite)
+    check_place(path, overwrite)
     for behavior in ds.behaviors:
         _check_file_name(f"cannot write {path}", behavior)
     meta = _meta(ds)
@@ -173,7 +173,8 @@ def _publish(scratch: Path, place: Path) -> None:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _check_place(path: Path, overwrite: bool) -> None:
+def check_place(path: Path, overwrite: bool) -> None:
+    """Raise `UsageError` if `write_npz` would refuse the folder; ask before long work."""
     if not path.exists():
         return
     if not path.is_dir():
@@ -298,9 +299,9 @@ def _id_lines(vocabulary: Vocabulary) -> bytes:
         raise DataError(f"{vocabulary.kind} ids cannot be written as UTF-8 ({error.reason})", "rename them") from error
 
 
-def _columns(pairs: Pairs) -> dict[str, np.ndarray]:
+def _columns(pairs: Pairs) -> dict[str, Any]:
     """Return the arrays of a file, row numbers in 32 bits where they fit: half the bytes, the same numbers back."""
-    columns: dict[str, np.ndarray] = {}
+    columns: dict[str, Any] = {}
     for name, rows in (("user", pairs.user), ("item", pairs.item)):
         columns[name] = rows.astype(np.int32 if not len(rows) or int(rows.max()) < 2**31 else np.int64)
     return columns if pairs.time is None else {**columns, "time": pairs.time}
