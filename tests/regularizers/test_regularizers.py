@@ -28,15 +28,14 @@ from mbgraph.regularizers import (
 )
 
 
-def toy_outputs(seed=0):
-    """A step of a two-behavior dot-product model with a differentiable user table."""
-    generator = torch.Generator().manual_seed(seed)
-    table = torch.randn(6, 4, generator=generator, dtype=torch.float64, requires_grad=True)
+def toy_outputs(table=None):
+    """A step of a two-behavior dot-product model with a differentiable user table (another one may be given)."""
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.randn(6, 4, generator=generator, dtype=torch.float64)
+    table = (drawn if table is None else table).requires_grad_()
     items = torch.randn(5, 4, generator=generator, dtype=torch.float64, requires_grad=True)
     mix = {name: torch.randn(4, 4, generator=generator, dtype=torch.float64) for name in ("view", "buy")}
-    triples = {
-        name: (table[:4] @ mix[name], items[[0, 1, 2, 3]], items[[4, 4, 0, 1]]) for name in ("view", "buy")
-    }
+    triples = {name: (table[:4] @ mix[name], items[[0, 1, 2, 3]], items[[4, 4, 0, 1]]) for name in ("view", "buy")}
     margins = {name: ((u * p).sum(1) - (u * n).sum(1)) for name, (u, p, n) in triples.items()}
     return StepOutputs(
         target="buy",
@@ -235,7 +234,7 @@ class TestConformance:
             for sign in (1, -1):
                 moved = table.clone()
                 moved[index] += sign * step
-                values.append(regularizer(rebuild(moved)).item())
+                values.append(regularizer(toy_outputs(moved)).item())
             assert gradient[index].item() == pytest.approx(
                 (values[0] - values[1]) / (2 * step), rel=1e-4, abs=1e-8
             )
@@ -257,28 +256,6 @@ class TestConformance:
         assert [warmed.factor(epoch) for epoch in (1, 2, 4, 9)] == [0.125, 0.25, 0.5, 0.5]
         with pytest.raises(UsageError, match="must not be negative"):
             build_regularizer(regularizer.name, {"weight": -1})
-
-
-def rebuild(table):
-    """`toy_outputs` with another user table."""
-    generator = torch.Generator().manual_seed(0)
-    torch.randn(6, 4, generator=generator, dtype=torch.float64)
-    items = torch.randn(5, 4, generator=generator, dtype=torch.float64, requires_grad=True)
-    mix = {name: torch.randn(4, 4, generator=generator, dtype=torch.float64) for name in ("view", "buy")}
-    table = table.requires_grad_()
-    triples = {
-        name: (table[:4] @ mix[name], items[[0, 1, 2, 3]], items[[4, 4, 0, 1]]) for name in ("view", "buy")
-    }
-    margins = {name: ((u * p).sum(1) - (u * n).sum(1)) for name, (u, p, n) in triples.items()}
-    return StepOutputs(
-        target="buy",
-        risks={name: torch.nn.functional.softplus(-margin).mean() for name, margin in margins.items()},
-        margins=margins,
-        users={name: table @ mix[name] for name in mix},
-        triples=triples,
-        ego={"buy": (table[:4], items[[0, 1, 2, 3]], items[[4, 4, 0, 1]])},
-        tables=(table, items),
-    )
 
 
 def test_every_registered_regularizer_has_a_conformance_case():
