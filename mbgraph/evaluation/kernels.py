@@ -6,7 +6,7 @@ try:
     import numba
     from numba import njit, prange
 except ImportError:  # numba is optional
-    numba = None
+    numba = None  # type: ignore[assignment]
 
 import numpy as np
 

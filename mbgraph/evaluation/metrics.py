@@ -38,7 +38,9 @@ def check_cutoffs(cutoffs: Sequence[int], num_items: int) -> tuple[int, ...]:
     return chosen
 
 
-def per_user_metrics(ranks: np.ndarray, owner: IntArray, num_owners: int, cutoffs: Sequence[int]) -> dict[str, np.ndarray]:
+def per_user_metrics(
+    ranks: np.ndarray, owner: IntArray, num_owners: int, cutoffs: Sequence[int]
+) -> dict[str, np.ndarray]:
     """Return ``{"HR@10": (n,), ...}`` per user.
 
     Parameters

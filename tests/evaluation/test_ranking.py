@@ -1,0 +1,178 @@
+"""Ranks against a sort of every user's candidates; blocks, buffers, ties, masks, NaN."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mbgraph.data.interactions import CSR
+from mbgraph.errors import RunError, UnknownNameError, UsageError
+from mbgraph.evaluation import kernels, ranking
+from mbgraph.evaluation.metrics import per_user_metrics
+from mbgraph.evaluation.ranking import EmbeddingScorer, HeldOut, Scorer, block_rows, held_out_ranks
+
+
+class Table:
+    """A scorer that reads its scores from a (U, I) table."""
+
+    def __init__(self, scores):
+        self.table = torch.as_tensor(scores)
+        self.num_users, self.num_items = self.table.shape
+
+    def scores(self, users):
+        return self.table[users]
+
+
+@pytest.fixture(params=["compiled", "numpy"])
+def counting(request, monkeypatch):
+    """Both ways to count."""
+    if request.param == "compiled" and not kernels.available:
+        pytest.skip("numba is not installed")
+    monkeypatch.setattr(kernels, "available", request.param == "compiled")
+
+
+def naive(scores, held, masked, ties):
+    """Rank by sorting; held-out items of one score stand first, last, or half way among the others of that score."""
+    ranks = []
+    for user, item in zip(held.user, held.item, strict=True):
+        own = held.item[held.user == user].tolist()
+        candidates = [i for i in range(scores.shape[1]) if i not in masked.get(user, ())]
+        score = scores[user, item]
+        higher = sum(scores[user, i] > score for i in candidates)
+        before = sum(scores[user, i] == score for i in own[: own.index(item)])
+        others = sum(scores[user, i] == score for i in candidates if i not in own)
+        ranks.append(1 + higher + before + {"optimistic": 0, "realistic": others / 2, "pessimistic": others}[ties])
+    return np.array(ranks)
+
+
+def question(rng, num_users, num_items, *, most=3, masks=True):
+    """Random held-out pairs, several per user, and masked items beside them."""
+    pairs, masked = [], {}
+    for user in range(num_users):
+        items = rng.permutation(num_items)
+        count = int(rng.integers(0, most + 1))
+        pairs += [(user, item) for item in sorted(items[:count])]
+        masked[user] = set(items[count : count + int(rng.integers(0, 4))].tolist()) if masks else set()
+    pairs = pairs or [(0, 0)]
+    user, item = np.array(pairs, np.int64).T
+    masked[0] -= {0}
+    cells = np.array([(u, i) for u, items in masked.items() for i in items], np.int64).reshape(-1, 2)
+    csr = CSR.from_pairs(cells[:, 0], cells[:, 1], num_users) if masks else None
+    return HeldOut(user, item, csr), masked
+
+
+@pytest.mark.parametrize("ties", ranking.TIES)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("masks", [True, False])
+def test_against_a_loop(counting, ties, dtype, masks):
+    rng = np.random.default_rng(5)
+    for _ in range(5):
+        scores = rng.integers(0, 5, (13, 11)).astype(dtype)  # many ties
+        held, masked = question(rng, 13, 11, masks=masks)
+        found = held_out_ranks(Table(scores), {"test": held}, ties)["test"]
+        np.testing.assert_array_equal(found, naive(scores, held, masked, ties))
+
+
+@given(st.integers(0, 10**6))
+def test_ties_never_push_a_metric_over_one(seed):
+    rng = np.random.default_rng(seed)
+    scores = rng.integers(0, 2, (4, 6)).astype(np.float32)
+    held, _ = question(rng, 4, 6, most=5)
+    users, owner = np.unique(held.user, return_inverse=True)
+    total = {}
+    for ties in ranking.TIES:
+        ranks = held_out_ranks(Table(scores), {"test": held}, ties)["test"]
+        for values in per_user_metrics(ranks, owner, len(users), [1, 3, 6]).values():
+            assert (values <= 1 + 1e-12).all()
+        total[ties] = ranks
+    np.testing.assert_allclose(total["realistic"], (total["optimistic"] + total["pessimistic"]) / 2)
+
+
+def random_embeddings(users=500, items=700, width=16):
+    generator = torch.Generator().manual_seed(3)
+    return EmbeddingScorer(
+        torch.randn(users, width, generator=generator), torch.randn(items, width, generator=generator)
+    )
+
+
+@pytest.mark.parametrize("chunk_size", [1, 7, 64, 100, 5000])
+def test_ranks_do_not_depend_on_the_chunk_size(monkeypatch, chunk_size):
+    monkeypatch.setattr(ranking, "block_rows", lambda num_items: 32)
+    scorer = random_embeddings()
+    held, _ = question(np.random.default_rng(0), 500, 700)
+    usual = held_out_ranks(scorer, {"test": held})["test"]
+    np.testing.assert_array_equal(held_out_ranks(scorer, {"test": held}, chunk_size=chunk_size)["test"], usual)
+
+
+def test_a_scorer_without_a_buffer_gives_the_same(monkeypatch):
+    monkeypatch.setattr(ranking, "block_rows", lambda num_items: 32)
+    scorer = random_embeddings()
+    plain = Table(torch.cat([scorer.scores(rows) for rows in torch.arange(500).split(32)]))
+    held, _ = question(np.random.default_rng(1), 500, 700)
+    np.testing.assert_array_equal(
+        held_out_ranks(plain, {"test": held}, chunk_size=90)["test"], held_out_ranks(scorer, {"test": held})["test"]
+    )
+
+
+def test_splits_share_one_pass():
+    class Counting(Table):
+        asked = 0
+
+        def scores(self, users):
+            self.asked += len(users)
+            return super().scores(users)
+
+    rng = np.random.default_rng(2)
+    scores = rng.random((20, 9)).astype(np.float32)
+    (valid, _), (test, _) = question(rng, 20, 9), question(rng, 20, 9)
+    scorer = Counting(scores)
+    both = held_out_ranks(scorer, {"valid": valid, "test": test})
+    assert scorer.asked == len(np.union1d(valid.user, test.user))
+    for name, part in (("valid", valid), ("test", test)):
+        np.testing.assert_array_equal(both[name], held_out_ranks(Table(scores), {name: part})[name])
+
+
+def test_a_block_is_some_megabytes():
+    assert block_rows(39_493) == 64
+    assert block_rows(7_977) == 128
+    assert block_rows(10) == 1024
+    assert block_rows(10**7) * 10**7 <= 2**26
+    assert block_rows(10**9) == 4
+
+
+def test_nan_is_an_error():
+    scores = np.zeros((3, 4), np.float32)
+    scores[1, 2] = np.nan
+    held = HeldOut(np.array([0, 1]), np.array([0, 0]), None)
+    with pytest.raises(RunError, match="NaN scores; train with a lower"):
+        held_out_ranks(Table(scores), {"test": held})
+    with pytest.raises(RunError, match="user embeddings are not finite"):
+        EmbeddingScorer(torch.full((2, 2), torch.nan), torch.ones(3, 2))
+
+
+def test_arguments_are_checked():
+    held = HeldOut(np.array([0]), np.array([0]), None)
+    scorer = Table(np.zeros((1, 2), np.float32))
+    assert isinstance(scorer, Scorer)
+    with pytest.raises(UnknownNameError, match=r"unknown tie policy 'realist'; did you mean 'realistic'"):
+        held_out_ranks(scorer, {"test": held}, "realist")
+    with pytest.raises(UsageError, match="chunk_size must be positive"):
+        held_out_ranks(scorer, {"test": held}, chunk_size=0)
+    with pytest.raises(UsageError, match="embeddings must be"):
+        EmbeddingScorer(torch.ones(2, 3), torch.ones(2, 4))
+
+
+def test_the_published_ranking(golden):
+    """HR and NDCG of the published implementation on its own score matrix."""
+    with np.load(golden / "rmbrec" / "A.npz", allow_pickle=False) as arrays:
+        scores, test, buy, expected = (
+            arrays[name] for name in ("score_matrix", "test_edges", "edges_buy", "metric_values")
+        )
+    test = test[np.lexsort((test[:, 1], test[:, 0]))]
+    held = HeldOut(test[:, 0], test[:, 1], CSR.from_pairs(buy[:, 0], buy[:, 1], len(scores)))
+    ranks = held_out_ranks(Table(scores), {"test": held})["test"]
+    users, owner = np.unique(held.user, return_inverse=True)
+    values = per_user_metrics(ranks, owner, len(users), [5, 10])
+    names = ["HR@5", "HR@10", "NDCG@5", "NDCG@10"]
+    assert [values[name].mean() for name in names] == pytest.approx(expected, abs=1e-7)
