@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from mbgraph.data.dataset import SPLITS, MultiBehaviorDataset
 from mbgraph.data.interactions import CSR, Pairs
 from mbgraph.errors import DataError, UnknownNameError
 from mbgraph.evaluation.metrics import check_cutoffs, per_user_metrics
-from mbgraph.evaluation.ranking import HeldOut, Scorer, held_out_ranks
+from mbgraph.evaluation.ranking import TIES, HeldOut, Scorer, held_out_ranks
 from mbgraph.files import atomic_write
 from mbgraph.typing import IntArray
 
@@ -28,12 +28,11 @@ MASKS = ("train-target", "train+valid-target", "all-behaviors", "none")
 GROUPS = ("all", "visited", "unvisited")
 
 
-@dataclass(frozen=True)
-class Group:
+class Group(TypedDict):
     """Metrics of some of the held-out pairs.
 
-    Attributes
-    ----------
+    Keys
+    ----
     metrics : dict
         Means over users with a pair in the group; empty when there is none.
     share : float
@@ -65,7 +64,7 @@ class EvaluationResult:
     users_without_train : int
         Evaluated users who have no train edge of the target.
     pairs_left_out : int
-        Held-out pairs that the mask policy excludes (visited ones under ``all-behaviors``).
+        Held-out pairs whose item the mask keeps from being a candidate (visited ones under ``all-behaviors``).
     users : int64 array (n,)
         Row numbers of the evaluated users, ascending.
     values : dict of str to float array (n,)
@@ -94,7 +93,7 @@ class EvaluationResult:
     @property
     def metrics(self) -> dict[str, float]:
         """Metrics over all evaluated pairs, ``{"HR@10": ..}``."""
-        return self.groups["all"].metrics
+        return self.groups["all"]["metrics"]
 
     def per_user(self) -> pd.DataFrame:
         """Return one row per evaluated user: original id and every metric."""
@@ -106,7 +105,7 @@ class EvaluationResult:
         """Return plain values: metrics on top, then groups and counts."""
         return {
             **self.metrics,
-            "groups": {name: dict(vars(group)) for name, group in self.groups.items()},
+            "groups": {name: dict(group) for name, group in self.groups.items()},
             "mask": self.mask,
             "ties": self.ties,
             "users_evaluated": self.users_evaluated,
@@ -130,7 +129,7 @@ class EvaluationResult:
                 pair_item=self.pair_item,
                 pair_rank=self.pair_rank,
                 pair_visited=self.pair_visited,
-                **self.values,
+                **cast("dict[str, Any]", self.values),
             )
 
 
@@ -165,7 +164,7 @@ def evaluate(
     Raises
     ------
     DataError
-        If the split has no pairs.
+        If the split has no pairs, the mask leaves none, or the model is for a dataset of another size.
     UsageError
         For a cut-off larger than the catalogue, or an unknown policy.
     RunError
@@ -191,10 +190,19 @@ def evaluate_splits(
         if split not in SPLITS:
             raise UnknownNameError("split", split, SPLITS)
         if not len(ds.splits.get(split, ())):
-            raise DataError(f"{ds.name!r} has no {split} pairs", "hold some out: mbgraph.hold_out, or --validation holdout")
+            raise DataError(
+                f"{ds.name!r} has no {split} pairs", "hold some out: mbgraph.hold_out, or --validation holdout"
+            )
+    if ties not in TIES:
+        raise UnknownNameError("tie policy", ties, TIES)
+    parts = {split: _held_out(ds, split, mask) for split in splits}
     scorer = model.scorer(ds.graph) if hasattr(model, "scorer") else model
-    touched = _auxiliary_keys(ds)
-    parts = {split: _held_out(ds, split, mask, touched) for split in splits}
+    if (scorer.num_users, scorer.num_items) != (ds.num_users, ds.num_items):
+        raise DataError(
+            f"the model scores {scorer.num_users} users x {scorer.num_items} items, dataset {ds.name!r} has "
+            f"{ds.num_users} x {ds.num_items}",
+            "use the dataset the model was trained on",
+        )
     ranks = held_out_ranks(scorer, {split: part for split, (part, _) in parts.items()}, ties, chunk_size)
     return {
         split: _result(ds, split, part, visited, ranks[split], mask, ties, cutoffs)
@@ -202,25 +210,28 @@ def evaluate_splits(
     }
 
 
-def _auxiliary_keys(ds: MultiBehaviorDataset) -> IntArray:
-    keys = [ds.edges[name].keys(ds.num_items) for name in ds.auxiliary]
-    return np.sort(np.concatenate(keys)) if keys else np.empty(0, np.int64)
+def _contains(lists: CSR, pairs: Pairs) -> np.ndarray:
+    """Return which pairs stand in the lists: (N,) -> (N,)."""
+    where, items = lists.gather(pairs.user)
+    return np.bincount(where[items == pairs.item[where]], minlength=len(pairs)) > 0
 
 
-def _contains(sorted_keys: IntArray, keys: IntArray) -> np.ndarray:
-    if len(sorted_keys) == 0:
-        return np.zeros(len(keys), bool)
-    found = np.searchsorted(sorted_keys, keys)
-    return sorted_keys[np.minimum(found, len(sorted_keys) - 1)] == keys
-
-
-def _held_out(ds: MultiBehaviorDataset, split: str, mask: str, touched: IntArray) -> tuple[HeldOut, np.ndarray]:
+def _held_out(ds: MultiBehaviorDataset, split: str, mask: str) -> tuple[HeldOut, np.ndarray]:
     pairs = ds.splits[split]
     pairs = pairs[np.argsort(pairs.user, kind="stable")]
-    visited = _contains(touched, pairs.keys(ds.num_items))
-    if mask == "all-behaviors":
-        pairs, visited = pairs[~visited], visited[~visited]
-    return HeldOut(pairs.user, pairs.item, _masked(ds, split, mask)), visited
+    masked = _masked(ds, split, mask)
+    if masked is not None:
+        candidate = ~_contains(masked, pairs)
+        if not candidate.any():
+            raise DataError(
+                f"mask {mask!r} leaves none of the {len(pairs)} {split} pairs of {ds.name!r} a candidate",
+                "choose another mask, for example train-target",
+            )
+        pairs = pairs[candidate]
+    visited = np.zeros(len(pairs), bool)
+    for behavior in ds.auxiliary:  # the dataset keeps its lists, so validating every epoch builds nothing anew
+        visited |= _contains(ds.csr(behavior), pairs)
+    return HeldOut(pairs.user, pairs.item, masked), visited
 
 
 def _masked(ds: MultiBehaviorDataset, split: str, mask: str) -> CSR | None:
@@ -254,7 +265,7 @@ def _result(
         per_user = per_user_metrics(ranks[chosen], owner, len(members), cutoffs)
         means = {metric: float(column.mean()) for metric, column in per_user.items()} if len(members) else {}
         share = float(chosen.mean()) if len(chosen) else 0.0
-        groups[name] = Group(means, share, int(chosen.sum()), len(members))
+        groups[name] = Group(metrics=means, share=share, pairs=int(chosen.sum()), users=len(members))
         if name == "all":
             users, values = members, per_user
     return EvaluationResult(
