@@ -4,9 +4,10 @@ r"""Conversion: re-surface what the user has touched, by how often such a touch 
     s(u, i) = \sum_{b: (u, i) \in R_b} \rho_b(i), \qquad
     \rho_b(i) = \frac{n_{bt}(i) + c\,\rho_b}{n_b(i) + c}
 
-over auxiliary behaviors b, where :math:`n_b(i)` counts the train users of item i in b, :math:`n_{bt}(i)` those of them who
-bought i, and :math:`\rho_b` is the same share over all items. Ties go to the more bought item, and items the user never
-touched follow all touched ones, by popularity.
+over auxiliary behaviors b, where :math:`n_b(i)` counts the train users of item i in b, :math:`n_{bt}(i)` those of them
+who bought i, and :math:`\rho_b` is the same share over all items. Ties go to the more bought item, and items the user
+never touched follow all touched ones, by popularity: one float64 says all three, because popularity adds less than 1e-9
+and untouched items start at -1.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from mbgraph.data.interactions import CSR
@@ -50,16 +50,22 @@ class ConversionScorer:
     def __init__(self, adjacency: list[CSR], rates: list[np.ndarray], popularity: Tensor, num_users: int) -> None:
         self.adjacency, self.rates = adjacency, rates
         self.popularity = popularity * (_TIE / (float(popularity.max()) + 1.0))  # (I,)
+        self.untouched = self.popularity - 1.0  # behind every touched item, even where nothing touched was ever bought
         self.num_users, self.num_items = num_users, len(popularity)
 
     def scores(self, users: Tensor) -> Tensor:
         """Return (B, I) scores for user rows (B,)."""
-        rows = users.numpy()
-        scores = self.popularity.repeat(len(rows), 1).numpy()  # (B, I)
-        for csr, rate in zip(self.adjacency, self.rates, strict=True):
-            where, columns = csr.gather(rows)
+        return self.scores_into(users, self.untouched.new_empty(len(users), self.num_items))
+
+    def scores_into(self, users: Tensor, out: Tensor) -> Tensor:
+        """Write (B, I) scores for user rows (B,) to ``out`` and return it."""
+        scores, popularity = out.copy_(self.untouched).numpy(), self.popularity.numpy()
+        touched = [csr.gather(users.numpy()) for csr in self.adjacency]
+        for where, columns in touched:
+            scores[where, columns] = popularity[columns]
+        for (where, columns), rate in zip(touched, self.rates, strict=True):
             scores[where, columns] += rate[columns]
-        return torch.from_numpy(scores)
+        return out
 
 
 @MODELS.register("conversion")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from mbgraph.models.base import MODELS, Recommender
@@ -29,12 +28,18 @@ class PopularityScorer:
 
     def scores(self, users: Tensor) -> Tensor:
         """Return (B, I) scores for user rows (B,)."""
-        return self.popularity.expand(len(users), -1)
+        return self.popularity.repeat(len(users), 1)
+
+    def scores_into(self, users: Tensor, out: Tensor) -> Tensor:
+        """Write (B, I) scores for user rows (B,) to ``out`` and return it."""
+        return out.copy_(self.popularity)
 
 
 @MODELS.register("popularity")
 class Popularity(Recommender):
     """Rank items by their number of train buyers; not personal, not trained.
+
+    Items with the same number tie; the tie policy of the evaluation decides.
 
     Parameters
     ----------
