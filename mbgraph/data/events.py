@@ -28,7 +28,7 @@ def from_events(
     item: str = "item",
     behavior: str = "behavior",
     time: str | None = None,
-    target: str,
+    target: str | int,
     split: str = "auto",
     split_column: str | None = None,
     behaviors: Sequence[str] | None = None,
@@ -53,7 +53,7 @@ def from_events(
         Column of behavior names (text or integers).
     time : str, optional
         Column of numbers or dates. Dates become int64 nanoseconds since 1970, UTC.
-    target : str
+    target : str or int
         The behavior to predict.
     split : str
         ``"loo"`` or ``"auto"``: each user's last target pair is test and the one before it validation, as long as one
@@ -99,6 +99,7 @@ def from_events(
     >>> from_events(log, user="who", item="what", behavior="how", time="when", target="buy")
     MultiBehaviorDataset('events', 2 users, 2 items, view=1, buy=2, test=1)
     """
+    target = str(target)
     protocol = _protocol(split, split_column, cutoff, time)
     wanted = [column for column in (user, item, behavior, time, split_column) if column is not None]
     if not hasattr(df, "columns") or not hasattr(df, "iloc"):
@@ -111,7 +112,7 @@ def from_events(
             check_missing(df[column])
 
     labels, label_codes = encode_labels(df[behavior])
-    order = _behavior_order(labels, np.bincount(label_codes), str(target), behaviors)
+    order = _behavior_order(labels, np.bincount(label_codes), target, behaviors)
     number = np.array([order.index(label) if label in order else -1 for label in labels])[label_codes]
     rows = np.flatnonzero(number >= 0)
     number = number[rows]
@@ -119,7 +120,7 @@ def from_events(
     users, user_rows = encode_ids(kept_log[user], "user")
     items, item_rows = encode_ids(kept_log[item], "item")
     times = None if time is None else times_of(df[time])[rows]
-    parts = None if split_column is None else parts_of(df[split_column], label_codes == labels.index(str(target)))[rows]
+    parts = None if split_column is None else parts_of(df[split_column], label_codes == labels.index(target))[rows]
 
     kept = _earliest(number, user_rows, item_rows, times, len(users), len(items))
     edges: dict[str, Pairs] = {}
@@ -128,8 +129,8 @@ def from_events(
     pairs = {
         label: Pairs(user_rows[at], item_rows[at], None if times is None else times[at]) for label, at in chosen.items()
     }
-    target_parts = None if parts is None else parts[chosen[str(target)]]
-    train, held_out, record = split_pairs(pairs[str(target)], protocol, parts=target_parts, rng=rng)
+    target_parts = None if parts is None else parts[chosen[target]]
+    train, held_out, record = split_pairs(pairs[target], protocol, parts=target_parts, rng=rng)
     for label in order:
         if label == target:
             edges[label] = train
@@ -152,7 +153,7 @@ def from_events(
         "users_without_held_out": len(users) - _distinct([held.user for held in held_out.values()]),
     }
     metadata = {"import": facts, "splits": [{**record, "cutoff": cutoff}]}
-    return MultiBehaviorDataset(name, users, items, edges, str(target), held_out, metadata)
+    return MultiBehaviorDataset(name, users, items, edges, target, held_out, metadata)
 
 
 def _protocol(split: str, split_column: str | None, cutoff: str, time: str | None) -> str:

@@ -49,7 +49,7 @@ def parse_protocol(text: str) -> tuple[str, tuple[float, ...]]:
         shares = tuple(float(share) for share in rest.split(","))
     except ValueError:
         shares = ()
-    if len(shares) != 3 or any(share < 0 for share in shares) or shares[0] <= 0 or abs(sum(shares) - 1) > 1e-6:
+    if len(shares) != 3 or not (min(shares) >= 0 and shares[0] > 0 and abs(sum(shares) - 1) <= 1e-6):  # NaN is none
         raise UsageError(f"cannot read split {text!r}", "write it as ratio:0.7,0.2,0.1, three shares that add up to 1")
     return name, shares
 

@@ -1,0 +1,159 @@
+import json
+
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from mbgraph.cli.main import cli
+from mbgraph.data.events import from_events
+from mbgraph.data.formats.npz import read_npz, write_npz
+
+LOG = pd.DataFrame(
+    [
+        *(("ann", item, "purchase", when) for when, item in enumerate(["tea", "mug", "pot", "cup"])),
+        *(("bob", item, "purchase", when) for when, item in enumerate(["pot", "tea"])),
+        ("ann", "tea", "purchase", 7),
+        ("ann", "tea", "view", 1),
+        ("bob", "cup", "view", 9),
+        ("cem", "cup", "cart", 2),
+    ],
+    columns=["U", "I", "B", "T"],
+)
+COLUMNS = ("--user", "U", "--item", "I", "--behavior", "B", "--target", "purchase")
+
+
+def run(*arguments):
+    return CliRunner().invoke(cli, ["data", *map(str, arguments)])
+
+
+@pytest.fixture
+def log(tmp_path):
+    LOG.to_csv(tmp_path / "events.csv", index=False)
+    return tmp_path / "events.csv"
+
+
+def test_import_as_the_library_does(log, tmp_path):
+    result = run("import", log, *COLUMNS, "--time", "T", "-o", tmp_path / "shop")
+    assert result.exit_code == 0, result.output
+    wanted = from_events(LOG, user="U", item="I", behavior="B", time="T", target="purchase", name="shop")
+    written = read_npz(tmp_path / "shop")
+    assert written.content_hash() == wanted.content_hash()
+    assert written.metadata == wanted.metadata
+    assert written.name == "shop"
+    assert written.users.ids.tolist() == ["ann", "bob", "cem"]
+    assert "purchase (target, train)" in result.stdout
+    assert "shop: split loo by time" in result.stdout
+    assert "10 events read" in result.stderr
+    assert "1 repeated events left out" in result.stderr
+    assert "1 users kept who are in no split" in result.stderr
+    assert "wrote" in result.stderr
+
+
+def test_json(log, tmp_path):
+    out = tmp_path / "shop"
+    result = run("import", log, *COLUMNS, "--seed", 4, "--name", "store", "--json", "-o", out)
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout) == {
+        "out": str(out),
+        "dataset": "store",
+        "users": 3,
+        "items": 4,
+        "behaviors": ["view", "cart", "purchase"],
+        "target": "purchase",
+        "counts": {"view": 2, "cart": 1, "purchase": 3, "valid": 1, "test": 2},
+        "split": "loo",
+        "by": "random",
+        "seed": 4,
+        "cutoff": "none",
+        "events": 10,
+        "events_of_other_behaviors": 0,
+        "repeated_events": 1,
+        "users_in_no_split": 1,
+        "users_without_held_out": 1,
+    }
+
+
+def test_options(tmp_path):
+    frame = LOG.set_axis(["user", "item", "behavior", "T"], axis=1)
+    frame.assign(part="train").to_parquet(tmp_path / "log.bin")
+    out = tmp_path / "shop"
+    options = (
+        "--target",
+        "purchase",
+        "--behaviors",
+        "purchase, view",
+        "--cutoff",
+        "target",
+        "--split",
+        "ratio:0.5,0.25,0.25",
+    )
+    result = run("import", tmp_path / "log.bin", *options, "--time", "T", "-o", out)
+    assert result.exit_code == 0, result.output
+    ds = read_npz(out)
+    assert ds.behaviors == ("purchase", "view")
+    assert ds.counts == {"purchase": 3, "view": 1, "valid": 2, "test": 1}
+    assert "1 auxiliary pairs left out, later than a held-out pair" in result.stderr
+    given = run("import", tmp_path / "log.bin", *options[:2], "--split-column", "part", "--force", "-o", out)
+    assert given.exit_code == 0, given.output
+    assert read_npz(out).counts == {"view": 2, "cart": 1, "purchase": 6}
+
+
+def test_imported_data_can_be_named(log, data_home):
+    assert run("import", log, *COLUMNS, "-o", data_home / "shop").exit_code == 0
+    entries = json.loads(run("ls", "--json").stdout)
+    assert [entry["name"] for entry in entries] == ["demo", "shop"]
+    assert entries[1]["counts"]["view"] == 2
+    shown = run("ls")
+    assert "embedded, synthetic" in shown.stdout
+    assert "view 2, cart 1" in shown.stdout
+    assert f"looked in: {data_home}" in shown.stderr
+
+
+def test_ls_names_what_cannot_be_read(data_home):
+    (data_home / "half").mkdir()
+    (data_home / "half" / "meta.json").write_text("{")
+    result = run("ls")
+    assert result.exit_code == 0
+    assert "cannot be read" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--user", "u"), "error: unknown column 'u'; did you mean 'U'?"),
+        (("--target", "purchse"), "error: unknown target behavior 'purchse'; did you mean 'purchase'?"),
+        (("--behaviors", "purchase,veiw"), "error: unknown behavior (it has no events) 'veiw'; did you mean 'view'?"),
+        (("--split", "ratio:1,1,1"), "error: cannot read split 'ratio:1,1,1'; write it as ratio:0.7,0.2,0.1"),
+        (("--cutoff", "target"), "error: cutoff 'target' needs times; name the time column"),
+        (("--seed", "-1"), "-1 is not in the range x>=0"),
+        (("--time", "I"), "error: column 'I' is named for two purposes"),
+        (("--time", "B"), "error: column 'B' is named for two purposes"),
+    ],
+)
+def test_errors_are_one_line_and_write_nothing(log, tmp_path, arguments, message):
+    result = run("import", log, *COLUMNS, *arguments, "-o", tmp_path / "shop")
+    assert result.exit_code == 2
+    lines = [line for line in result.stderr.splitlines() if not line.startswith("reading")]
+    assert len(lines) == 1
+    assert message in lines[0]
+    assert [path.name for path in tmp_path.iterdir()] == ["events.csv"]
+
+
+def test_missing_log(tmp_path):
+    result = run("import", tmp_path / "none.csv", "--target", "buy", "-o", tmp_path / "shop")
+    assert result.exit_code == 2
+    assert "none.csv: No such file or directory; give a CSV with a header or a Parquet file" in result.stderr
+
+
+def test_a_taken_folder_is_said_before_the_log_is_read(log, tmp_path, tiny):
+    write_npz(tiny, tmp_path / "shop")
+    result = run("import", tmp_path / "none.csv", "--target", "buy", "-o", tmp_path / "shop")
+    assert result.exit_code == 2
+    assert "shop already exists and is not empty; choose another folder or overwrite it (--force)" in result.stderr
+    assert run("import", log, *COLUMNS, "-o", tmp_path / "shop", "--force").exit_code == 0
+    assert read_npz(tmp_path / "shop").target == "purchase"
+    (tmp_path / "papers").mkdir()
+    (tmp_path / "papers" / "draft.tex").write_text("x")
+    result = run("import", log, *COLUMNS, "-o", tmp_path / "papers", "--force")
+    assert result.exit_code == 2
+    assert "papers is no dataset folder (it holds draft.tex)" in result.stderr
