@@ -41,7 +41,7 @@ def collect_runs(runs: tuple[Path, ...], path: Path | None, as_json: bool) -> No
         "runs",
         ["run", "seed", "best epoch", *METRICS],
         [
-            [f"{row['dataset']} {row['model']} {row['variant']}".rstrip(), row["seed"], row["best_epoch"]]
+            [f"{row['dataset']} {row['model']} {row['variant']}".rstrip(), str(row["seed"]), row["best_epoch"]]
             + [row.get(name) for name in names]
             for row in rows
         ],

@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Command", "console", "dataset_argument", "emit_json", "json_option", "load", "make_table", "out", "table"]
 
-_PROSE = 40  # a longer cell is text that may wrap, so that the other columns keep their width
+_PROSE = 40  # a longer cell is text
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 """Progress and notices: stderr, so that stdout stays clean for tables and JSON."""
 
-out = Console(highlight=False, emoji=False)
-"""Tables and answers: stdout."""
+out = Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else 160)
+"""Tables and answers: stdout. In a pipe nothing is cut to the width of a terminal that is not there."""
 
 
 class Command(click.Command):
@@ -89,9 +89,9 @@ def make_table(title: str, columns: list[str], rows: list[list[Any]]) -> Table:
     grid = Table(title=title, title_justify="left")
     texts = [[cell if isinstance(cell, str) else format_number(cell) for cell in row] for row in rows]
     for number, column in enumerate(columns):
-        prose = any(len(row[number]) > _PROSE for row in texts)
-        words = all(isinstance(row[number], str) for row in rows)
-        grid.add_column(column, justify="left" if words else "right", no_wrap=not prose)
+        words = all(isinstance(row[number], str) for row in rows) or any(len(row[number]) > _PROSE for row in texts)
+        # text may wrap where the terminal is narrow, figures never lose a digit
+        grid.add_column(column, justify="left" if words else "right", no_wrap=not words, overflow="fold")
     for row in texts:
         grid.add_row(*row)
     return grid
