@@ -5,7 +5,7 @@ The paper and its published code differ in a dozen points, so the variant is par
 * ``"mbgraph"``: the published mathematics without its accidents. Users who lack a behavior are left out of its risk
   instead of counting as a constant, and the padding node is gone.
 * ``"official"``: the published code, padded rows included.
-* ``"paper"``: the equations as printed, on the LightGCN that the paper cites.
+* ``"paper"``: the equations as printed; what they leave open (the encoder's depth, norms and layer sum) as published.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class _Preset:
 _PRESETS: Mapping[str, _Preset] = {
     "mbgraph": _Preset(True, "sum", False, 0.0, 1e-3, "all"),
     "official": _Preset(True, "sum", True, 1e-10, 1e-3, "all"),
-    "paper": _Preset(False, "mean", False, 0.0, 0.0, "behavior"),
+    "paper": _Preset(True, "sum", False, 0.0, 0.0, "behavior"),
 }
 
 

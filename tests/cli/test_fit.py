@@ -142,7 +142,7 @@ def test_bad_input_is_one_line_with_the_remedy(folder, run, tmp_path):
     )
     assert "unknown dataset 'smal'" in fails("fit", "smal", *out)
     assert "write it as key=value" in fails("fit", folder, "--set", "lr", *out)
-    assert "K=999 is larger than the catalogue; choose K up to 50" in fails("evaluate", path, "-k", "999")
+    assert "K = 999 is larger than the catalogue of 50 items" in fails("evaluate", path, "-k", "999")
     assert "unknown mask policy 'train'" in fails("evaluate", path, "--mask", "train")
     assert "--resume takes the run's own configuration" in fails("fit", "--resume", path, "--lr", "1")
     assert "no run directory at" in fails("fit", "--resume", str(tmp_path / "gone"), code=1)

@@ -61,10 +61,9 @@ def oracle(model, dense, batch, variant):
         layers = [layer]
         for _ in range(model.num_layers):
             layer = total @ layer
-            if variant != "paper":
-                layer = torch.nn.functional.normalize(layer)
+            layer = torch.nn.functional.normalize(layer)
             layers.append(layer)
-        combined = sum(layers) / (len(layers) if variant == "paper" else 1)
+        combined = sum(layers)
         embedded[name] = (combined[: len(matrix)], combined[len(matrix) :])
 
     def rows(name):
