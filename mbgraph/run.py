@@ -33,6 +33,7 @@ from mbgraph.training.trainer import Trainer, resolve_device
 __all__ = ["Run", "fit", "prepare_dataset", "resume", "run_regularizers"]
 
 FORMAT = 1
+PER_USER = {"test": "per_user.npz", "valid": "per_user_valid.npz"}
 DEFAULT_K = (10, 20)
 
 
@@ -242,8 +243,9 @@ def _execute(
     outcome["users_evaluated"] = results["test"].users_evaluated if "test" in results else 0
     if not outcome["interrupted"]:
         details = {split: result.to_dict() for split, result in results.items()}
-        if "test" in results:
-            results["test"].save_per_user(path / "per_user.npz")
+        for split, name in PER_USER.items():
+            if split in results:
+                results[split].save_per_user(path / name)
         write_json(path / "test.json", {**outcome, "details": details})
         outcome["details"] = details
     return outcome

@@ -35,7 +35,7 @@ def test_the_directory_holds_what_the_design_promises(finished):
     names = {entry.name for entry in path.iterdir()}
     assert names == {
         "config.toml", "env.json", "dataset.json", "metrics.jsonl", "model.safetensors", "checkpoint.pt", "test.json",
-        "per_user.npz",
+        "per_user.npz", "per_user_valid.npz",
     }  # fmt: skip
     assert len((path / "metrics.jsonl").read_text().splitlines()) == 3
     assert json.loads((path / "test.json").read_text())["test"] == outcome["test"]

@@ -62,7 +62,7 @@ def _public(command: Sequence[str]) -> list[str]:
     for word in command[1:]:
         if skip or word in ("--json", "--quiet"):
             skip = False
-        elif word in ("--out", "--threads"):
+        elif word in ("--out", "--threads", "--svg"):
             skip = True
         else:
             words.append(word)
