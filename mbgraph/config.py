@@ -110,9 +110,7 @@ class FitConfig:
                 raise UsageError(f"configuration key {key!r} must be a table", f"write it as [{key}]")
         for entry in kept.get("regularizers", ()):
             if not isinstance(entry, Mapping) or "name" not in entry:
-                raise UsageError(
-                    "a regularizer entry has no name", 'write [[regularizers]] with name = "rex"'
-                )
+                raise UsageError("a regularizer entry has no name", 'write [[regularizers]] with name = "rex"')
         return cls(**kept)
 
     def set(self, key: str, value: Any, model_options: Sequence[str]) -> FitConfig:

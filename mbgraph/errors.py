@@ -59,9 +59,7 @@ class UnknownNameError(UsageError):
     def __init__(self, kind: str, name: str, choices: Iterable[str]) -> None:
         self.kind, self.name, self.choices = kind, name, sorted(choices)
         close = nearest(name, self.choices)
-        remedy = (
-            f"did you mean {close!r}?" if close else f"choose from: {', '.join(self.choices) or '(none)'}"
-        )
+        remedy = f"did you mean {close!r}?" if close else f"choose from: {', '.join(self.choices) or '(none)'}"
         super().__init__(f"unknown {kind} {name!r}", remedy)
 
 

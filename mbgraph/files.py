@@ -42,9 +42,7 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[
         temporary = None
     except OSError as error:
         reason = error.strerror or str(error)
-        raise RunError(
-            f"cannot write {path}: {reason}", "free some space or choose another folder"
-        ) from error
+        raise RunError(f"cannot write {path}: {reason}", "free some space or choose another folder") from error
     finally:
         if temporary is not None:
             with contextlib.suppress(OSError):

@@ -36,9 +36,7 @@ class Registry(Generic[T]):
         def file(entry: T) -> T:
             taken = self._entries.get(name)
             if taken is not None and taken is not entry:
-                raise UsageError(
-                    f"{self.kind} name {name!r} is already taken by {taken!r}", "choose another name"
-                )
+                raise UsageError(f"{self.kind} name {name!r} is already taken by {taken!r}", "choose another name")
             self._entries[name] = entry
             return entry
 

@@ -66,9 +66,7 @@ class Run:
             raise RunError(f"no run directory at {path}", "make one with: mbgraph fit --out DIR")
         for name in ("config.toml", "dataset.json"):
             if not (path / name).is_file():
-                raise RunError(
-                    f"{path} is not a complete run directory: {name} is missing", "fit the model again"
-                )
+                raise RunError(f"{path} is not a complete run directory: {name} is missing", "fit the model again")
         raw = _raw_config(path)
         if raw.get("format") != FORMAT:
             raise RunError(
@@ -102,9 +100,7 @@ class Run:
             try:
                 model.load_state_dict(weights)
             except RuntimeError as error:
-                raise RunError(
-                    f"{self.path} holds weights of another model", "fit the model again"
-                ) from error
+                raise RunError(f"{self.path} holds weights of another model", "fit the model again") from error
         return model.eval()
 
 
@@ -119,15 +115,11 @@ def prepare_dataset(config: FitConfig) -> MultiBehaviorDataset:
         raise UsageError(f"{dataset.name!r} has no validation pairs", "use --validation holdout or none")
     if choice == "holdout":
         dataset = merge_split(dataset, "valid") if len(dataset.valid) else dataset
-        dataset = hold_out(
-            dataset, n=1, split="valid", rng=0
-        )  # not the run's seed: seeds share one validation set
+        dataset = hold_out(dataset, n=1, split="valid", rng=0)  # not the run's seed: seeds share one validation set
     elif choice == "merge":
         dataset = merge_split(dataset, "valid")
     elif choice == "none":
-        dataset = dataset.replace(
-            splits={name: part for name, part in dataset.splits.items() if name != "valid"}
-        )
+        dataset = dataset.replace(splits={name: part for name, part in dataset.splits.items() if name != "valid"})
     return dataset.replace(metadata={**dataset.metadata, "validation": choice})
 
 
@@ -179,9 +171,7 @@ def fit(
     return _execute(config, path, dataset, model, callbacks, resumed=False)
 
 
-def resume(
-    directory: str | os.PathLike[str], callbacks: Sequence[Callback] = (), threads: int = 0
-) -> dict[str, Any]:
+def resume(directory: str | os.PathLike[str], callbacks: Sequence[Callback] = (), threads: int = 0) -> dict[str, Any]:
     """Continue a killed or interrupted run to the numbers it would have reached."""
     run = Run.load(directory)
     config = run.fit_config
@@ -276,9 +266,7 @@ def _build(config: FitConfig, dataset: MultiBehaviorDataset) -> Recommender:
     if not model_class.trainable:
         for given, flag in ((config.training, "training options"), (config.regularizers, "regularizers")):
             if given:
-                raise UsageError(
-                    f"model {config.model!r} is not trained and reads no {flag}", "leave them out"
-                )
+                raise UsageError(f"model {config.model!r} is not trained and reads no {flag}", "leave them out")
     return build_model(config.model, dataset.graph, dataset.target, options)
 
 
@@ -305,9 +293,7 @@ def _resolve(config: FitConfig, model: Recommender) -> FitConfig:
     return config.replace(**changes)
 
 
-def _new_directory(
-    config: FitConfig, dataset: MultiBehaviorDataset, directory: str | os.PathLike[str] | None
-) -> Path:
+def _new_directory(config: FitConfig, dataset: MultiBehaviorDataset, directory: str | os.PathLike[str] | None) -> Path:
     if directory is None:
         parts = [dataset.name, config.model, *([config.variant] if config.variant else []), f"s{config.seed}"]
         stem = Path("runs") / "-".join(parts)
@@ -317,9 +303,7 @@ def _new_directory(
     else:
         path = Path(directory)
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise RunError(
-                f"{path} already exists", f"continue it with --resume {path}, or choose another --out"
-            )
+            raise RunError(f"{path} already exists", f"continue it with --resume {path}, or choose another --out")
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -32,7 +32,9 @@ def test_set_finds_the_section():
     config = config.set("seed", 7, OPTIONS).set("training.epochs", 3, OPTIONS)
     assert (config.options, config.seed) == ({"num_layers": 2}, 7)
     assert (config.training, config.evaluation) == ({"lr": 0.1, "epochs": 3}, {"mask": "none"})
-    with pytest.raises(UnknownNameError, match="configuration key of model 'rmbrec' 'num_layer'; did you mean 'num_layers'"):
+    with pytest.raises(
+        UnknownNameError, match="configuration key of model 'rmbrec' 'num_layer'; did you mean 'num_layers'"
+    ):
         FitConfig().set("num_layer", 2, OPTIONS)
     with pytest.raises(UnknownNameError):
         FitConfig().set("options.lr", 0.1, OPTIONS)

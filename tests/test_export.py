@@ -55,9 +55,7 @@ def dataset(kind="text", **changes):
     for behavior, count in (("view", 20), ("buy", 12)):
         users, items = np.divmod(rng.choice(USERS * ITEMS, count, replace=False), ITEMS)
         edges[behavior] = Pairs(users.astype(np.int64), items.astype(np.int64))
-    user_ids = (
-        [f"ü{n}" + "x" * n for n in range(USERS)] if kind == "text" else [10 * n + 5 for n in range(USERS)]
-    )
+    user_ids = [f"ü{n}" + "x" * n for n in range(USERS)] if kind == "text" else [10 * n + 5 for n in range(USERS)]
     item_ids = [f"i {n}" for n in range(ITEMS)] if kind == "text" else [2**40 - n for n in range(ITEMS)]
     fields = {
         "users": Vocabulary(user_ids, kind="user"),
@@ -202,9 +200,7 @@ def test_model_without_embeddings(tmp_path):
 
 def test_dataset_of_another_size(tmp_path):
     ds = dataset(users=Vocabulary(size=USERS + 1, kind="user"))
-    with pytest.raises(
-        DataError, match="model has 7 users and 9 items, dataset 'toy' has 8 and 9; use the dataset"
-    ):
+    with pytest.raises(DataError, match="model has 7 users and 9 items, dataset 'toy' has 8 and 9; use the dataset"):
         export_embeddings(Dot(), ds, tmp_path / "out.npz")
 
 

@@ -1,7 +1,8 @@
 """From run directories to a CSV file, and from a CSV file to the table of a page.
 
-A number in the documentation has a command and a committed CSV behind it. ``collect`` makes the CSV from run directories;
-a page holds ``<!-- table: FILE.csv COLUMN ... -->`` and ``<!-- /table -->``, and ``render_page`` fills what is between.
+A number in the documentation has a command and a committed CSV behind it. ``collect`` makes the CSV from run
+directories; a page holds ``<!-- table: FILE.csv | COLUMN | ... -->`` and ``<!-- /table -->``, and ``render_page`` fills
+what is between.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ def collect(runs: Iterable[str | os.PathLike[str]]) -> list[dict[str, Any]]:
     rows = []
     for path in map(Path, runs):
         if not (path / "test.json").is_file():
-            raise RunError(f"{path} is no finished run: test.json is missing", f"continue it: mbgraph fit --resume {path}")
+            raise RunError(
+                f"{path} is no finished run: test.json is missing", f"continue it: mbgraph fit --resume {path}"
+            )
         outcome, data = read_json(path / "test.json"), read_json(path / "dataset.json")
         environment = read_json(path / "env.json")
         row = {key: outcome[key] for key in ("dataset", "model", "variant", "seed")}
@@ -49,7 +52,9 @@ def collect(runs: Iterable[str | os.PathLike[str]]) -> list[dict[str, Any]]:
                 name = split if group == "all" else f"{split} {group}"
                 if group != "all":
                     row[f"{name} share"] = round(values["share"], 4)
-                row.update({f"{name} {key}": round(values["metrics"][key], 4) for key in METRICS if key in values["metrics"]})
+                row.update(
+                    {f"{name} {key}": round(values["metrics"][key], 4) for key in METRICS if key in values["metrics"]}
+                )
         row["torch"], row["cpu"] = environment["versions"]["torch"], environment["cpu"]
         row["command"] = "mbgraph " + " ".join(_public(environment["command"]))
         rows.append(row)

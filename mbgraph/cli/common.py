@@ -78,9 +78,7 @@ def load(name: str) -> MultiBehaviorDataset:
 
     dataset = load_dataset(name)
     made = " (synthetic)" if dataset.metadata.get("synthetic") else ""
-    console.print(
-        f"data: {dataset.name}{made}: {dataset.num_users:,} users, {dataset.num_items:,} items", markup=False
-    )
+    console.print(f"data: {dataset.name}{made}: {dataset.num_users:,} users, {dataset.num_items:,} items", markup=False)
     return dataset
 
 

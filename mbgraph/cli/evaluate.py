@@ -20,14 +20,10 @@ Examples:
 @click.command(cls=Command, epilog=EPILOG)
 @click.argument("run_directory", type=click.Path(path_type=Path), metavar="RUN")
 @click.option("-k", "cutoffs", type=int, multiple=True, help="Cut-offs.  [default: those of the run]")
-@click.option(
-    "--mask", help="train-target, train+valid-target, all-behaviors or none.  [default: that of the run]"
-)
+@click.option("--mask", help="train-target, train+valid-target, all-behaviors or none.  [default: that of the run]")
 @click.option("--ties", help="optimistic, realistic or pessimistic.  [default: that of the run]")
 @click.option("--chunk-size", type=int, help="Users scored at a time; changes memory, never numbers.")
-@click.option(
-    "--per-user", type=click.Path(path_type=Path), metavar="FILE", help="Write per-user test results (npz)."
-)
+@click.option("--per-user", type=click.Path(path_type=Path), metavar="FILE", help="Write per-user test results (npz).")
 @json_option
 def command(
     run_directory: Path,

@@ -21,9 +21,7 @@ Examples:
 
 @click.command(cls=Command, epilog=EPILOG)
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="The file to write, required."
-)
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="The file to write, required.")
 @click.option("--format", "format_", metavar="|".join(FORMATS), help="Default: by the suffix of -o.")
 @json_option
 def command(run: Path, output: Path | None, format_: str | None, as_json: bool) -> None:

@@ -31,16 +31,10 @@ Examples:
 @click.option("--lr", type=float, help="Step size of Adam.")
 @click.option("--seed", type=int, help="Seed of initialisation and sampling.  [default: 2026]")
 @click.option("--validation", help="given, holdout, none, merge or auto.  [default: auto]")
-@click.option(
-    "--regularizer", "regularizers", multiple=True, metavar="NAME[:weight=..,..]", help="Add or change one."
-)
+@click.option("--regularizer", "regularizers", multiple=True, metavar="NAME[:weight=..,..]", help="Add or change one.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Set any option by name.")
-@click.option(
-    "--config", "config_file", type=click.Path(path_type=Path), help="TOML file; flags override it."
-)
-@click.option(
-    "--out", "directory", type=click.Path(path_type=Path), help="Run directory.  [default: runs/...]"
-)
+@click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file; flags override it.")
+@click.option("--out", "directory", type=click.Path(path_type=Path), help="Run directory.  [default: runs/...]")
 @click.option("--resume", "resumed", type=click.Path(path_type=Path), metavar="RUN", help="Continue a run.")
 @click.option("--device", help="auto, cpu or cuda.  [default: auto]")
 @click.option("--threads", type=int, help="CPU threads.")
@@ -68,9 +62,7 @@ def command(
     if resumed is not None:
         given = [name for name, value in flags.items() if value is not None and name != "threads"]
         if dataset or regularizers or settings or config_file or directory or given:
-            raise UsageError(
-                "--resume takes the run's own configuration", "give no other options beside --threads"
-            )
+            raise UsageError("--resume takes the run's own configuration", "give no other options beside --threads")
         outcome = runs.resume(resumed, callbacks, threads=flags["threads"] or 0)
     else:
         config = _config(dataset, regularizers, settings, config_file, flags)
@@ -83,14 +75,13 @@ def command(
     if outcome["interrupted"]:
         if outcome["epochs"]:
             console.print(
-                f"interrupted after epoch {outcome['epochs']}; the run is usable and holds epoch {outcome['best_epoch']}; "
+                f"interrupted after epoch {outcome['epochs']}; the run is usable and holds epoch "
+                f"{outcome['best_epoch']}; "
                 f"continue with: mbgraph fit --resume {outcome['run']}",
                 markup=False,
             )
         else:
-            console.print(
-                f"interrupted in the first epoch; start over with: mbgraph fit --resume {outcome['run']}"
-            )
+            console.print(f"interrupted in the first epoch; start over with: mbgraph fit --resume {outcome['run']}")
         click.get_current_context().exit(130)
 
 
@@ -118,9 +109,7 @@ def _config(
     config = config.replace(training={**config.training, **chosen})
     for text in settings:
         config = config.set(*parse_assignment(text), model_class.option_names())
-    return config.replace(
-        regularizers=[*config.regularizers, *(parse_regularizer(text) for text in regularizers)]
-    )
+    return config.replace(regularizers=[*config.regularizers, *(parse_regularizer(text) for text in regularizers)])
 
 
 def _announce(config: Any) -> None:
@@ -150,8 +139,7 @@ def show(outcome: dict[str, Any], details: dict[str, Any]) -> None:
             shown = [values["metrics"].get(name) for name in ("HR@10", "NDCG@10", "HR@20", "NDCG@20")]
             rows.append([f"{split} {group}", values["share"], *shown])
     table(
-        f"{outcome['dataset']}: {outcome['model']}"
-        + (f" ({outcome['variant']})" if outcome["variant"] else ""),
+        f"{outcome['dataset']}: {outcome['model']}" + (f" ({outcome['variant']})" if outcome["variant"] else ""),
         ["held-out pairs", "share", "HR@10", "NDCG@10", "HR@20", "NDCG@20"],
         rows,
     )

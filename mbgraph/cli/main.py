@@ -79,7 +79,7 @@ def cli(debug: bool) -> None:
       mbgraph fit taobao15k --variant official      a real dataset, the published mathematics
       mbgraph recommend runs/demo-rmbrec --all -k 5
       mbgraph perturb --add 0.3 -o noisy
-    """
+    """  # noqa: D301 (click reads the backspace)
 
 
 def main() -> None:

@@ -33,8 +33,9 @@ class TrainingProgress(Callback):
         """Show the resolved objective and open the bar."""
         terms = ", ".join(f"{entry.name} x {entry.weight:g}" for entry in trainer.regularizers) or "none"
         self.console.print(
-            f"training {trainer.model.name} on {trainer.device}: up to {trainer.epochs} epochs of {len(trainer.sampler)} "
-            f"steps, lr {trainer.lr:g}, weight decay {trainer.weight_decay:g}, regularizers: {terms}",
+            f"training {trainer.model.name} on {trainer.device}: up to {trainer.epochs} epochs of "
+            f"{len(trainer.sampler)} steps, lr {trainer.lr:g}, weight decay {trainer.weight_decay:g}, "
+            f"regularizers: {terms}",
             markup=False,
         )
         if self.console.is_terminal:
@@ -57,7 +58,8 @@ class TrainingProgress(Callback):
         value = record.get("valid", {}).get(trainer.metric)
         note = f"loss {record['terms']['total']:.4f}"
         if value is not None:
-            note += f", valid {trainer.metric} {value:.4f} (best {trainer.stopping.best_value:.4f} at {record['best_epoch']})"
+            best = f"best {trainer.stopping.best_value:.4f} at {record['best_epoch']}"
+            note += f", valid {trainer.metric} {value:.4f} ({best})"
         if self._bar is not None:
             self._bar.update(
                 self._bar.task_ids[0], completed=record["epoch"], note=note, speed=f"{seconds:.2f} s/epoch"

@@ -38,9 +38,7 @@ Examples:
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("more", nargs=-1, metavar="[USER]...")
 @click.option("--user", "users", multiple=True, metavar="ID", help="A user's original id; may be repeated.")
-@click.option(
-    "--users-file", metavar="FILE", help="A file with one user id per line; - reads standard input."
-)
+@click.option("--users-file", metavar="FILE", help="A file with one user id per line; - reads standard input.")
 @click.option("--all", "everyone", is_flag=True, help="All users of the dataset.")
 @click.option("-k", "--k", default=10, show_default=True, help="Items per user.")
 @click.option(
@@ -56,9 +54,7 @@ Examples:
     metavar="|".join(FALLBACKS),
     help="What users get whom the data does not know: without it, an error.",
 )
-@click.option(
-    "--format", "format_", metavar="|".join(FORMATS), help="Default: by the suffix of -o, else table."
-)
+@click.option("--format", "format_", metavar="|".join(FORMATS), help="Default: by the suffix of -o, else table.")
 @click.option(
     "-o",
     "--output",
@@ -126,9 +122,7 @@ def _format(named: str | None, output: Path | None) -> str:
     choice = named or (output.suffix[1:].lower() if output else "table")
     if choice not in FORMATS:
         what = f"unknown format {named!r}" if named else f"{str(output)!r} names no format"
-        raise UsageError(
-            what, f"choose --format from {', '.join(FORMATS)}, or end the file in .csv, .json or .parquet"
-        )
+        raise UsageError(what, f"choose --format from {', '.join(FORMATS)}, or end the file in .csv, .json or .parquet")
     if output and choice == "table":
         raise UsageError("a table goes to the screen only", "choose --format csv, json or parquet for a file")
     if not output and choice == "parquet":
@@ -144,9 +138,7 @@ def _asked(users: tuple[str, ...], users_file: str | None, everyone: bool) -> li
         return None
     asked = [*users, *(_read_users(users_file) if users_file else [])]
     if not asked:
-        raise UsageError(
-            "no users to recommend to", "name them with --user ID or --users-file FILE, or say --all"
-        )
+        raise UsageError("no users to recommend to", "name them with --user ID or --users-file FILE, or say --all")
     return asked
 
 
@@ -200,9 +192,7 @@ def _write(frame: pd.DataFrame, format_: str, file: IO[Any]) -> None:
     if format_ == "parquet":
         frame.to_parquet(file, index=False)
     elif format_ == "csv":
-        frame.to_csv(
-            file, index=False, lineterminator="\n", float_format="%.9g"
-        )  # nine digits tell float32 apart
+        frame.to_csv(file, index=False, lineterminator="\n", float_format="%.9g")  # nine digits tell float32 apart
     else:
         file.write(json.dumps(_lists(frame)) + "\n")
 

@@ -149,9 +149,7 @@ def check_graph(graph: dgl.DGLGraph, target: str) -> None:
         raise UnknownNameError("target behavior", target, graph.etypes)
 
 
-def build_model(
-    name: str, graph: dgl.DGLGraph, target: str, options: Mapping[str, Any] | None = None
-) -> Recommender:
+def build_model(name: str, graph: dgl.DGLGraph, target: str, options: Mapping[str, Any] | None = None) -> Recommender:
     """Make a model by its registered name.
 
     Raises

@@ -89,8 +89,7 @@ class LightGCN(Recommender):
         """Return the BPR loss of the batch's target triples."""
         present = batch.positives[self.target] >= 0
         user_rows, positives, negatives = (
-            rows[present]
-            for rows in (batch.users, batch.positives[self.target], batch.negatives[self.target])
+            rows[present] for rows in (batch.users, batch.positives[self.target], batch.negatives[self.target])
         )
         users, items = self.encoder.rows(
             {self.target: user_rows},

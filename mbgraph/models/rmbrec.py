@@ -168,14 +168,10 @@ class RMBRec(Recommender):
             ``losses["main"]`` is Eq. 10 without its norm term; ``risks`` are Eq. 2.
         """
         distinct, row_of = torch.unique(batch.users, return_inverse=True)  # (N,), (B,)
-        rows = {
-            behavior: self._triple_rows(batch, behavior, row_of, len(distinct)) for behavior in self.behaviors
-        }
+        rows = {behavior: self._triple_rows(batch, behavior, row_of, len(distinct)) for behavior in self.behaviors}
         target_users, target_positives, target_negatives = rows[self.target]
         if self.padding:
-            distinct = torch.cat(
-                [distinct, distinct.new_tensor([self.num_users])]
-            )  # (N + 1,) last: padding node
+            distinct = torch.cat([distinct, distinct.new_tensor([self.num_users])])  # (N + 1,) last: padding node
 
         item_rows = {}
         for behavior, (_, positives, negatives) in rows.items():
@@ -197,9 +193,7 @@ class RMBRec(Recommender):
                 triples[behavior] = (users[rows[behavior][0]], own_positives, own_negatives)  # 3 x (B_b, D)
         margins = {behavior: _margin(*triple) for behavior, triple in triples.items() if len(triple[0])}
         main = bpr(_margin(*(mean_fusion(parts) for parts in zip(*fused, strict=True))), self.gamma)  # (B_t,)
-        contrasted = torch.unique(
-            target_users
-        )  # (M,) rows of users with a target edge, the padding node once
+        contrasted = torch.unique(target_users)  # (M,) rows of users with a target edge, the padding node once
         return StepOutputs(
             target=self.target,
             losses={"main": main.mean() if len(main) else main.sum()},

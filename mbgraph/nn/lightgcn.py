@@ -94,9 +94,7 @@ class LightGCN(nn.Module):
 
         Differentiable once. Rows may repeat.
         """
-        return encode_rows(
-            relation, users, items, user_rows, item_rows, self.num_layers, self.layer_norm, self.weight
-        )
+        return encode_rows(relation, users, items, user_rows, item_rows, self.num_layers, self.layer_norm, self.weight)
 
     def extra_repr(self) -> str:
         """Show the arguments."""
@@ -157,12 +155,8 @@ class BehaviorEncoder(nn.Module):
         self.conv = LightGCN(num_layers, layer_norm=layer_norm, combine=combine)
         first = next(iter(self.relations.values()))
         generator = torch.Generator().manual_seed(int(rng))
-        self.user_embedding = nn.Parameter(
-            torch.randn(first.num_users, embedding_dim, generator=generator) * init_std
-        )
-        self.item_embedding = nn.Parameter(
-            torch.randn(first.num_items, embedding_dim, generator=generator) * init_std
-        )
+        self.user_embedding = nn.Parameter(torch.randn(first.num_users, embedding_dim, generator=generator) * init_std)
+        self.item_embedding = nn.Parameter(torch.randn(first.num_items, embedding_dim, generator=generator) * init_std)
         self._graph = graph
 
     def _relations_of(self, graph: dgl.DGLGraph | None) -> Mapping[str, Relation]:

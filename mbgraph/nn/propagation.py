@@ -152,11 +152,7 @@ def relations(
         If the edge types do not share their node types.
     """
     by_name = {etype: (source, etype, target) for source, etype, target in graph.canonical_etypes}
-    chosen = (
-        tuple(name for name in by_name if not name.startswith("rev_"))
-        if behaviors is None
-        else tuple(behaviors)
-    )
+    chosen = tuple(name for name in by_name if not name.startswith("rev_")) if behaviors is None else tuple(behaviors)
     for name in chosen:
         if name not in by_name:
             raise UnknownNameError("behavior", name, by_name)

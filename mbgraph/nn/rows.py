@@ -1,9 +1,9 @@
 """All layers of one behavior, combined, at chosen rows: forward and backward written by hand.
 
 Through autograd every layer costs several table-sized temporaries and every gathered block of rows a dense gradient. By
-hand a layer is one neighbour sum and in-place arithmetic. Two passes do the same: `EncodeRows` in DGL and torch, for any
-device, and `EncodeRowsCompiled` with the kernels of `mbgraph.nn.kernels`, which also computes the last layer for the
-chosen rows only, forward and backward. Under layer normalisation the receiver's degree factor cancels, so neither
+hand a layer is one neighbour sum and in-place arithmetic. Two passes do the same: `EncodeRows` in DGL and torch, for
+any device, and `EncodeRowsCompiled` with the kernels of `mbgraph.nn.kernels`, which also computes the last layer for
+the chosen rows only, forward and backward. Under layer normalisation the receiver's degree factor cancels, so neither
 applies it.
 """
 
@@ -65,6 +65,7 @@ class EncodeRows(torch.autograd.Function):
         layer_norm: bool,
         weight: float,
     ) -> tuple[Tensor, Tensor]:
+        """See `encode_rows`."""
         user_scale, item_scale = relation.user_scale.to(users), relation.item_scale.to(items)
         user_sum, item_sum = users.index_select(0, user_rows), items.index_select(0, item_rows)
         kept: list[Tensor] = []
@@ -86,6 +87,7 @@ class EncodeRows(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of both tables."""
         user_rows, item_rows, *kept = ctx.saved_tensors
         relation = ctx.relation
         user_gradient, item_gradient = gradients
@@ -184,6 +186,7 @@ class EncodeRowsCompiled(torch.autograd.Function):
         layer_norm: bool,
         weight: float,
     ) -> tuple[Tensor, Tensor]:
+        """See `encode_rows`."""
         kernels.set_threads(torch.get_num_threads())
         user, item = _Side(relation, "user", users, user_rows), _Side(relation, "item", items, item_rows)
         for layer in range(1, num_layers + 1):
@@ -200,6 +203,7 @@ class EncodeRowsCompiled(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of both tables."""
         kernels.set_threads(torch.get_num_threads())
         base, source = [], []
         for side, gradient in zip(ctx.sides, gradients, strict=True):

@@ -67,9 +67,7 @@ class StepOutputs:
         """Return the mapping called ``name``; an empty one raises `UsageError`."""
         value = getattr(self, name)
         if not value:
-            raise UsageError(
-                f"{regularizer} needs {name!r}, which this model does not give", "use another regularizer"
-            )
+            raise UsageError(f"{regularizer} needs {name!r}, which this model does not give", "use another regularizer")
         return value
 
 

@@ -157,9 +157,7 @@ class InfoNCE(Regularizer):
         users = outputs.need("users", self.name)
         auxiliary = [behavior for behavior in users if behavior != outputs.target]
         if not auxiliary:
-            raise UsageError(
-                "infonce needs an auxiliary behavior beside the target", "leave the regularizer out"
-            )
+            raise UsageError("infonce needs an auxiliary behavior beside the target", "leave the regularizer out")
         terms = []
         for behavior in auxiliary:
             anchor, other = users[outputs.target], users[behavior]

@@ -1,13 +1,15 @@
 r"""Invariant risk minimisation over behaviors as environments (RMBRec C.2, Eq. 14 and 15).
 
-With margins :math:`\Delta` and a scale :math:`w` on the scores, :math:`R_b(w) = \operatorname{mean} -\log\sigma(w\Delta)` and
+With margins :math:`\Delta` and a scale :math:`w` on the scores,
+:math:`R_b(w) = \operatorname{mean} -\log\sigma(w\Delta)` and
 
-.. math:: \left.\frac{\partial R_b}{\partial w}\right|_{w=1} = -\operatorname{mean}\big[(1 - \sigma(\Delta))\,\Delta\big]
+.. math::
+    \left.\frac{\partial R_b}{\partial w}\right|_{w=1} = -\operatorname{mean}\big[(1 - \sigma(\Delta))\,\Delta\big]
 
-so the penalty :math:`\sum_b (\partial R_b / \partial w)^2` needs no second backward pass. Eq. 14 lets :math:`w` learn and
-Eq. 15 fixes it at 1; a learned scale multiplies all scores alike and cannot change a ranking, so :math:`w` stays 1 here
-(a scale inside the optimizer is a known defect of IRM codes) and both equations give the same penalty. What the published
-RMBRec code computes under the two names differs from both and is kept as an option of each class.
+so the penalty :math:`\sum_b (\partial R_b / \partial w)^2` needs no second backward pass. Eq. 14 lets :math:`w` learn
+and Eq. 15 fixes it at 1; a learned scale multiplies all scores alike and cannot change a ranking, so :math:`w` stays 1
+here (a scale inside the optimizer is a known defect of IRM codes) and both equations give the same penalty. What the
+published RMBRec code computes under the two names differs from both and is kept as an option of each class.
 """
 
 from __future__ import annotations
@@ -69,9 +71,7 @@ class IRMv1(Regularizer):
 
     name = "irmv1"
 
-    def __init__(
-        self, weight: float = 1.0, scale_on: str = "scores", schedule: Schedule | None = None
-    ) -> None:
+    def __init__(self, weight: float = 1.0, scale_on: str = "scores", schedule: Schedule | None = None) -> None:
         super().__init__(weight, schedule)
         if scale_on not in ("scores", "loss"):
             raise UnknownNameError("scale position", scale_on, ("scores", "loss"))

@@ -1,7 +1,8 @@
 r"""Squared Euclidean norms, on one of three things that codes of the field call "the L2 term".
 
 .. math::
-    \text{propagated, ego:}\quad \sum_b \frac{1}{2 B_b} \sum_{r} \lVert u_r \rVert^2 + \lVert i_r \rVert^2 + \lVert j_r \rVert^2,
+    \text{propagated, ego:}\quad
+    \sum_b \frac{1}{2 B_b} \sum_{r} \lVert u_r \rVert^2 + \lVert i_r \rVert^2 + \lVert j_r \rVert^2,
     \qquad \text{tables:}\quad \lVert \Theta \rVert_2^2
 """
 
@@ -40,9 +41,7 @@ class L2(Regularizer):
 
     name = "l2"
 
-    def __init__(
-        self, weight: float = 1e-3, on: str = "propagated", schedule: Schedule | None = None
-    ) -> None:
+    def __init__(self, weight: float = 1e-3, on: str = "propagated", schedule: Schedule | None = None) -> None:
         super().__init__(weight, schedule)
         if on not in ("propagated", "ego", "tables"):
             raise UnknownNameError("subject of l2", on, ("propagated", "ego", "tables"))

@@ -1,6 +1,8 @@
 r"""Risk extrapolation: the variance of the behaviors' risks (RMBRec's ORM, Eq. 7 and 16).
 
-.. math:: \frac{1}{K} \sum_b (R_b - \bar R)^2 \quad\text{(Eq. 7)}, \qquad \frac{1}{K-1} \sum_b (R_b - \bar R)^2 \quad\text{(published code)}
+.. math::
+    \frac{1}{K} \sum_b (R_b - \bar R)^2 \quad\text{(Eq. 7)}, \qquad
+    \frac{1}{K-1} \sum_b (R_b - \bar R)^2 \quad\text{(published code)}
 """
 
 from __future__ import annotations

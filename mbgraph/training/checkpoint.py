@@ -36,17 +36,13 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise RunError(f"no checkpoint at {path}", "start the run again without --resume") from error
-    except (
-        Exception
-    ) as error:  # torch raises pickle, zip and runtime errors alike for damaged or hostile files
+    except Exception as error:  # torch raises pickle, zip and runtime errors alike for damaged or hostile files
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise RunError(
             f"cannot read checkpoint {path} ({reason[:100]})", "start the run again without --resume"
         ) from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise RunError(
-            f"checkpoint {path} has another format than {FORMAT}", "use the mbgraph version that wrote it"
-        )
+        raise RunError(f"checkpoint {path} has another format than {FORMAT}", "use the mbgraph version that wrote it")
     return state
 
 

@@ -68,9 +68,7 @@ class TripleSampler:
         self.num_rows = dataset.num_users if mode == "per-user" else len(dataset.edges[dataset.target])
         self._histories: dict[str, _History] = {}
         for behavior in behaviors:
-            sources = {"all": dataset.behaviors, "behavior": (behavior,), "target": (dataset.target,)}[
-                history
-            ]
+            sources = {"all": dataset.behaviors, "behavior": (behavior,), "target": (dataset.target,)}[history]
             name = "+".join(sources)
             if name not in self._histories:
                 self._histories[name] = _History(dataset, sources)
@@ -104,9 +102,7 @@ class TripleSampler:
         order = rng.permutation(self.num_rows)
         if self.mode == "per-user":
             users = order
-            return users, {
-                name: _draw_positive(self.dataset.csr(name), users, rng) for name in self.behaviors
-            }
+            return users, {name: _draw_positive(self.dataset.csr(name), users, rng) for name in self.behaviors}
         target = self.dataset.edges[self.dataset.target]
         users = target.user[order]
         return users, {

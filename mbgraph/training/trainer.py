@@ -183,9 +183,7 @@ class Trainer:
         self._notify("on_train_begin")
         interrupted = False
         try:
-            while self.epoch < self.epochs and not (
-                self.has_validation and self.stopping.should_stop(self.epoch)
-            ):
+            while self.epoch < self.epochs and not (self.has_validation and self.stopping.should_stop(self.epoch)):
                 self._run_epoch(self.epoch + 1)
         except KeyboardInterrupt:
             interrupted = True
@@ -223,13 +221,9 @@ class Trainer:
         best = True
         if self.has_validation:
             self.model.eval()
-            result = evaluate(
-                self.model, self.dataset, split="valid", k=(self.k,), mask=self.mask, ties=self.ties
-            )
+            result = evaluate(self.model, self.dataset, split="valid", k=(self.k,), mask=self.mask, ties=self.ties)
             if self.metric not in result.metrics:
-                raise UsageError(
-                    f"unknown metric {self.metric!r}", f"choose from: {', '.join(result.metrics)}"
-                )
+                raise UsageError(f"unknown metric {self.metric!r}", f"choose from: {', '.join(result.metrics)}")
             record["valid"] = result.metrics
             best = self.stopping.update(epoch, result.metrics[self.metric])
         record["best_epoch"] = self.stopping.best_epoch if self.has_validation else epoch
@@ -237,9 +231,7 @@ class Trainer:
         self.history.append(record)
         self.epoch = epoch
         if best:
-            self._best = {
-                name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()
-            }
+            self._best = {name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()}
         if self.directory is not None:
             self._save(best)
         self._notify("on_epoch_end", record)
@@ -270,7 +262,10 @@ class Trainer:
         return {**values, "total": sum(values.values())}
 
     def gradient_norms(self, batch: Batch, epoch: int) -> dict[str, float]:
-        """Return the Euclidean norm of each weighted term's gradient over all parameters: is a penalty moving anything?"""
+        """Return the norm of each weighted term's gradient over all parameters.
+
+        It answers whether a penalty moves anything at all.
+        """
         parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         norms = {}
         for name, term in self.weighted_terms(batch.to(self.device), epoch).items():

@@ -49,6 +49,8 @@ def test_tables_are_rendered_in_place(tmp_path):
         render_table(tmp_path / "none.csv", ["hr"])
 
 
-@pytest.mark.parametrize("page", [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))], ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "page", [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))], ids=lambda p: p.name
+)
 def test_pages_say_what_the_csv_files_say(page):
     assert render_page(page, REPOSITORY) == page.read_text(encoding="utf-8"), "run: mbgraph bench render " + page.name

@@ -76,9 +76,7 @@ def test_neighbor_sum_derives_twice():
 @pytest.mark.parametrize("num_layers", [0, 1, 3])
 def test_encoder_equals_dense_oracle(layer_norm, combine, num_layers):
     graph, dense = random_graph()
-    encoder = BehaviorEncoder(
-        graph, embedding_dim=D, num_layers=num_layers, layer_norm=layer_norm, combine=combine
-    )
+    encoder = BehaviorEncoder(graph, embedding_dim=D, num_layers=num_layers, layer_norm=layer_norm, combine=combine)
     tables = encoder.user_embedding.double(), encoder.item_embedding.double()
     for name, (users, items) in encoder().items():
         expected = sum(dense_layers(dense[name], *tables, num_layers, layer_norm))
@@ -129,9 +127,7 @@ def test_hand_written_passes_equal_autograd(function, num_layers, layer_norm):
 
     whole = conv(relation, users, items)
     expected = whole[0][user_rows], whole[1][item_rows]
-    wanted = torch.autograd.grad(
-        sum((w * e).sum() for w, e in zip(weights, expected, strict=True)), [users, items]
-    )
+    wanted = torch.autograd.grad(sum((w * e).sum() for w, e in zip(weights, expected, strict=True)), [users, items])
 
     made = function.apply(users, items, user_rows, item_rows, relation, num_layers, layer_norm, conv.weight)
     got = torch.autograd.grad(sum((w * m).sum() for w, m in zip(weights, made, strict=True)), [users, items])

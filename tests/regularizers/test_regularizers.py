@@ -92,9 +92,7 @@ def test_infonce_equals_the_double_loop(direction, negatives, include_positive, 
 def test_infonce_by_hand():
     # two orthogonal users, aligned with themselves: -log(e^{1/t} / (e^{1/t} + 1)), here t = 1
     rows = torch.eye(2)
-    assert infonce(rows, rows, temperature=1.0).item() == pytest.approx(
-        -math.log(math.e / (math.e + 1)), rel=1e-6
-    )
+    assert infonce(rows, rows, temperature=1.0).item() == pytest.approx(-math.log(math.e / (math.e + 1)), rel=1e-6)
 
 
 def test_infonce_both_is_symmetric_and_scale_free():
@@ -235,9 +233,7 @@ class TestConformance:
                 moved = table.clone()
                 moved[index] += sign * step
                 values.append(regularizer(toy_outputs(moved)).item())
-            assert gradient[index].item() == pytest.approx(
-                (values[0] - values[1]) / (2 * step), rel=1e-4, abs=1e-8
-            )
+            assert gradient[index].item() == pytest.approx((values[0] - values[1]) / (2 * step), rel=1e-4, abs=1e-8)
 
     def test_has_no_parameters_and_no_state(self, regularizer):
         assert not isinstance(regularizer, torch.nn.Module)
