@@ -11,6 +11,7 @@ import numpy as np
 
 from mbgraph.data.dataset import SPLITS, MultiBehaviorDataset
 from mbgraph.data.interactions import CSR, Pairs
+from mbgraph.data.keys import union
 from mbgraph.errors import DataError, UnknownNameError
 from mbgraph.evaluation.metrics import check_cutoffs, per_user_metrics
 from mbgraph.evaluation.ranking import TIES, HeldOut, Scorer, held_out_ranks
@@ -218,7 +219,7 @@ def _contains(lists: CSR, pairs: Pairs) -> np.ndarray:
 
 def _held_out(ds: MultiBehaviorDataset, split: str, mask: str) -> tuple[HeldOut, np.ndarray]:
     pairs = ds.splits[split]
-    pairs = pairs[np.argsort(pairs.user, kind="stable")]
+    pairs = pairs[np.lexsort((pairs.item, pairs.user))]  # tied pairs of a user: the same places in any file order
     masked = _masked(ds, split, mask)
     if masked is not None:
         candidate = ~_contains(masked, pairs)
@@ -244,7 +245,7 @@ def _masked(ds: MultiBehaviorDataset, split: str, mask: str) -> CSR | None:
         sources.append(ds.valid)
     if mask == "all-behaviors":
         sources = list(ds.edges.values())
-    keys = np.unique(np.concatenate([pairs.keys(ds.num_items) for pairs in sources]))
+    keys = union(*(pairs.keys(ds.num_items) for pairs in sources))
     return Pairs(keys // ds.num_items, keys % ds.num_items).csr(ds.num_users)
 
 

@@ -10,9 +10,17 @@ except ImportError:  # numba is optional
 
 import numpy as np
 
-__all__ = ["available", "count_above"]
+__all__ = ["available", "count_above", "set_threads"]
 
 available = numba is not None
+
+
+def set_threads(count: int) -> None:
+    """Run the kernel on ``count`` threads, as far as numba has them."""
+    if numba is not None:
+        most: int = vars(numba.config)["NUMBA_NUM_THREADS"]
+        numba.set_num_threads(max(1, min(count, most)))
+
 
 if available:
 

@@ -13,6 +13,7 @@ With one held-out item HR equals Recall, and NDCG is :math:`1 / \log_2(r + 1)`.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 
 import numpy as np
@@ -26,8 +27,11 @@ METRICS = ("HR", "NDCG", "Recall", "Precision", "MRR", "MAP")
 
 
 def check_cutoffs(cutoffs: Sequence[int], num_items: int) -> tuple[int, ...]:
-    """Return the cut-offs; raises `UsageError` if one is not in 1..num_items."""
-    chosen = tuple(int(k) for k in cutoffs)
+    """Return the cut-offs; raises `UsageError` if one is not a whole number in 1..num_items."""
+    try:
+        chosen = tuple(operator.index(k) for k in cutoffs)
+    except TypeError as error:
+        raise UsageError(f"cut-offs must be whole numbers, got {cutoffs!r}", "give a list, as k=(10, 20)") from error
     for k in chosen:
         if k < 1:
             raise UsageError(f"K must be positive, got {k}")

@@ -61,7 +61,7 @@ class EmbeddingScorer:
     Raises
     ------
     RunError
-        If an embedding is not finite.
+        If an embedding is not finite, or so large that a product may not be.
     """
 
     def __init__(self, users: Tensor, items: Tensor) -> None:
@@ -70,6 +70,9 @@ class EmbeddingScorer:
         for side, table in (("user", users), ("item", items)):
             if not torch.isfinite(table).all():
                 raise RunError(f"{side} embeddings are not finite", "train with a lower --lr")
+        # Cauchy-Schwarz bounds every partial sum of every product, so scores need not be searched for NaN
+        if _longest(users) * _longest(items) > torch.finfo(users.dtype).max:
+            raise RunError("the embeddings are so large that scores overflow", "train with a lower --lr")
         self.users, self.items = users.detach(), items.detach()
         self.num_users, self.num_items = len(users), len(items)
 
@@ -80,6 +83,11 @@ class EmbeddingScorer:
     def scores_into(self, users: Tensor, out: Tensor) -> Tensor:
         """Write (B, I) scores for user rows (B,) to ``out`` and return it."""
         return torch.mm(self.users.index_select(0, users.to(self.users.device)), self.items.T, out=out)
+
+
+def _longest(table: Tensor) -> float:
+    """Return the largest row norm, in float64: (N, D) -> ()."""
+    return float(torch.linalg.vector_norm(table.detach(), dim=1, dtype=torch.float64).max()) if len(table) else 0.0
 
 
 @dataclass(frozen=True)
@@ -150,7 +158,8 @@ def held_out_ranks(
     counts = {
         name: (np.zeros(len(part.user), np.int64), np.zeros(len(part.user), np.int64)) for name, part in splits.items()
     }
-    checked = isinstance(scorer, EmbeddingScorer)
+    checked = type(scorer) is EmbeddingScorer  # a subclass may score in its own way
+    kernels.set_threads(torch.get_num_threads())
     buffer: Tensor | None = None
     for start in range(0, len(users), chunk):
         rows = users[start : start + chunk]
@@ -172,7 +181,12 @@ def held_out_ranks(
 
 
 def _score(scorer: Scorer, rows: IntArray, block: int, buffer: Tensor | None) -> Tensor:
-    """Score users block by block into ``buffer``, or into new memory where the scorer cannot: (C,) -> (>= C, I)."""
+    """Score users block by block into ``buffer``, or into new memory where the scorer cannot: (C,) -> (>= C, I).
+
+    The last block is filled up with its last user: a product of one or two rows is rounded differently, and a user's
+    ranks must not depend on who else is evaluated.
+    """
+    rows = np.pad(rows, (0, -len(rows) % block), mode="edge")
     blocks = torch.from_numpy(rows).split(block)
     fill = getattr(scorer, "scores_into", None)
     if fill is None:

@@ -68,7 +68,13 @@ def test_half_ranks_count_as_misses_past_the_cut():
 
 @pytest.mark.parametrize(
     ("cutoffs", "message"),
-    [([0], "must be positive"), ([6], "K = 6 is larger than .* choose K <= 5"), ([], "no cut-off")],
+    [
+        ([0], "must be positive"),
+        ([6], "K = 6 is larger than .* choose K <= 5"),
+        ([], "no cut-off"),
+        (10, "whole numbers, got 10"),
+        ([2.7], "whole numbers"),
+    ],
 )
 def test_cutoffs(cutoffs, message):
     with pytest.raises(UsageError, match=message):
