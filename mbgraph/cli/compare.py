@@ -27,7 +27,7 @@ DEFAULT_METRICS = ("HR", "NDCG")
 @click.option(
     "--split", type=click.Choice(["test", "valid"]), default="test", show_default=True, help="Held-out pairs."
 )
-@click.option("--force", is_flag=True, help="Compare although data, mask or users differ.")
+@click.option("--force", is_flag=True, help="Compare although the data differ.")
 @json_option
 def command(run_a: Path, run_b: Path, metrics: tuple[str, ...], split: str, force: bool, as_json: bool) -> None:
     """Test whether RUN_B is better than RUN_A on the same users.
@@ -59,7 +59,8 @@ def command(run_a: Path, run_b: Path, metrics: tuple[str, ...], split: str, forc
             }
         )
         return
-    _show(facts, found, f"{facts[0]['dataset']} {split}, mask {first.mask}, ties {first.ties}")
+    data = " / ".join(dict.fromkeys(str(side["dataset"]) for side in facts))
+    _show(facts, found, f"{data} {split}, mask {first.mask}, ties {first.ties}")
 
 
 def _read(path: Path, split: str) -> dict[str, Any]:
@@ -73,27 +74,28 @@ def _read(path: Path, split: str) -> dict[str, Any]:
     name = "per_user.npz" if split == "test" else f"per_user_{split}.npz"
     for needed in ("config.toml", "dataset.json", name):
         if not (path / needed).is_file():
-            remedy = "fit the model again"
-            if needed == name and split != "test":
-                remedy = "fit saves the test split only; save another with EvaluationResult.save_per_user"
-            raise RunError(f"{path} is not a complete run directory: {needed} is missing", remedy)
+            if needed == "per_user_valid.npz" and (path / "per_user.npz").is_file():
+                raise RunError(f"{path} has no validation results", "fit with --validation holdout, or compare test")
+            raise RunError(f"{path} is not a complete run directory: {needed} is missing", "fit the model again")
     results = read_per_user(path / name)
     if results.split != split:
         raise RunError(f"{path / name} holds the {results.split} split, not {split}", "fit the model again")
     config, data = read_config(path / "config.toml"), read_json(path / "dataset.json")
+    if not isinstance(data, dict) or not data.get("content_hash"):
+        raise RunError(f"{path / 'dataset.json'} does not say which data the run stands on", "fit the model again")
     facts = {"dataset": data.get("name"), "model": config.model, "variant": config.variant, "seed": config.seed}
-    return {"path": path, "results": results, "hash": data.get("content_hash"), "facts": facts}
+    return {"path": path, "results": results, "hash": data["content_hash"], "facts": facts}
 
 
 def _check_data(sides: list[dict[str, Any]], force: bool) -> None:
-    from mbgraph.errors import DataError
+    from mbgraph.errors import RunError
 
     if sides[0]["hash"] == sides[1]["hash"]:
         return
     names = " and ".join(repr(side["facts"]["dataset"]) for side in sides)
     message = f"the runs stand on different data ({names}, by content)"
     if not force:
-        raise DataError(message, "compare runs of one dataset, or use --force")
+        raise RunError(message, "compare runs of one dataset, or use --force")
     console.print(f"warning: {message}; only users of both are compared", markup=False)
 
 

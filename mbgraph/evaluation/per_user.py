@@ -61,6 +61,8 @@ def read_per_user(path: str | os.PathLike[str]) -> PerUser:
         raise DataError(f"cannot read per-user results from {path}: {reason}", REMEDY) from error
     if ids.ndim != 1 or any(values.shape != ids.shape for values in metrics.values()):
         raise DataError(f"arrays in {path} disagree about the number of users", REMEDY)
+    if any(values.dtype.kind not in "fiub" for values in metrics.values()):
+        raise DataError(f"metrics in {path} are not numbers", REMEDY)
     if len(np.unique(ids)) != len(ids):
         raise DataError(f"{path} names a user twice", REMEDY)
     return PerUser(split, mask, ties, ids, metrics)

@@ -207,7 +207,7 @@ def compare_per_user(
     metrics : sequence of str, optional
         For example ``("HR@10", "NDCG@10")``; by default every metric that both hold.
     force : bool
-        Compare although mask, ties or users differ; only users of both count then.
+        Compare although users differ; only users of both count then. Masks and ties never mix.
 
     Raises
     ------
@@ -218,7 +218,7 @@ def compare_per_user(
     """
     for what in ("split", "mask", "ties"):
         ours, theirs = getattr(a, what), getattr(b, what)
-        if ours != theirs and (what == "split" or not force):
+        if ours != theirs:
             raise DataError(f"the results differ in {what}: {ours!r} and {theirs!r}", "evaluate both runs the same way")
     _, rows_a, rows_b = np.intersect1d(
         a.user_id.astype(str), b.user_id.astype(str), assume_unique=True, return_indices=True

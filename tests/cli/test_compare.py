@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from mbgraph.cli.main import cli
 
 
-def write(path, values, *, users=None, content="a", mask="train-target", split="test"):
+def write(path, values, *, users=None, content="a", mask="train-target", ties="realistic", split="test"):
     path.mkdir()
     (path / "config.toml").write_text('format = 1\ndataset = "d"\nmodel = "lightgcn"\nseed = 7\n')
     (path / "dataset.json").write_text(json.dumps({"name": f"d{content}", "content_hash": content * 64}))
@@ -20,7 +20,7 @@ def write(path, values, *, users=None, content="a", mask="train-target", split="
         path / "per_user.npz",
         split=np.array(split),
         mask=np.array(mask),
-        ties=np.array("realistic"),
+        ties=np.array(ties),
         user_id=ids,
         **{"HR@10": np.array(values, float), "NDCG@10": np.array(values) / 2, "MAP@10": np.array(values) / 3},
     )
@@ -65,18 +65,40 @@ def test_a_run_with_itself(runs):
 def test_other_data_needs_force(runs, tmp_path):
     other = write(tmp_path / "other", np.arange(30) % 2, content="b")
     result = run(runs[0], other)
-    assert result.exit_code == 2
+    assert result.exit_code == 1
     assert "error: the runs stand on different data ('da' and 'db', by content); compare runs of one" in result.stderr
     forced = run(runs[0], other, "--force", "--json")
     assert forced.exit_code == 0, forced.output
     assert json.loads(forced.stdout)["users"] == 30
     assert "warning: the runs stand on different data" in forced.stderr
+    assert "da / db test" in run(runs[0], other, "--force").stdout
 
 
-def test_other_mask_is_an_error(runs, tmp_path):
-    result = run(runs[0], write(tmp_path / "open", np.ones(40), mask="none"))
-    assert result.exit_code == 2
-    assert "differ in mask: 'train-target' and 'none'" in result.stderr
+@pytest.mark.parametrize("how", [{"mask": "none"}, {"ties": "optimistic"}])
+def test_other_mask_or_ties_is_an_error_even_by_force(runs, tmp_path, how):
+    ((what, value),) = how.items()
+    other = write(tmp_path / "open", np.ones(40), **how)
+    for flags in ([], ["--force"]):
+        result = run(runs[0], other, *flags)
+        assert result.exit_code == 2
+        assert f"differ in {what}: " in result.stderr
+        assert f" and '{value}'; evaluate both runs the same way" in result.stderr
+
+
+@pytest.mark.parametrize("content", ["{}", "[]"])
+def test_a_run_that_does_not_say_its_data(runs, content):
+    for path in runs:
+        (path / "dataset.json").write_text(content)
+    result = run(*runs)
+    assert result.exit_code == 1
+    assert "dataset.json does not say which data the run stands on; fit the model again" in result.stderr
+
+
+def test_validation_results(runs):
+    for path in runs:
+        with np.load(path / "per_user.npz") as arrays:
+            np.savez(path / "per_user_valid.npz", **{**arrays, "split": np.array("valid")})
+    assert json.loads(run(*runs, "--split", "valid", "--json").stdout)["split"] == "valid"
 
 
 def test_other_errors(runs, tmp_path):
@@ -88,7 +110,7 @@ def test_other_errors(runs, tmp_path):
     assert "unknown metric 'HR@11'; did you mean 'HR@10'?" in result.stderr
     result = run(*runs, "--split", "valid")
     assert result.exit_code == 1
-    assert "per_user_valid.npz is missing; fit saves the test split only" in result.stderr
+    assert "has no validation results; fit with --validation holdout, or compare test" in result.stderr
     (runs[1] / "per_user.npz").unlink()
     result = run(*runs)
     assert result.exit_code == 1

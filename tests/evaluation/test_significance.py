@@ -65,6 +65,12 @@ def test_one_user_moved():
     assert found.wilcoxon_p == 1.0
 
 
+def test_holm_by_hand():
+    """.01 x 4, .02 x 3, .03 x 2 (no smaller than the one before), .9 x 1; .5 x 2 stops at 1."""
+    assert holm([0.03, 0.01, 0.9, 0.02]) == pytest.approx([0.06, 0.04, 0.9, 0.06])
+    assert holm([0.9, 0.6]) == [1.0, 1.0]
+
+
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
 def test_holm_against_its_definition(p):
     order = sorted(range(len(p)), key=lambda place: p[place])
@@ -115,9 +121,10 @@ def test_results_must_stand_on_the_same():
         compare_per_user(a, saved([1, 2, 3], [1, 0, 0], mask="none"))
     with pytest.raises(DataError, match="3 and 2 users, 2 of them the same"):
         compare_per_user(a, saved([1, 2], [1, 1]))
-    assert compare_per_user(a, saved([1, 2], [1, 1], mask="none"), force=True)["HR@10"].users == 2
-    with pytest.raises(DataError, match="differ in split"):
-        compare_per_user(a, saved([1, 2, 3], [1, 0, 0], split="valid"), force=True)
+    assert compare_per_user(a, saved([1, 2], [1, 1]), force=True)["HR@10"].users == 2
+    for how in ({"split": "valid"}, {"mask": "none"}, {"ties": "optimistic"}):
+        with pytest.raises(DataError, match=f"differ in {next(iter(how))}"):
+            compare_per_user(a, saved([1, 2, 3], [1, 0, 0], **how), force=True)
     with pytest.raises(UnknownNameError, match=r"unknown metric 'HR@1'; did you mean 'HR@10'"):
         compare_per_user(a, a, ["HR@1"])
 
@@ -138,6 +145,9 @@ def test_broken_files_are_one_line(tmp_path):
         read_per_user(path)
     np.savez(path, **how, user_id=np.array([1, 1]), **{"HR@10": np.zeros(2)})
     with pytest.raises(DataError, match="names a user twice"):
+        read_per_user(path)
+    np.savez(path, **how, user_id=np.array([1, 2]), **{"HR@10": np.array(["a", "b"])})
+    with pytest.raises(DataError, match="are not numbers"):
         read_per_user(path)
     np.savez(path, **how, user_id=np.array([object(), object()], dtype=object))
     with pytest.raises(DataError, match="cannot read"):
