@@ -12,12 +12,14 @@ and untouched items start at -1.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
 
 from mbgraph.data.interactions import CSR
+from mbgraph.data.keys import contains
 from mbgraph.errors import UsageError
 from mbgraph.models.base import MODELS, Recommender
 from mbgraph.models.popularity import target_popularity
@@ -37,7 +39,7 @@ def conversion_rates(
 
     ``target_keys`` are the sorted ``user * num_items + item`` of the target's train pairs.
     """
-    bought = np.isin(users * np.int64(num_items) + items, target_keys, assume_unique=True)
+    bought = contains(users * np.int64(num_items) + items, target_keys)
     count = np.bincount(items, minlength=num_items)
     converted = np.bincount(items, weights=bought, minlength=num_items)
     overall = float(bought.mean()) if len(bought) else 0.0
@@ -87,8 +89,8 @@ class Conversion(Recommender):
 
     def __init__(self, graph: dgl.DGLGraph, target: str, *, smoothing: float = 10.0) -> None:
         super().__init__(graph, target)
-        if not smoothing > 0:
-            raise UsageError(f"smoothing must be positive, got {smoothing}")
+        if not 0 < smoothing < math.inf:
+            raise UsageError(f"smoothing must be positive and finite, got {smoothing}", "the default is 10")
         if len(graph.etypes) < 2:
             raise UsageError("conversion needs an auxiliary behavior beside the target", "use popularity")
         self.smoothing = float(smoothing)

@@ -91,6 +91,14 @@ def test_both_ways_to_score_agree(tiny):
     assert torch.equal(scorer.scores_into(rows, torch.full((6, 5), torch.nan).double()), scorer.scores(rows))
 
 
+def test_the_scorer_reads_the_graph_it_is_given(tiny):
+    fewer = tiny.replace(edges={**tiny.edges, "cart": tiny.edges["cart"][:2]})
+    rows = torch.arange(6)
+    given = Conversion(tiny.graph, "buy").scorer(fewer.graph).scores(rows)
+    assert torch.equal(given, Conversion(fewer.graph, "buy").scorer().scores(rows))
+    assert not torch.equal(given, Conversion(tiny.graph, "buy").scorer().scores(rows))
+
+
 def test_users_without_edges_get_popularity(tiny):
     scores = Conversion(tiny.graph, "buy").scorer().scores(torch.tensor([5]))[0]
     assert scores.argsort(descending=True, stable=True).tolist() == [0, 1, 2, 3, 4]
@@ -98,8 +106,9 @@ def test_users_without_edges_get_popularity(tiny):
 
 def test_options_and_errors(tiny):
     assert build_model("conversion", tiny.graph, "buy").options() == {"smoothing": 10.0}
-    with pytest.raises(UsageError, match="smoothing must be positive, got 0"):
-        Conversion(tiny.graph, "buy", smoothing=0)
+    for smoothing in (0, -1, np.nan, np.inf):
+        with pytest.raises(UsageError, match=f"smoothing must be positive and finite, got {smoothing}"):
+            Conversion(tiny.graph, "buy", smoothing=smoothing)
     alone = tiny.replace(edges={"buy": tiny.edges["buy"]})
     with pytest.raises(UsageError, match="needs an auxiliary behavior beside the target; use popularity"):
         Conversion(alone.graph, "buy")
@@ -120,3 +129,19 @@ def test_published_figures(shared_data, name, hr, ndcg):
     metrics = evaluate(Conversion(ds.graph, ds.target), ds).metrics
     assert metrics["HR@10"] == pytest.approx(hr, abs=1e-4)
     assert metrics["NDCG@10"] == pytest.approx(ndcg, abs=1e-4)
+
+
+@pytest.mark.realdata
+@pytest.mark.slow
+def test_what_visited_pairs_contribute(shared_data):
+    from mbgraph.data.catalog import load_dataset
+
+    if not (shared_data / "taobao_noview").is_dir():
+        pytest.skip("no taobao_noview")
+    ds = load_dataset("taobao_noview")
+    result = evaluate(Conversion(ds.graph, ds.target), ds)
+    visited = result.groups["visited"]
+    parts = {name: visited["share"] * visited["metrics"][name] for name in ("HR@10", "NDCG@10")}
+    assert result.metrics["HR@10"] == pytest.approx(0.1667, abs=1e-4)
+    assert result.metrics["NDCG@10"] == pytest.approx(0.1077, abs=1e-4)
+    assert parts == pytest.approx({"HR@10": 0.1633, "NDCG@10": 0.1061}, abs=1e-4)
