@@ -66,7 +66,7 @@ def _click_main(group: click.Group, *args: Any, **extra: Any) -> Any:
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-@click.version_option(package_name="mbgraph")
+@click.version_option(mbgraph.__version__, prog_name="mbgraph")
 def cli(debug: bool) -> None:
     """Multi-behavior recommendation on graphs.
 

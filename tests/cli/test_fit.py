@@ -103,24 +103,23 @@ def test_flags_override_the_file(folder, tmp_path):
 
 def test_interrupt_leaves_a_run_that_resumes(folder, tmp_path):
     path = tmp_path / "run"
-    command = [
-        sys.executable,
-        "-c",
-        "from mbgraph.cli.main import main; main()",
-        "fit",
-        folder,
-        "--quiet",
-        "--epochs",
-        "9999",
-    ]
-    command += ["--patience", "9999", "--set", "embedding_dim=8", "--out", str(path)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    log = path / "metrics.jsonl"
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and not (log.exists() and log.read_text().count("\n") >= 2):
-        time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    words = f"fit {folder} --quiet --epochs 9999 --patience 9999 --set embedding_dim=8 --out {path}".split()
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from mbgraph.cli.main import main; main()", *words],
+        stderr=subprocess.PIPE,
+        text=True,
+        # a suite that runs in the background may have been started with interrupts ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    try:
+        log = path / "metrics.jsonl"
+        deadline = time.monotonic() + 240
+        while time.monotonic() < deadline and not (log.exists() and log.read_text().count("\n") >= 2):
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=240)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert "the run is usable" in errors
     assert f"mbgraph fit --resume {path}" in errors.replace("\n", "")
