@@ -159,7 +159,6 @@ def held_out_ranks(
         name: (np.zeros(len(part.user), np.int64), np.zeros(len(part.user), np.int64)) for name, part in splits.items()
     }
     checked = type(scorer) is EmbeddingScorer  # a subclass may score in its own way
-    kernels.set_threads(torch.get_num_threads())
     buffer: Tensor | None = None
     for start in range(0, len(users), chunk):
         rows = users[start : start + chunk]
