@@ -9,6 +9,7 @@ import torch
 
 from mbgraph.data.dataset import MultiBehaviorDataset
 from mbgraph.data.interactions import CSR
+from mbgraph.data.keys import contains, union
 from mbgraph.errors import UnknownNameError, UsageError
 from mbgraph.models.base import Batch
 from mbgraph.random import stream
@@ -127,17 +128,13 @@ class _History:
 
     def __init__(self, dataset: MultiBehaviorDataset, behaviors: tuple[str, ...]) -> None:
         self.num_items = dataset.num_items
-        keys = np.concatenate([dataset.edges[name].keys(self.num_items) for name in behaviors])
-        keys.sort()
-        self.keys = keys[np.concatenate([[True], keys[1:] != keys[:-1]])] if len(behaviors) > 1 else keys
+        self.keys = union(*(dataset.edges[name].keys(self.num_items) for name in behaviors))
         bounds = np.arange(dataset.num_users + 1, dtype=np.int64) * self.num_items
         self.indptr = np.searchsorted(self.keys, bounds)
 
     def contains(self, users: IntArray, items: IntArray) -> np.ndarray:
         """Return whether each (user, item) stands in the history: two (R,) -> bool (R,)."""
-        wanted = users * np.int64(self.num_items) + items
-        found = np.searchsorted(self.keys, wanted)
-        return self.keys[np.minimum(found, len(self.keys) - 1)] == wanted
+        return contains(users * np.int64(self.num_items) + items, self.keys)
 
     def draw_outside(self, users: IntArray, rng: np.random.Generator) -> IntArray:
         """Draw one item outside each user's history uniformly: (R,) -> (R,), -1 where none is left."""
