@@ -15,9 +15,9 @@ __all__ = ["available", "count_above"]
 available = numba is not None
 
 if available:
-    # One thread, a trade: on two idle cores a parallel loop ranked a fifth faster, but numba's pool spins beside torch's,
-    # and with other work on the cores (and OMP_WAIT_POLICY unset, as for callers from Python) it took up to three times
-    # as long. This way the loss is bounded: counting 64 rows of 40,000 items takes half a millisecond.
+    # One thread, a trade: on two idle cores a parallel loop ranked a fifth faster, but numba's pool spins beside
+    # torch's, and with other work on the cores (and OMP_WAIT_POLICY unset, as for callers from Python) it took up to
+    # three times as long. So the loss is bounded: counting 64 rows of 40,000 items takes half a millisecond.
     @njit(cache=True, nogil=True)
     def count_above(scores, where, items):
         """Count higher and equal scores of each pair's row in one pass: (C, I), (M,), (M,) -> (M,), (M,)."""
