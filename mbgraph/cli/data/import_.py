@@ -1,4 +1,4 @@
-"""`mbgraph data`: from event logs to datasets, and which datasets there are."""
+"""`mbgraph data import`: from an event log to a dataset."""
 
 from __future__ import annotations
 
@@ -10,12 +10,7 @@ import click
 from mbgraph.cli.common import Command, console, emit_json, json_option, table
 
 
-@click.group(name="data")
-def command() -> None:
-    """Import event logs and list datasets."""
-
-
-@command.command(
+@click.command(
     name="import",
     cls=Command,
     epilog="""\b
@@ -52,7 +47,7 @@ Examples:
 @click.option("--force", is_flag=True, help="Replace an existing dataset folder.")
 @click.option("-o", "--out", "directory", type=click.Path(path_type=Path), required=True, help="Folder to write.")
 @json_option
-def import_events(
+def command(
     events: Path,
     user: str,
     item: str,
@@ -139,32 +134,3 @@ def _notes(facts: dict[str, Any], act: dict[str, Any]) -> list[str]:
     if act["by"] == "random":
         lines.append("held-out pairs are random" + (f", seed {act['seed']}" if "seed" in act else ""))
     return lines
-
-
-@command.command(
-    name="ls",
-    cls=Command,
-    epilog="""\b
-Examples:
-  mbgraph data ls
-  mbgraph data ls --json
-""",
-)
-@json_option
-def list_all(as_json: bool) -> None:
-    """List the datasets that can be named: the embedded demo, $MBGRAPH_DATA and ~/.cache/mbgraph."""
-    from mbgraph.data.catalog import data_folders, list_datasets
-
-    found = list_datasets()
-    if as_json:
-        emit_json(found)
-        return
-    rows = [[entry["name"], entry.get("users"), entry.get("items"), _pairs(entry)] for entry in found]
-    table("Datasets", ["name", "users", "items", "pairs"], rows)
-    console.print("looked in: " + ", ".join(str(folder) for folder in data_folders()), markup=False)
-
-
-def _pairs(entry: dict[str, Any]) -> str:
-    if "error" in entry:
-        return f"cannot be read: {entry['error']}"
-    return ", ".join(f"{part} {count:,}" for part, count in entry.get("counts", {}).items()) or "embedded, synthetic"
