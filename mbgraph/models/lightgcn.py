@@ -31,6 +31,8 @@ class LightGCN(Recommender):
         See `mbgraph.nn.bpr`.
     backend : str
         See `mbgraph.nn.propagation.Relation`.
+    row_dtype : {"float32", "bfloat16"}
+        See `mbgraph.nn.BehaviorEncoder`.
     rng : int
         Seed of the initialisation.
     """
@@ -48,11 +50,13 @@ class LightGCN(Recommender):
         combine: str = "mean",
         gamma: float = 0.0,
         backend: str = "auto",
+        row_dtype: str = "float32",
         rng: int = 0,
     ) -> None:
         super().__init__(graph, target)
         self.embedding_dim, self.num_layers = embedding_dim, num_layers
-        self.layer_norm, self.combine, self.gamma, self.backend = layer_norm, combine, gamma, backend
+        self.layer_norm, self.combine, self.gamma = layer_norm, combine, gamma
+        self.backend, self.row_dtype = backend, row_dtype
         self.encoder = BehaviorEncoder(
             graph,
             (target,),
@@ -61,6 +65,7 @@ class LightGCN(Recommender):
             layer_norm=layer_norm,
             combine=combine,
             backend=backend,
+            row_dtype=row_dtype,
             rng=rng,
         )
         self.behaviors = (target,)

@@ -75,6 +75,8 @@ class RMBRec(Recommender):
         See `mbgraph.nn.bpr`; None takes the variant's.
     backend : str
         See `mbgraph.nn.propagation.Relation`.
+    row_dtype : {"float32", "bfloat16"}
+        See `mbgraph.nn.BehaviorEncoder`.
     rng : int
         Seed of the initialisation.
 
@@ -99,18 +101,15 @@ class RMBRec(Recommender):
         padding: bool | None = None,
         gamma: float | None = None,
         backend: str = "auto",
+        row_dtype: str = "float32",
         rng: int = 0,
     ) -> None:
         super().__init__(graph, target)
         if variant not in _PRESETS:
             raise UnknownNameError("variant of rmbrec", variant, _PRESETS)
         preset = _PRESETS[variant]
-        self.variant, self.embedding_dim, self.num_layers, self.backend = (
-            variant,
-            embedding_dim,
-            num_layers,
-            backend,
-        )
+        self.variant, self.embedding_dim, self.num_layers = variant, embedding_dim, num_layers
+        self.backend, self.row_dtype = backend, row_dtype
         self.layer_norm = preset.layer_norm if layer_norm is None else layer_norm
         self.combine = preset.combine if combine is None else combine
         self.padding = preset.padding if padding is None else padding
@@ -123,6 +122,7 @@ class RMBRec(Recommender):
             combine=self.combine,
             padding=int(self.padding),
             backend=backend,
+            row_dtype=row_dtype,
             rng=rng,
         )
         self.behaviors = self.encoder.behaviors

@@ -4,6 +4,9 @@ Each kernel walks destination rows once: it sums the neighbours' rows and finish
 derive the normalisation) while it is still in the cache. Rows are independent, so the sum of a row has one order
 whatever the number of threads. Work is cut into chunks of equal edge counts, because popular items would otherwise
 leave one core waiting for the other.
+
+Rows are float32 (N, D), or packed bfloat16: uint32 (N, D / 2), where word ``d`` holds number ``d`` in its lower and
+number ``d + D / 2`` in its upper half, so that unpacking is a shift and a mask. Sums are float32 either way.
 """
 
 from __future__ import annotations
@@ -14,86 +17,238 @@ from typing import Any
 import numpy as np
 
 try:
-    import numba
-    from numba import njit, prange
+    from llvmlite import ir
+    from numba import njit, types
+    from numba.core import cgutils
+    from numba.extending import intrinsic, overload, register_jitable
 
     available = True
 except ImportError:  # numba is optional
     available = False
 
-__all__ = ["available", "balanced_chunks", "even_chunks", "set_threads", "width_kernels"]
+__all__ = ["available", "balanced_chunks", "even_chunks", "unpack_rows", "width_kernels"]
 
 _TINY = np.float32(1e-12)
+_AHEAD = 8  # edges between asking for a row and adding it
+_LINE = 16  # float32 numbers of a cache line
+_UPPER = np.uint32(0xFFFF0000)
+_HALF = np.uint32(16)
 
 
-def balanced_chunks(indptr: np.ndarray[Any, Any], chunks: int = 64) -> np.ndarray[Any, Any]:
-    """Return row boundaries that cut the rows into pieces of about equal edges + rows: (R + 1,) -> (chunks + 1,)."""
+def balanced_chunks(indptr: np.ndarray[Any, Any], chunks: int = 16) -> list[int]:
+    """Return row boundaries that cut the rows into pieces of about equal edges + rows: (R + 1,) -> chunks + 1."""
     rows = len(indptr) - 1
     cost = indptr + 2 * np.arange(rows + 1)  # finishing a row costs about as much as two edges
-    bounds = np.searchsorted(cost, np.linspace(0, cost[-1], chunks + 1)).astype(np.int64)
+    bounds = np.searchsorted(cost, np.linspace(0, cost[-1], chunks + 1))
     bounds[0], bounds[-1] = 0, rows
-    return bounds
+    return [int(bound) for bound in bounds]
 
 
-def even_chunks(count: int, chunks: int = 64) -> np.ndarray[Any, Any]:
-    """Return boundaries that cut ``count`` rows evenly: (chunks + 1,)."""
-    return np.linspace(0, count, min(chunks, max(count, 1)) + 1).astype(np.int64)
+def even_chunks(count: int, chunks: int = 16) -> list[int]:
+    """Return boundaries that cut ``count`` rows evenly."""
+    return np.linspace(0, count, min(chunks, max(count, 1)) + 1).astype(np.int64).tolist()
 
 
-def set_threads(count: int) -> None:
-    """Run the kernels on ``count`` threads, as far as numba has them."""
-    if available:
-        most: int = vars(numba.config)["NUMBA_NUM_THREADS"]
-        numba.set_num_threads(max(1, min(count, most)))
+def unpack_rows(rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return float32 rows of packed ones: uint32 (N, D / 2) -> (N, D)."""
+    return np.concatenate([rows << _HALF, rows & _UPPER], axis=1).view(np.float32)
+
+
+if available:
+
+    @intrinsic
+    def _float_of(context, bits):  # type: ignore[no-untyped-def]
+        """Read a word's bits as float32."""
+
+        def generate(target, builder, signature, arguments):  # type: ignore[no-untyped-def]
+            return builder.bitcast(arguments[0], ir.FloatType())
+
+        return types.float32(types.uint32), generate
+
+    @intrinsic
+    def _bits_of(context, number):  # type: ignore[no-untyped-def]
+        """Read a float32's bits as a word."""
+
+        def generate(target, builder, signature, arguments):  # type: ignore[no-untyped-def]
+            return builder.bitcast(arguments[0], ir.IntType(32))
+
+        return types.uint32(types.float32), generate
+
+    @intrinsic
+    def _prefetch(context, rows, row, column):  # type: ignore[no-untyped-def]
+        """Ask for the cache line of ``rows[row, column]``."""
+
+        def generate(target, builder, signature, arguments):  # type: ignore[no-untyped-def]
+            kind = signature.args[0]
+            array = target.make_array(kind)(target, builder, arguments[0])
+            places = [
+                target.cast(builder, arguments[n], signature.args[n], types.intp)
+                for n in (1, 2)  # row, column
+            ]
+            pointer = cgutils.get_item_pointer(target, builder, kind, array, places, wraparound=False)
+            byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
+            function = cgutils.get_or_insert_function(
+                builder.module, ir.FunctionType(ir.VoidType(), [byte, word, word, word]), "llvm.prefetch"
+            )
+            read, near, data = word(0), word(3), word(1)
+            builder.call(function, [builder.bitcast(pointer, byte), read, near, data])
+            return target.get_dummy_value()
+
+        return types.void(rows, row, column), generate
+
+    def _sum_rows(total, source, columns, start, stop, last, scale, width):  # type: ignore[no-untyped-def]
+        """Add ``scale[c] * source[c]`` over ``c`` in ``columns[start:stop]`` to ``total``, four rows at a time."""
+
+    @overload(_sum_rows, jit_options={"fastmath": True})
+    def _sum_rows_of(total, source, columns, start, stop, last, scale, width):  # type: ignore[no-untyped-def]
+        def add_floats(total, source, columns, start, stop, last, scale, width):  # type: ignore[no-untyped-def]
+            fours = start + (stop - start) // 4 * 4
+            for edge in range(start, fours, 4):
+                for ahead in range(edge + _AHEAD, edge + _AHEAD + 4):
+                    coming = columns[min(ahead, last)]
+                    for d in range(0, width, _LINE):
+                        _prefetch(source, coming, d)
+                a, b, c, e = columns[edge], columns[edge + 1], columns[edge + 2], columns[edge + 3]
+                by_a, by_b, by_c, by_e = scale[a], scale[b], scale[c], scale[e]
+                for d in range(width):
+                    total[d] += (by_a * source[a, d] + by_b * source[b, d]) + (
+                        by_c * source[c, d] + by_e * source[e, d]
+                    )
+            for edge in range(fours, stop):
+                a = columns[edge]
+                by_a = scale[a]
+                for d in range(width):
+                    total[d] += by_a * source[a, d]
+
+        def add_packed(total, source, columns, start, stop, last, scale, width):  # type: ignore[no-untyped-def]
+            half = width // 2
+            fours = start + (stop - start) // 4 * 4
+            for edge in range(start, fours, 4):
+                for ahead in range(edge + _AHEAD, edge + _AHEAD + 4):
+                    coming = columns[min(ahead, last)]
+                    for d in range(0, half, _LINE):
+                        _prefetch(source, coming, d)
+                a, b, c, e = columns[edge], columns[edge + 1], columns[edge + 2], columns[edge + 3]
+                by_a, by_b, by_c, by_e = scale[a], scale[b], scale[c], scale[e]
+                for d in range(half):
+                    in_a, in_b, in_c, in_e = source[a, d], source[b, d], source[c, d], source[e, d]
+                    total[d] += (by_a * _float_of(in_a << _HALF) + by_b * _float_of(in_b << _HALF)) + (
+                        by_c * _float_of(in_c << _HALF) + by_e * _float_of(in_e << _HALF)
+                    )
+                    total[d + half] += (by_a * _float_of(in_a & _UPPER) + by_b * _float_of(in_b & _UPPER)) + (
+                        by_c * _float_of(in_c & _UPPER) + by_e * _float_of(in_e & _UPPER)
+                    )
+            for edge in range(fours, stop):
+                a = columns[edge]
+                by_a = scale[a]
+                for d in range(half):
+                    in_a = source[a, d]
+                    total[d] += by_a * _float_of(in_a << _HALF)
+                    total[d + half] += by_a * _float_of(in_a & _UPPER)
+
+        return add_packed if source.dtype == types.uint32 else add_floats
+
+    def _put_row(out, row, values, factor, width):  # type: ignore[no-untyped-def]
+        """Write ``factor * values`` to a row, rounded to nearest even where rows are packed."""
+
+    @overload(_put_row, jit_options={"fastmath": True})
+    def _put_row_of(out, row, values, factor, width):  # type: ignore[no-untyped-def]
+        def put_floats(out, row, values, factor, width):  # type: ignore[no-untyped-def]
+            for d in range(width):
+                out[row, d] = values[d] * factor
+
+        def put_packed(out, row, values, factor, width):  # type: ignore[no-untyped-def]
+            half = width // 2
+            below, one = np.uint32(0x7FFF), np.uint32(1)
+            for d in range(half):
+                low, high = _bits_of(values[d] * factor), _bits_of(values[d + half] * factor)
+                low = (low + below + ((low >> _HALF) & one)) >> _HALF
+                high = (high + below + ((high >> _HALF) & one)) & _UPPER
+                out[row, d] = low | high
+
+        return put_packed if out.dtype == types.uint32 else put_floats
+
+    @register_jitable(fastmath=True)
+    def _dot(a, b, width):  # type: ignore[no-untyped-def]
+        """Return the inner product: eight sums side by side, as one would wait for itself at every step."""
+        s = t = u = v = w = x = y = z = np.float32(0)
+        eights = width // 8 * 8
+        for d in range(0, eights, 8):
+            s += a[d] * b[d]
+            t += a[d + 1] * b[d + 1]
+            u += a[d + 2] * b[d + 2]
+            v += a[d + 3] * b[d + 3]
+            w += a[d + 4] * b[d + 4]
+            x += a[d + 5] * b[d + 5]
+            y += a[d + 6] * b[d + 6]
+            z += a[d + 7] * b[d + 7]
+        for d in range(eights, width):
+            s += a[d] * b[d]
+        return ((s + w) + (t + x)) + ((u + y) + (v + z))
+
+    def _get_row(values, rows, row, width):  # type: ignore[no-untyped-def]
+        """Read a row as float32 numbers."""
+
+    @overload(_get_row, jit_options={"fastmath": True})
+    def _get_row_of(values, rows, row, width):  # type: ignore[no-untyped-def]
+        def get_floats(values, rows, row, width):  # type: ignore[no-untyped-def]
+            for d in range(width):
+                values[d] = rows[row, d]
+
+        def get_packed(values, rows, row, width):  # type: ignore[no-untyped-def]
+            half = width // 2
+            for d in range(half):
+                values[d] = _float_of(rows[row, d] << _HALF)
+                values[d + half] = _float_of(rows[row, d] & _UPPER)
+
+        return get_packed if rows.dtype == types.uint32 else get_floats
 
 
 @lru_cache(maxsize=8)
-def width_kernels(width: int) -> tuple[Any, Any]:
-    """Return ``(forward_layer, gather_back)`` compiled for rows of ``width`` numbers.
+def width_kernels(width: int) -> tuple[Any, Any, Any]:
+    """Return ``(forward, back, copy)`` compiled for rows of ``width`` numbers.
 
-    The width is a constant of the compiled code: only then do the inner loops become a few vector instructions.
+    The width is a constant of the compiled code: only then do the inner loops become a few vector instructions. All
+    take ``start, stop`` first, the rows to do, and release the interpreter lock. Sources and results may be packed.
 
-    ``forward_layer(bounds, indptr, indices, scale_in, source, rows, whole, scale_out, norm, out, inverse)`` writes
+    ``forward(start, stop, indptr, indices, scale_in, source, rows, whole, scale_out, norm, out, inverse)`` writes
     ``out[k] = finish(sum over c in N(rows[k]) of scale_in[c] * source[c])``; ``whole`` means rows are 0, 1, 2, ...;
     finish divides by the norm (kept in ``inverse``) or multiplies by ``scale_out``.
 
-    ``gather_back(bounds, indptr, indices, source, position, scale_out, base, base_position, unit, inverse, norm,
-    scale_self, out)`` writes ``base[r] + scale_out[r] * sum over c in N(r) of source[c]`` and takes it back through the
-    layer below: its normalisation (``norm``), its receiver's scale (``scale_self``), or nothing (both off).
-    ``position`` maps a node to its row in a compact ``source``, -1 where the gradient is zero; empty means all rows.
+    ``back(start, stop, indptr, indices, source, ones, position, scale_out, base, base_position, unit, inverse, norm,
+    scale_self, most, add, out)`` writes ``base[r] + scale_out[r] * sum over c in N(r) of source[c]`` and takes it back
+    through the layer below: its normalisation (``norm``), its receiver's scale (``scale_self``), or nothing (both off);
+    ``add`` adds to ``out`` instead of replacing it. ``position`` maps a node to its row in a compact ``source``, -1
+    where the gradient is zero; empty means all rows. ``most`` is the largest number of neighbours.
+
+    ``copy(start, stop, source, out)`` writes rows in the other form.
     """
 
-    @njit(parallel=True, fastmath=True, cache=True)
-    def forward_layer(bounds, indptr, indices, scale_in, source, rows, whole, scale_out, norm, out, inverse):
-        for chunk in prange(bounds.shape[0] - 1):
-            total = np.empty(width, np.float32)
-            for k in range(bounds[chunk], bounds[chunk + 1]):
-                row = k if whole else rows[k]
-                for d in range(width):
-                    total[d] = np.float32(0)
-                for edge in range(indptr[row], indptr[row + 1]):
-                    column = indices[edge]
-                    factor = scale_in[column]
-                    for d in range(width):
-                        total[d] += factor * source[column, d]
-                if norm:
-                    square = np.float32(0)
-                    for d in range(width):
-                        square += total[d] * total[d]
-                    length = np.sqrt(square)
-                    factor = np.float32(1) / length if length > _TINY else np.float32(0)
-                    inverse[k] = factor
-                else:
-                    factor = scale_out[row]
-                for d in range(width):
-                    out[k, d] = total[d] * factor
+    @njit(fastmath=True, nogil=True, cache=True)
+    def forward(start, stop, indptr, indices, scale_in, source, rows, whole, scale_out, norm, out, inverse):  # type: ignore[no-untyped-def]
+        total = np.empty(width, np.float32)
+        last = len(indices) - 1
+        for k in range(start, stop):
+            row = k if whole else rows[k]
+            for d in range(width):
+                total[d] = np.float32(0)
+            _sum_rows(total, source, indices, indptr[row], indptr[row + 1], last, scale_in, width)
+            if norm:
+                length = np.sqrt(_dot(total, total, width))
+                factor = np.float32(1) / length if length > _TINY else np.float32(0)
+                inverse[k] = factor
+            else:
+                factor = scale_out[row]
+            _put_row(out, k, total, factor, width)
 
-    @njit(parallel=True, fastmath=True, cache=True)
-    def gather_back(
-        bounds,
+    @njit(fastmath=True, nogil=True, cache=True)
+    def back(
+        start,
+        stop,
         indptr,
         indices,
         source,
+        ones,
         position,
         scale_out,
         base,
@@ -102,43 +257,56 @@ def width_kernels(width: int) -> tuple[Any, Any]:
         inverse,
         norm,
         scale_self,
+        most,
+        add,
         out,
-    ):
+    ):  # type: ignore[no-untyped-def]
+        total = np.empty(width, np.float32)
+        own = np.empty(width, np.float32)
         compact = position.shape[0] > 0
-        for chunk in prange(bounds.shape[0] - 1):
-            total = np.empty(width, np.float32)
-            for row in range(bounds[chunk], bounds[chunk + 1]):
-                for d in range(width):
-                    total[d] = np.float32(0)
+        picked = np.empty(most if compact else 0, np.uint32)
+        one = np.float32(1)
+        last = len(indices) - 1
+        for row in range(start, stop):
+            for d in range(width):
+                total[d] = np.float32(0)
+            if compact:
+                count = 0  # keep the neighbours that have a gradient; without a branch, as half of them may
                 for edge in range(indptr[row], indptr[row + 1]):
-                    column = np.int64(indices[edge])
-                    if compact:
-                        column = np.int64(position[column])
-                        if column < 0:
-                            continue
-                    for d in range(width):
-                        total[d] += source[column, d]
-                factor = scale_out[row]
-                where = base_position[row]
-                if where >= 0:
-                    for d in range(width):
-                        total[d] = factor * total[d] + base[where, d]
-                else:
-                    for d in range(width):
-                        total[d] *= factor
-                if norm:
-                    along = np.float32(0)
-                    for d in range(width):
-                        along += total[d] * unit[row, d]
-                    factor = inverse[row]
-                    for d in range(width):
-                        out[row, d] = (total[d] - along * unit[row, d]) * factor
-                elif scale_self.shape[0] > 0:
-                    factor = scale_self[row]
-                    for d in range(width):
-                        out[row, d] = total[d] * factor
-                else:
-                    for d in range(width):
-                        out[row, d] = total[d]
+                    place = position[indices[edge]]
+                    picked[count] = np.uint32(place)
+                    count += np.int64(place >= 0)
+                _sum_rows(total, source, picked, 0, count, max(count - 1, 0), ones, width)
+            else:
+                _sum_rows(total, source, indices, indptr[row], indptr[row + 1], last, ones, width)
+            factor = scale_out[row]
+            where = base_position[row]
+            if where >= 0:
+                for d in range(width):
+                    total[d] = factor * total[d] + base[where, d]
+            else:
+                for d in range(width):
+                    total[d] *= factor
+            if norm:
+                _get_row(own, unit, row, width)
+                along = _dot(total, own, width)
+                for d in range(width):
+                    total[d] -= along * own[d]
+                factor = inverse[row]
+            else:
+                factor = scale_self[row] if scale_self.shape[0] > 0 else one
+            if add:
+                _get_row(own, out, row, width)
+                for d in range(width):
+                    total[d] = factor * total[d] + own[d]
+                factor = one
+            _put_row(out, row, total, factor, width)
 
-    return forward_layer, gather_back
+    @njit(fastmath=True, nogil=True, cache=True)
+    def copy(start, stop, source, out):  # type: ignore[no-untyped-def]
+        values = np.empty(width, np.float32)
+        for row in range(start, stop):
+            _get_row(values, source, row, width)
+            _put_row(out, row, values, np.float32(1), width)
+
+    return forward, back, copy

@@ -65,13 +65,14 @@ class Relation:
         """Sum neighbour rows, differentiable any number of times; ``to`` is ``"user"`` or ``"item"``."""
         return _NeighborSum.apply(rows, self, to)
 
-    def compiled(self, side: str) -> tuple[Any, Any, Any]:
-        """Return ``(bounds, indptr, indices)`` of one side's neighbours as arrays for `mbgraph.nn.kernels`."""
+    def compiled(self, side: str) -> tuple[Any, Any, Any, int]:
+        """Return ``(bounds, indptr, indices, largest degree)`` of one side's neighbours for `mbgraph.nn.kernels`."""
         key = (side, "compiled")
         if key not in self._views:
             indptr, indices, _ = self.graph.adj_tensors("csr" if side == "user" else "csc")
             pointers = indptr.numpy()
-            self._views[key] = (balanced_chunks(pointers), pointers, indices.numpy().astype("int32"))
+            most = int((pointers[1:] - pointers[:-1]).max(initial=0))
+            self._views[key] = (balanced_chunks(pointers), pointers, indices.numpy().astype("uint32"), most)
         return self._views[key]
 
     def _sum(self, to: str, rows: Tensor) -> Tensor:

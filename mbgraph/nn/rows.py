@@ -1,53 +1,112 @@
-"""All layers of one behavior, combined, at chosen rows: forward and backward written by hand.
+"""All layers of several behaviors, combined, at chosen rows: forward and backward written by hand.
 
 Through autograd every layer costs several table-sized temporaries and every gathered block of rows a dense gradient. By
 hand a layer is one neighbour sum and in-place arithmetic. Two passes do the same: `EncodeRows` in DGL and torch, for
 any device, and `EncodeRowsCompiled` with the kernels of `mbgraph.nn.kernels`, which also computes the last layer for
 the chosen rows only, forward and backward. Under layer normalisation the receiver's degree factor cancels, so neither
 applies it.
+
+Rows may be kept in bfloat16 (``row_dtype``): what neighbours read is then half as long, layers and gradients alike,
+while sums, norms, parameters and the result stay float32.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from mbgraph.errors import UnknownNameError, UsageError
 from mbgraph.nn import kernels
 from mbgraph.nn.propagation import Relation
+from mbgraph.parallel import run_chunks
 
-__all__ = ["EncodeRows", "EncodeRowsCompiled", "encode_rows"]
+__all__ = ["ROW_DTYPES", "EncodeRows", "EncodeRowsCompiled", "Workspace", "check_row_dtype", "encode_rows"]
 
+ROW_DTYPES = ("float32", "bfloat16")
+_LINE = 64  # bytes of a cache line
 TINY = 1e-12  # rows shorter than this count as zero, as in torch.nn.functional.normalize
-_NONE = np.empty(0, np.int32)
+_NO_ROWS = np.empty((0, 0), np.float32)
 _NO_SCALE = np.empty(0, np.float32)
+_ALL = np.empty(0, np.int32)
+
+
+def check_row_dtype(name: str, width: int) -> None:
+    """Raise for an unknown row type, or a width that cannot be packed."""
+    if name not in ROW_DTYPES:
+        raise UnknownNameError("row dtype", name, ROW_DTYPES)
+    if name == "bfloat16" and width % 2:
+        raise UsageError(f"row_dtype=bfloat16 needs an even embedding_dim, got {width}", "choose an even one")
+
+
+class Workspace:
+    """Memory of layers that one step gives back and the next takes again: fresh pages cost more than their use.
+
+    Arrays start at a cache line, so that a row of 64 numbers is four lines and not five.
+    """
+
+    def __init__(self) -> None:
+        self._free: dict[int, list[np.ndarray[Any, Any]]] = {}
+
+    def take(self, shape: tuple[int, ...], dtype: str) -> np.ndarray[Any, Any]:
+        """Return an array with any content."""
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        block = 1 << (size + _LINE).bit_length()  # few sizes, so that blocks fit again; untouched pages are no memory
+        free = self._free.get(block)
+        memory = free.pop() if free else np.empty(block, np.uint8)
+        start = -memory.ctypes.data % _LINE
+        return memory[start : start + size].view(dtype).reshape(shape)
+
+    def give(self, *arrays: np.ndarray[Any, Any]) -> None:
+        """Hand arrays of `take` back; nobody may use them afterwards."""
+        for array in arrays:
+            memory = array.base
+            assert memory is not None
+            self._free.setdefault(memory.nbytes, []).append(memory)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Workspace:
+        return Workspace()  # a copied model has memory of its own
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_free": {}}
 
 
 def encode_rows(
-    relation: Relation,
+    relations: Sequence[Relation],
     users: Tensor,
     items: Tensor,
-    user_rows: Tensor,
-    item_rows: Tensor,
+    user_rows: Sequence[Tensor],
+    item_rows: Sequence[Tensor],
     num_layers: int,
     layer_norm: bool,
     weight: float,
-) -> tuple[Tensor, Tensor]:
-    """Return ``weight * (layer 0 + ... + layer L)`` at rows of both sides, differentiable once.
+    row_dtype: str = "float32",
+    workspace: Workspace | None = None,
+) -> list[tuple[Tensor, Tensor]]:
+    """Return ``weight * (layer 0 + ... + layer L)`` at rows of both sides per relation, differentiable once.
 
-    Shapes: (U, D), (I, D) tables, (N,), (M,) rows -> (N, D), (M, D). Rows may repeat.
+    Shapes: (U, D), (I, D) tables, K x (N,), K x (M,) rows -> K x ((N, D), (M, D)). Rows may repeat.
     """
     compiled = (
         kernels.available
-        and relation.backend == "auto"
+        and all(relation.backend == "auto" for relation in relations)
         and users.device.type == "cpu"
         and users.dtype == torch.float32
         and num_layers > 0
     )
-    function = EncodeRowsCompiled if compiled else EncodeRows
-    return function.apply(users, items, user_rows, item_rows, relation, num_layers, layer_norm, weight)
+    if compiled:
+        space = Workspace() if workspace is None else workspace
+        flat = EncodeRowsCompiled.apply(
+            users, items, user_rows, item_rows, relations, num_layers, layer_norm, weight, row_dtype, space
+        )
+        return list(zip(flat[::2], flat[1::2], strict=True))
+    return [
+        EncodeRows.apply(users, items, *rows, relation, num_layers, layer_norm, weight, row_dtype)
+        for relation, *rows in zip(relations, user_rows, item_rows, strict=True)
+    ]
 
 
 class EncodeRows(torch.autograd.Function):
@@ -64,24 +123,29 @@ class EncodeRows(torch.autograd.Function):
         num_layers: int,
         layer_norm: bool,
         weight: float,
+        row_dtype: str,
     ) -> tuple[Tensor, Tensor]:
         """See `encode_rows`."""
+        rounded = _rounding(row_dtype)
         user_scale, item_scale = relation.user_scale.to(users), relation.item_scale.to(items)
         user_sum, item_sum = users.index_select(0, user_rows), items.index_select(0, item_rows)
         kept: list[Tensor] = []
-        for _ in range(num_layers):
-            next_users = relation.to_users(items * item_scale)  # (U, D)
-            next_items = relation.to_items(users * user_scale)  # (I, D)
+        for layer in range(1, num_layers + 1):
+            next_users = relation.to_users(rounded(items) * item_scale)  # (U, D)
+            next_items = relation.to_items(rounded(users) * user_scale)  # (I, D)
             if layer_norm:
                 kept += [next_users, _normalize_(next_users), next_items, _normalize_(next_items)]
             else:
                 next_users.mul_(user_scale)
                 next_items.mul_(item_scale)
+            if layer < num_layers:  # neighbours do not read the last layer
+                next_users, next_items = rounded(next_users), rounded(next_items)
             users, items = next_users, next_items
             user_sum += users.index_select(0, user_rows)
             item_sum += items.index_select(0, item_rows)
         ctx.save_for_backward(user_rows, item_rows, *kept)
         ctx.relation, ctx.num_layers, ctx.layer_norm, ctx.weight = relation, num_layers, layer_norm, weight
+        ctx.rounded = rounded
         return user_sum.mul_(weight), item_sum.mul_(weight)
 
     @staticmethod
@@ -106,10 +170,16 @@ class EncodeRows(torch.autograd.Function):
                 items = _normalize_backward(items, item_unit, item_inverse)
             else:
                 users, items = users * user_scale, items * item_scale
+            users, items = ctx.rounded(users), ctx.rounded(items)
             below_items = relation.to_items(users).mul_(item_scale).add_(out_items)
             below_users = relation.to_users(items).mul_(user_scale).add_(out_users)
             users, items = below_users, below_items
-        return users, items, None, None, None, None, None, None
+        return users, items, None, None, None, None, None, None, None
+
+
+def _rounding(row_dtype: str) -> Any:
+    """Return what storing rows in a type does to their numbers."""
+    return (lambda rows: rows.bfloat16().float()) if row_dtype == "bfloat16" else (lambda rows: rows)
 
 
 def _normalize_(rows: Tensor) -> Tensor:
@@ -127,124 +197,170 @@ def _normalize_backward(gradient: Tensor, unit: Tensor, inverse: Tensor) -> Tens
 
 
 class _Side:
-    """One side (users or items) of a compiled pass: its adjacency, its chosen rows and its layers."""
+    """One side (users or items) of one behavior in a compiled pass: its adjacency, its chosen rows and its layers."""
 
-    def __init__(self, relation: Relation, side: str, table: Tensor, rows: Tensor) -> None:
-        self.bounds, self.indptr, self.indices = relation.compiled(side)
+    def __init__(self, relation: Relation, side: str, table: np.ndarray[Any, Any], rows: Tensor) -> None:
+        self.bounds, self.indptr, self.indices, self.most = relation.compiled(side)
         scale = relation.user_scale if side == "user" else relation.item_scale
         self.scale = scale.numpy().reshape(-1)
-        self.layer = table.detach().contiguous().numpy()
         self.chosen, self.expand = torch.unique(rows, return_inverse=True)
         self.rows = self.chosen.numpy()
         self.position = np.full(len(self.scale), -1, np.int32)
         self.position[self.rows] = np.arange(len(self.rows), dtype=np.int32)
-        self.total = self.layer[self.rows]  # (n, D)
+        self.total = table[self.rows]  # (n, D)
         self.units: list[np.ndarray[Any, Any]] = []
         self.inverses: list[np.ndarray[Any, Any]] = []
 
-    def advance(self, other: _Side, source: np.ndarray[Any, Any], last: bool, layer_norm: bool) -> None:
-        """Compute the next layer from the other side's ``source``; the last one for the chosen rows only."""
-        forward_layer, _ = kernels.width_kernels(source.shape[1])
-        count = len(self.rows) if last else len(self.scale)
-        out = np.empty((count, source.shape[1]), np.float32)
-        inverse = np.empty(count if layer_norm else 0, np.float32)
-        bounds = kernels.even_chunks(count) if last else self.bounds
-        forward_layer(
-            bounds,
-            self.indptr,
-            self.indices,
-            other.scale,
-            source,
-            self.rows,
-            not last,
-            self.scale,
-            layer_norm,
-            out,
-            inverse,
+
+class _Pass:
+    """What all behaviors of one compiled pass share."""
+
+    def __init__(
+        self, num_layers: int, layer_norm: bool, weight: float, row_dtype: str, width: int, space: Workspace
+    ) -> None:
+        self.num_layers, self.layer_norm, self.weight, self.space = num_layers, layer_norm, weight, space
+        self.forward, self.back, self.copy = kernels.width_kernels(width)
+        self.width, self.packed = width, row_dtype == "bfloat16"
+        self.threads = torch.get_num_threads()
+        self.behaviors: list[tuple[_Side, _Side]] = []
+
+    def __del__(self) -> None:
+        # The layers serve every backward through this step; they are free when autograd forgets it.
+        for side in (side for sides in self.behaviors for side in sides):
+            self.space.give(*side.units, *side.inverses)
+
+    def rows(self, count: int) -> np.ndarray[Any, Any]:
+        """Return memory for rows that neighbours read."""
+        return (
+            self.space.take((count, self.width // 2), "uint32")
+            if self.packed
+            else self.space.take((count, self.width), "float32")
         )
-        self.layer = out
-        self.total += out if last else out[self.rows]
-        self.units.append(out if layer_norm else _NO_UNIT)
-        self.inverses.append(inverse)
 
+    def stored(self, table: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """Return float32 rows as neighbours read them."""
+        if not self.packed:
+            return table
+        out = self.rows(len(table))
+        run_chunks(self.copy, kernels.even_chunks(len(table)), (table, out), self.threads)
+        return out
 
-_NO_UNIT = np.empty((0, 0), np.float32)
+    def advance(self, side: _Side, other: _Side, source: np.ndarray[Any, Any], layer: int) -> np.ndarray[Any, Any]:
+        """Return the next layer of a side from the other side's ``source``; the last one for the chosen rows only."""
+        last = layer == self.num_layers
+        count = len(side.rows) if last else len(side.scale)
+        out = self.space.take((count, self.width), "float32") if last else self.rows(count)
+        inverse = self.space.take((count if self.layer_norm else 0,), "float32")
+        run_chunks(
+            self.forward,
+            kernels.even_chunks(count) if last else side.bounds,
+            (side.indptr, side.indices, other.scale, source, side.rows, not last, side.scale, self.layer_norm, out,
+             inverse),
+            self.threads,
+        )  # fmt: skip
+        if last:
+            side.total += out
+        else:
+            chosen = out[side.rows]
+            side.total += kernels.unpack_rows(chosen) if self.packed else chosen
+        side.units.append(out)
+        side.inverses.append(inverse)
+        return out
+
+    def retreat(
+        self,
+        side: _Side,
+        source: np.ndarray[Any, Any],
+        position: np.ndarray[Any, Any],
+        base: np.ndarray[Any, Any],
+        layer: int,
+        out: np.ndarray[Any, Any],
+        add: bool,
+    ) -> None:
+        """Write the gradient of one side before layer ``layer`` was finished; layer 0 is the table itself."""
+        norm = self.layer_norm and layer > 0
+        unit = side.units[layer - 1] if norm else _NO_ROWS.astype(source.dtype)
+        inverse = side.inverses[layer - 1] if norm else _NO_SCALE
+        scale_self = side.scale if layer > 0 and not self.layer_norm else _NO_SCALE
+        ones = np.ones(len(source), np.float32)
+        run_chunks(
+            self.back,
+            side.bounds,
+            (side.indptr, side.indices, source, ones, position, side.scale, base, side.position, unit, inverse, norm,
+             scale_self, side.most, add, out),
+            self.threads,
+        )  # fmt: skip
 
 
 class EncodeRowsCompiled(torch.autograd.Function):
-    """The pass in compiled kernels, for float32 on the CPU."""
+    """The pass in compiled kernels, for float32 tables on the CPU; all behaviors share one gradient."""
 
     @staticmethod
     def forward(
         ctx: Any,
         users: Tensor,
         items: Tensor,
-        user_rows: Tensor,
-        item_rows: Tensor,
-        relation: Relation,
+        user_rows: Sequence[Tensor],
+        item_rows: Sequence[Tensor],
+        relations: Sequence[Relation],
         num_layers: int,
         layer_norm: bool,
         weight: float,
-    ) -> tuple[Tensor, Tensor]:
-        """See `encode_rows`."""
-        kernels.set_threads(torch.get_num_threads())
-        user, item = _Side(relation, "user", users, user_rows), _Side(relation, "item", items, item_rows)
-        for layer in range(1, num_layers + 1):
-            user_source, item_source = user.layer, item.layer
-            user.advance(item, item_source, layer == num_layers, layer_norm)
-            item.advance(user, user_source, layer == num_layers, layer_norm)
-        ctx.sides, ctx.num_layers, ctx.layer_norm, ctx.weight = (user, item), num_layers, layer_norm, weight
-        user_total, item_total = (
-            torch.from_numpy(user.total).mul_(weight),
-            torch.from_numpy(item.total).mul_(weight),
-        )
-        return user_total.index_select(0, user.expand), item_total.index_select(0, item.expand)
+        row_dtype: str,
+        workspace: Workspace,
+    ) -> tuple[Tensor, ...]:
+        """See `encode_rows`; K x (users, items), flat."""
+        run = _Pass(num_layers, layer_norm, weight, row_dtype, users.shape[1], workspace)
+        tables = [table.detach().contiguous().numpy() for table in (users, items)]
+        first = [run.stored(table) for table in tables]
+        out = []
+        for relation, chosen_users, chosen_items in zip(relations, user_rows, item_rows, strict=True):
+            user = _Side(relation, "user", tables[0], chosen_users)
+            item = _Side(relation, "item", tables[1], chosen_items)
+            user_layer, item_layer = first
+            for layer in range(1, num_layers + 1):
+                user_layer, item_layer = (
+                    run.advance(user, item, item_layer, layer),
+                    run.advance(item, user, user_layer, layer),
+                )
+            for side in (user, item):
+                out.append(torch.from_numpy(side.total).mul_(weight).index_select(0, side.expand))
+                del side.total
+            run.behaviors.append((user, item))
+        if run.packed:
+            workspace.give(*first)
+        ctx.run = run
+        return tuple(out)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of both tables."""
-        kernels.set_threads(torch.get_num_threads())
-        base, source = [], []
-        for side, gradient in zip(ctx.sides, gradients, strict=True):
-            compact = gradient.new_zeros((len(side.rows), gradient.shape[1]))
-            compact.index_add_(0, side.expand, gradient * ctx.weight)  # (n, D)
-            base.append(compact.numpy())
-            if ctx.layer_norm:
-                unit, inverse = (
-                    torch.from_numpy(side.units[-1]),
-                    torch.from_numpy(side.inverses[-1]).unsqueeze(1),
-                )
-                source.append(_normalize_backward(compact, unit, inverse).numpy())
-            else:
-                source.append(base[-1] * side.scale[side.rows, None])
-        positions = [side.position for side in ctx.sides]
-        for layer in reversed(range(ctx.num_layers)):
-            made = [
-                _back(side, source[1 - number], positions[1 - number], base[number], layer, ctx.layer_norm)
-                for number, side in enumerate(ctx.sides)
-            ]
-            source, positions = made, [_NONE, _NONE]
-        return torch.from_numpy(source[0]), torch.from_numpy(source[1]), None, None, None, None, None, None
-
-
-def _back(
-    side: _Side,
-    source: np.ndarray[Any, Any],
-    position: np.ndarray[Any, Any],
-    base: np.ndarray[Any, Any],
-    layer: int,
-    layer_norm: bool,
-) -> np.ndarray[Any, Any]:
-    """Return the gradient of one side before layer ``layer`` was finished; layer 0 is the table itself."""
-    _, gather_back = kernels.width_kernels(source.shape[1])
-    out = np.empty((len(side.scale), source.shape[1]), np.float32)
-    norm = layer_norm and layer > 0
-    unit = side.units[layer - 1] if norm else _NO_UNIT
-    inverse = side.inverses[layer - 1] if norm else _NO_SCALE
-    scale_self = side.scale if layer > 0 and not layer_norm else _NO_SCALE
-    gather_back(
-        side.bounds, side.indptr, side.indices, source, position, side.scale, base, side.position, unit, inverse, norm,
-        scale_self, out,
-    )  # fmt: skip
-    return out
+        run: _Pass = ctx.run
+        made = [torch.empty(len(side.scale), run.width) for side in run.behaviors[0]]
+        tables = [table.numpy() for table in made]
+        for number, sides in enumerate(run.behaviors):
+            base, source = [], []
+            for side, gradient in zip(sides, gradients[2 * number :], strict=False):
+                compact = gradient.new_zeros((len(side.rows), run.width))
+                compact.index_add_(0, side.expand, gradient * run.weight)  # (n, D)
+                base.append(compact.numpy())
+                if run.layer_norm:
+                    unit = torch.from_numpy(side.units[-1])
+                    inverse = torch.from_numpy(side.inverses[-1]).unsqueeze(1)
+                    finished = _normalize_backward(compact, unit, inverse).numpy()
+                else:
+                    finished = base[-1] * side.scale[side.rows, None]
+                source.append(run.stored(finished))
+            positions = [side.position for side in sides]
+            for layer in reversed(range(run.num_layers)):
+                below = tables if layer == 0 else [run.rows(len(side.scale)) for side in sides]
+                for mine, side in enumerate(sides):
+                    run.retreat(
+                        side, source[1 - mine], positions[1 - mine], base[mine], layer, below[mine],
+                        layer == 0 and number > 0,
+                    )  # fmt: skip
+                if run.packed or layer < run.num_layers - 1:  # otherwise not the workspace's
+                    run.space.give(*source)
+                source, positions = below, [_ALL, _ALL]
+        return *made, *([None] * 8)

@@ -1,5 +1,7 @@
 """Neighbour sums and LightGCN against dense matrices."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from torch.testing import assert_close
 from mbgraph._dgl import import_dgl
 from mbgraph.errors import UnknownNameError, UsageError
 from mbgraph.nn import BehaviorEncoder, LightGCN, kernels, relations
-from mbgraph.nn.rows import EncodeRows, EncodeRowsCompiled
+from mbgraph.nn.rows import Workspace, encode_rows
 
 U, I, D = 37, 23, 8
 BEHAVIORS = ("view", "buy")
@@ -108,32 +110,100 @@ def test_two_by_two_by_hand():
     assert_close(items, torch.tensor([[3 + 1 * root], [5 + 1 / 2 + 2 * root]]))
 
 
-@pytest.mark.parametrize("layer_norm", [True, False])
-@pytest.mark.parametrize("num_layers", [0, 1, 2, 3])
-@pytest.mark.parametrize("function", [EncodeRows, EncodeRowsCompiled])
-def test_hand_written_passes_equal_autograd(function, num_layers, layer_norm):
-    """Values and gradients at repeated rows equal those of the differentiable path."""
-    if function is EncodeRowsCompiled and (not kernels.available or num_layers == 0):
-        pytest.skip("the compiled pass needs numba and a layer")
-    graph, _ = random_graph(3)
-    relation = relations(graph)["view"]
-    conv = LightGCN(num_layers, layer_norm=layer_norm, combine="mean")
+def reach(graph, conv, row_dtype, monkeypatch, compiled, repeats=1):
+    """Return values at rows of two behaviors and gradients of both tables, by the hand-written pass."""
+    monkeypatch.setattr(kernels, "available", compiled)
+    both = list(relations(graph, ("view", "buy")).values())
+    users, items, rows, weights = probes()
+    out = encode_rows(
+        both, users, items, *rows, conv.num_layers, conv.layer_norm, conv.weight, row_dtype, Workspace()
+    )  # fmt: skip
+    flat = [side for pair in out for side in pair]
+    total = sum((w * e).sum() for w, e in zip(weights, flat, strict=True))
+    for _ in range(repeats):
+        gradients = torch.autograd.grad(total, [users, items], retain_graph=True)
+    return flat, gradients
+
+
+def probes():
     generator = torch.Generator().manual_seed(1)
     users = torch.randn(U, D, generator=generator, requires_grad=True)
     items = torch.randn(I, D, generator=generator, requires_grad=True)
-    user_rows = torch.tensor([5, 0, 5, U - 1, 7])
-    item_rows = torch.tensor([I - 1, 3, 3, 3, 0, 11])
-    weights = torch.randn(5, D, generator=generator), torch.randn(6, D, generator=generator)
+    user_rows = [torch.tensor([5, 0, 5, U - 1, 7]), torch.tensor([1, 5])]
+    item_rows = [torch.tensor([I - 1, 3, 3, 3, 0, 11]), torch.tensor([4, 4, 2])]
+    weights = [torch.randn(count, D, generator=generator) for count in (5, 6, 2, 3)]
+    return users, items, (user_rows, item_rows), weights
 
-    whole = conv(relation, users, items)
-    expected = whole[0][user_rows], whole[1][item_rows]
+
+@pytest.fixture(params=["compiled", "plain"])
+def compiled(request):
+    if request.param == "compiled" and not kernels.available:
+        pytest.skip("needs numba")
+    return request.param == "compiled"
+
+
+@pytest.mark.parametrize("layer_norm", [True, False])
+@pytest.mark.parametrize("num_layers", [0, 1, 2, 3])
+def test_hand_written_passes_equal_autograd(compiled, num_layers, layer_norm, monkeypatch):
+    """Values and gradients at repeated rows of two behaviors equal those of the differentiable path."""
+    graph, _ = random_graph(3)
+    conv = LightGCN(num_layers, layer_norm=layer_norm, combine="mean")
+    users, items, (user_rows, item_rows), weights = probes()
+    expected = []
+    for relation, chosen_users, chosen_items in zip(
+        relations(graph, ("view", "buy")).values(), user_rows, item_rows, strict=True
+    ):
+        whole = conv(relation, users, items)
+        expected += [whole[0][chosen_users], whole[1][chosen_items]]
     wanted = torch.autograd.grad(sum((w * e).sum() for w, e in zip(weights, expected, strict=True)), [users, items])
 
-    made = function.apply(users, items, user_rows, item_rows, relation, num_layers, layer_norm, conv.weight)
-    got = torch.autograd.grad(sum((w * m).sum() for w, m in zip(weights, made, strict=True)), [users, items])
+    made, got = reach(graph, conv, "float32", monkeypatch, compiled, repeats=2)  # the second backward finds all layers
     for mine, reference in zip((*made, *got), (*expected, *wanted), strict=True):
         # the isolated rows' gradient through normalisation is 0 here and never reaches a table there
         assert_close(mine, reference, rtol=1e-5, atol=1e-5 * float(reference.detach().abs().max()))
+
+
+@pytest.mark.parametrize("layer_norm", [True, False])
+def test_bfloat16_rows_round_alike_and_little(layer_norm, monkeypatch):
+    """Both passes round the same numbers; what comes out differs from float32 by a few parts in a thousand."""
+    if not kernels.available:
+        pytest.skip("needs numba")
+    graph, _ = random_graph(3)
+    conv = LightGCN(3, layer_norm=layer_norm, combine="sum")
+    exact = reach(graph, conv, "float32", monkeypatch, True)
+    packed = reach(graph, conv, "bfloat16", monkeypatch, True)
+    rounded = reach(graph, conv, "bfloat16", monkeypatch, False)
+    for mine, other, reference in zip(*((*values, *grads) for values, grads in (packed, rounded, exact)), strict=True):
+        size = float(reference.detach().abs().max())
+        assert 1e-6 * size < float((mine - reference).detach().abs().max()) < 1e-2 * size
+        # a sum on the edge between two bfloat16 numbers may fall to either side: rare, so the mean hardly moves
+        assert float((mine - other).detach().abs().mean()) < 3e-4 * size
+
+
+def test_packing_is_torch_s_rounding():
+    if not kernels.available:
+        pytest.skip("needs numba")
+    rows = torch.randn(50, 6, generator=torch.Generator().manual_seed(0)) * 10.0 ** torch.arange(-3, 3)
+    rows[0] = torch.tensor([1.0, 1 + 2**-8, 1 + 3 * 2**-8, -0.0, 1 - 2**-9, 3e38])  # ties to even
+    packed = np.empty((50, 3), np.uint32)
+    kernels.width_kernels(6)[2](0, 50, rows.numpy(), packed)
+    assert torch.equal(torch.from_numpy(kernels.unpack_rows(packed)), rows.bfloat16().float())
+
+
+def test_a_step_takes_the_memory_of_the_one_before():
+    if not kernels.available:
+        pytest.skip("needs numba")
+    graph, _ = random_graph(3)
+    encoder = BehaviorEncoder(graph, embedding_dim=D, num_layers=2)
+    rows = {name: torch.tensor([0, 1]) for name in BEHAVIORS}
+    sizes = []
+    for _ in range(3):
+        loss = sum(side.sum() for pair in encoder.rows(rows, rows).values() for side in pair)
+        loss.backward()
+        del loss
+        sizes.append({block: len(free) for block, free in encoder._workspace._free.items()})
+    assert sizes[0] == sizes[1] == sizes[2] != {}
+    assert not copy.deepcopy(encoder)._workspace._free
 
 
 def test_no_edge_sized_float_tensor_on_the_graph():
