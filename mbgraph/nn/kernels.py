@@ -20,8 +20,10 @@ try:
     from llvmlite import ir
     from numba import njit, types
     from numba.core import cgutils
-    from numba.extending import intrinsic, overload, register_jitable
+    from numba.extending import intrinsic as numba_intrinsic
+    from numba.extending import overload, register_jitable
 
+    intrinsic: Any = numba_intrinsic  # its type says that the compiler's argument is the caller's
     available = True
 except ImportError:  # numba is optional
     available = False
@@ -57,28 +59,28 @@ def unpack_rows(rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 if available:
 
     @intrinsic
-    def _float_of(context, bits):  # type: ignore[no-untyped-def]
+    def _float_of(context, bits):
         """Read a word's bits as float32."""
 
-        def generate(target, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        def generate(target, builder, signature, arguments):
             return builder.bitcast(arguments[0], ir.FloatType())
 
         return types.float32(types.uint32), generate
 
     @intrinsic
-    def _bits_of(context, number):  # type: ignore[no-untyped-def]
+    def _bits_of(context, number):
         """Read a float32's bits as a word."""
 
-        def generate(target, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        def generate(target, builder, signature, arguments):
             return builder.bitcast(arguments[0], ir.IntType(32))
 
         return types.uint32(types.float32), generate
 
     @intrinsic
-    def _prefetch(context, rows, row, column):  # type: ignore[no-untyped-def]
+    def _prefetch(context, rows, row, column):
         """Ask for the cache line of ``rows[row, column]``."""
 
-        def generate(target, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        def generate(target, builder, signature, arguments):
             kind = signature.args[0]
             array = target.make_array(kind)(target, builder, arguments[0])
             places = [
@@ -96,12 +98,12 @@ if available:
 
         return types.void(rows, row, column), generate
 
-    def _sum_rows(total, source, columns, start, stop, last, scale, width):  # type: ignore[no-untyped-def]
+    def _sum_rows(total, source, columns, start, stop, last, scale, width):
         """Add ``scale[c] * source[c]`` over ``c`` in ``columns[start:stop]`` to ``total``, four rows at a time."""
 
     @overload(_sum_rows, jit_options={"fastmath": True})
-    def _sum_rows_of(total, source, columns, start, stop, last, scale, width):  # type: ignore[no-untyped-def]
-        def add_floats(total, source, columns, start, stop, last, scale, width):  # type: ignore[no-untyped-def]
+    def _sum_rows_of(total, source, columns, start, stop, last, scale, width):
+        def add_floats(total, source, columns, start, stop, last, scale, width):
             fours = start + (stop - start) // 4 * 4
             for edge in range(start, fours, 4):
                 for ahead in range(edge + _AHEAD, edge + _AHEAD + 4):
@@ -120,7 +122,7 @@ if available:
                 for d in range(width):
                     total[d] += by_a * source[a, d]
 
-        def add_packed(total, source, columns, start, stop, last, scale, width):  # type: ignore[no-untyped-def]
+        def add_packed(total, source, columns, start, stop, last, scale, width):
             half = width // 2
             fours = start + (stop - start) // 4 * 4
             for edge in range(start, fours, 4):
@@ -148,16 +150,16 @@ if available:
 
         return add_packed if source.dtype == types.uint32 else add_floats
 
-    def _put_row(out, row, values, factor, width):  # type: ignore[no-untyped-def]
+    def _put_row(out, row, values, factor, width):
         """Write ``factor * values`` to a row, rounded to nearest even where rows are packed."""
 
     @overload(_put_row, jit_options={"fastmath": True})
-    def _put_row_of(out, row, values, factor, width):  # type: ignore[no-untyped-def]
-        def put_floats(out, row, values, factor, width):  # type: ignore[no-untyped-def]
+    def _put_row_of(out, row, values, factor, width):
+        def put_floats(out, row, values, factor, width):
             for d in range(width):
                 out[row, d] = values[d] * factor
 
-        def put_packed(out, row, values, factor, width):  # type: ignore[no-untyped-def]
+        def put_packed(out, row, values, factor, width):
             half = width // 2
             below, one = np.uint32(0x7FFF), np.uint32(1)
             for d in range(half):
@@ -169,7 +171,7 @@ if available:
         return put_packed if out.dtype == types.uint32 else put_floats
 
     @register_jitable(fastmath=True)
-    def _dot(a, b, width):  # type: ignore[no-untyped-def]
+    def _dot(a, b, width):
         """Return the inner product: eight sums side by side, as one would wait for itself at every step."""
         s = t = u = v = w = x = y = z = np.float32(0)
         eights = width // 8 * 8
@@ -186,16 +188,16 @@ if available:
             s += a[d] * b[d]
         return ((s + w) + (t + x)) + ((u + y) + (v + z))
 
-    def _get_row(values, rows, row, width):  # type: ignore[no-untyped-def]
+    def _get_row(values, rows, row, width):
         """Read a row as float32 numbers."""
 
     @overload(_get_row, jit_options={"fastmath": True})
-    def _get_row_of(values, rows, row, width):  # type: ignore[no-untyped-def]
-        def get_floats(values, rows, row, width):  # type: ignore[no-untyped-def]
+    def _get_row_of(values, rows, row, width):
+        def get_floats(values, rows, row, width):
             for d in range(width):
                 values[d] = rows[row, d]
 
-        def get_packed(values, rows, row, width):  # type: ignore[no-untyped-def]
+        def get_packed(values, rows, row, width):
             half = width // 2
             for d in range(half):
                 values[d] = _float_of(rows[row, d] << _HALF)
@@ -225,7 +227,7 @@ def width_kernels(width: int) -> tuple[Any, Any, Any]:
     """
 
     @njit(fastmath=True, nogil=True, cache=True)
-    def forward(start, stop, indptr, indices, scale_in, source, rows, whole, scale_out, norm, out, inverse):  # type: ignore[no-untyped-def]
+    def forward(start, stop, indptr, indices, scale_in, source, rows, whole, scale_out, norm, out, inverse):
         total = np.empty(width, np.float32)
         last = len(indices) - 1
         for k in range(start, stop):
@@ -260,7 +262,7 @@ def width_kernels(width: int) -> tuple[Any, Any, Any]:
         most,
         add,
         out,
-    ):  # type: ignore[no-untyped-def]
+    ):
         total = np.empty(width, np.float32)
         own = np.empty(width, np.float32)
         compact = position.shape[0] > 0
@@ -275,7 +277,7 @@ def width_kernels(width: int) -> tuple[Any, Any, Any]:
                 for edge in range(indptr[row], indptr[row + 1]):
                     place = position[indices[edge]]
                     picked[count] = np.uint32(place)
-                    count += np.int64(place >= 0)
+                    count += 1 if place >= 0 else 0
                 _sum_rows(total, source, picked, 0, count, max(count - 1, 0), ones, width)
             else:
                 _sum_rows(total, source, indices, indptr[row], indptr[row + 1], last, ones, width)
@@ -303,7 +305,7 @@ def width_kernels(width: int) -> tuple[Any, Any, Any]:
             _put_row(out, row, total, factor, width)
 
     @njit(fastmath=True, nogil=True, cache=True)
-    def copy(start, stop, source, out):  # type: ignore[no-untyped-def]
+    def copy(start, stop, source, out):
         values = np.empty(width, np.float32)
         for row in range(start, stop):
             _get_row(values, source, row, width)

@@ -181,10 +181,14 @@ class BehaviorEncoder(nn.Module):
 
     def forward(self, graph: dgl.DGLGraph | None = None) -> dict[str, tuple[Tensor, Tensor]]:
         """Return ``{behavior: ((U, D), (I, D))}``, padding rows included; another graph may be given."""
+        chosen = self._relations_of(graph)
+        tables = (self.user_embedding, self.item_embedding)
+        if torch.is_grad_enabled():
+            return {behavior: self.conv(relation, *tables) for behavior, relation in chosen.items()}
+        every = [torch.arange(len(table), device=table.device) for table in tables]
         return {
-            behavior: self.conv(relation, self.user_embedding, self.item_embedding)
-            for behavior, relation in self._relations_of(graph).items()
-        }
+            behavior: self.conv.rows(relation, *tables, *every) for behavior, relation in chosen.items()
+        }  # nobody derives it: the hand-written pass, always in float32
 
     def rows(
         self, user_rows: Mapping[str, Tensor], item_rows: Mapping[str, Tensor], *, fast: bool = True

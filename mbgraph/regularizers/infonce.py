@@ -10,6 +10,8 @@ the denominator, which leaves the loss unbounded below. Both are choices here.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -21,6 +23,7 @@ __all__ = ["InfoNCE", "infonce"]
 DIRECTIONS = ("both", "anchor", "other")
 NEGATIVES = ("cross", "intra")
 REDUCTIONS = ("mean", "sum")
+_COLDEST = 0.025  # exp(-2 / temperature) is still a float32 number, so no row needs its maximum subtracted
 
 
 def infonce(
@@ -68,6 +71,9 @@ def infonce(
     o = torch.nn.functional.normalize(other, dim=1)  # (N, D)
     if len(a) == 0 or (len(a) == 1 and not include_positive):
         return anchor.sum() * 0.0
+    if direction == "both" and negatives == "cross" and include_positive and temperature > _COLDEST:
+        loss = _BothWays.apply(a, o, temperature)  # (N,)
+        return loss.mean() if reduction == "mean" else loss.sum()
     if negatives == "cross":
         similarity = a @ o.T / temperature  # (N, N)
         positive = similarity.diagonal()
@@ -83,6 +89,38 @@ def infonce(
         }
     loss = (terms["anchor"]() + terms["other"]()) / 2 if direction == "both" else terms[direction]()
     return loss.mean() if reduction == "mean" else loss.sum()
+
+
+class _BothWays(torch.autograd.Function):
+    """The published form by hand: both directions share one exponential of the (N, N) matrix.
+
+    Cosines are at most 1, so ``1 / temperature`` bounds every entry and stands for the maximum of each row.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, o: Tensor, temperature: float) -> Tensor:
+        bound = 1 / temperature
+        weights = torch.mm(a, o.T)  # (N, N)
+        own = weights.diagonal() * bound  # (N,)
+        weights.sub_(1).mul_(bound).exp_()
+        rows, columns = weights.sum(1), weights.sum(0)  # (N,), (N,)
+        ctx.save_for_backward(a, o, weights, rows, columns)
+        ctx.temperature = temperature
+        return (rows.log() + columns.log()) / 2 + bound - own
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        a, o, weights, rows, columns = ctx.saved_tensors
+        (gradient,) = gradients  # (N,)
+        if torch.is_grad_enabled():  # somebody derives the derivative: let autograd write it down
+            similarity = a @ o.T / ctx.temperature
+            positive = similarity.diagonal()
+            loss = (_one_way(similarity, positive, True) + _one_way(similarity.T, positive, True)) / 2
+            return (*torch.autograd.grad(loss, (a, o), gradient, create_graph=True), None)
+        half = gradient / (2 * ctx.temperature)
+        inner = torch.add((half / rows).unsqueeze(1), half / columns).mul_(weights)  # (N, N)
+        inner.diagonal().sub_(2 * half)
+        return inner @ o, inner.T @ a, None
 
 
 def _one_way(similarity: Tensor, positive: Tensor, include_positive: bool) -> Tensor:

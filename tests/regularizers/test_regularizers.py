@@ -89,6 +89,35 @@ def test_infonce_equals_the_double_loop(direction, negatives, include_positive, 
     assert made.item() == pytest.approx(loop_infonce(anchor, other, 0.3, *options.values()), rel=1e-9)
 
 
+def test_infonce_by_hand_written_derivative_equals_autograd():
+    """The short cut for the published form: value, gradient, and the derivative of the gradient."""
+    generator = torch.Generator().manual_seed(3)
+    a, o = (torch.randn(5, 4, generator=generator, dtype=torch.float64, requires_grad=True) for _ in "ao")
+
+    def short(a, o):
+        return infonce(a, o, temperature=0.3, reduction="sum")
+
+    def long(a, o):
+        return (
+            infonce(a, o, temperature=0.3, direction="anchor", reduction="sum")
+            + infonce(a, o, temperature=0.3, direction="other", reduction="sum")
+        ) / 2
+
+    assert_close(short(a, o), long(a, o))
+    for mine, reference in zip(
+        torch.autograd.grad(short(a, o), (a, o)), torch.autograd.grad(long(a, o), (a, o)), strict=True
+    ):
+        assert_close(mine, reference)
+    assert torch.autograd.gradcheck(short, (a, o))
+    assert torch.autograd.gradgradcheck(short, (a, o))
+
+
+def test_infonce_stays_finite_where_the_short_cut_would_not():
+    a = torch.eye(3)
+    assert_close(infonce(a, -a, temperature=0.001), torch.tensor(1000 + math.log(2.0)), rtol=1e-6, atol=0.0)
+    assert_close(infonce(a, -a, temperature=0.026), torch.tensor(1 / 0.026 + math.log(2.0)), rtol=1e-5, atol=0.0)
+
+
 def test_infonce_by_hand():
     # two orthogonal users, aligned with themselves: -log(e^{1/t} / (e^{1/t} + 1)), here t = 1
     rows = torch.eye(2)
