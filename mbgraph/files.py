@@ -12,7 +12,7 @@ from typing import IO, Any
 
 from mbgraph.errors import DataError, RunError
 
-__all__ = ["atomic_write", "inside", "read_json", "write_json"]
+__all__ = ["atomic_write", "inside", "read_json", "shipped", "write_json"]
 
 
 @contextlib.contextmanager
@@ -79,3 +79,12 @@ def inside(folder: str | os.PathLike[str], name: str) -> Path:
     if path == root or not path.is_relative_to(root):
         raise DataError(f"{name!r} would leave the folder {root}")
     return path
+
+
+def shipped(name: str) -> Path:
+    """Return a folder of the project that holds data, ``"datasets"`` or ``"benchmarks"``.
+
+    An installed package has it inside; a source tree has it beside the package.
+    """
+    package = Path(__file__).resolve().parent
+    return package / name if (package / name).is_dir() else package.parent / name

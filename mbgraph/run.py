@@ -22,15 +22,17 @@ from mbgraph.data.splits import hold_out, merge_split
 from mbgraph.errors import RunError, UsageError
 from mbgraph.evaluation.evaluate import EvaluationResult, evaluate_splits
 from mbgraph.evaluation.metrics import check_cutoffs
+from mbgraph.evaluation.ranking import block_rows
 from mbgraph.files import atomic_write, read_json, write_json
 from mbgraph.models import MODELS
 from mbgraph.models.base import Recommender, build_model
 from mbgraph.regularizers.base import REGULARIZERS, Regularizer, build_regularizer, regularizer_options
 from mbgraph.training.callbacks import Callback
 from mbgraph.training.checkpoint import load_weights
+from mbgraph.training.memory import available_memory, estimate_memory
 from mbgraph.training.trainer import Trainer, resolve_device
 
-__all__ = ["Run", "fit", "prepare_dataset", "resume", "run_regularizers"]
+__all__ = ["Run", "cpu_name", "fit", "peak_memory_mb", "plan", "prepare_dataset", "resume", "run_regularizers"]
 
 FORMAT = 1
 PER_USER = {"test": "per_user.npz", "valid": "per_user_valid.npz"}
@@ -169,6 +171,47 @@ def fit(
     with atomic_write(path / "config.toml") as file:
         tomli_w.dump({"format": FORMAT, "mbgraph": __version__, **config.to_dict()}, file)
     return _execute(config, path, dataset, model, callbacks, resumed=False)
+
+
+def plan(config: FitConfig, announce: Callable[[FitConfig], None] = lambda config: None) -> dict[str, Any]:
+    """Check a configuration and say what it would take, without training or writing anything.
+
+    Returns
+    -------
+    dict
+        ``parameters``; ``steps_per_epoch``; ``evaluation_block``, the users scored at a time; ``memory``, MiB by part,
+        ``memory_mb``, their sum, and ``available_mb``, what the machine can still give.
+    """
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    dataset = prepare_dataset(config)
+    model = _build(config, dataset)
+    config = _resolve(config, model)
+    announce(config)
+    parts = _memory(config, model, dataset)
+    steps = 0
+    if model.trainable:
+        rows = dataset.num_users if config.training["sampler"] == "per-user" else len(dataset.edges[dataset.target])
+        steps = -(-rows // config.training["batch_size"])
+    return {
+        "dataset": dataset.name,
+        "model": config.model,
+        "variant": config.variant,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "steps_per_epoch": steps,
+        "evaluation_block": block_rows(dataset.num_items),
+        "memory": {name: round(size / 2**20, 1) for name, size in parts.items()},
+        "memory_mb": round(sum(parts.values()) / 2**20, 1),
+        "available_mb": round(available_memory() / 2**20, 1),
+    }
+
+
+def _memory(config: FitConfig, model: Recommender, dataset: MultiBehaviorDataset) -> dict[str, int]:
+    """Return the estimate for a built model; models without tables keep the data only."""
+    options = config.options
+    known = {key: options[key] for key in ("embedding_dim", "num_layers", "row_dtype") if key in options}
+    behaviors = len(getattr(model, "behaviors", dataset.behaviors))
+    return estimate_memory(dataset, **known, batch_size=config.training.get("batch_size", 0), behaviors=behaviors)
 
 
 def resume(directory: str | os.PathLike[str], callbacks: Sequence[Callback] = (), threads: int = 0) -> dict[str, Any]:
@@ -321,7 +364,7 @@ def _raw_config(path: Path) -> dict[str, Any]:
 
 
 def _environment() -> dict[str, Any]:
-    packages = ("mbgraph", "torch", "dgl", "numpy", "pandas", "scipy", "safetensors")
+    packages = ("mbgraph", "torch", "dgl", "numpy", "numba", "pandas", "scipy", "safetensors")
     versions = {}
     for package in packages:
         try:
@@ -331,14 +374,15 @@ def _environment() -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "threads": torch.get_num_threads(),
         "versions": versions,
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
     }
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """Return the processor's name as the system tells it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import math
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,14 +26,18 @@ TEMPERATURE, GAMMA, WEIGHT_DECAY, LR = 0.07, 1e-10, 1e-3, 1e-3
 
 
 class PlainData:
-    """A dataset folder (npz layout) as dictionaries and sparse matrices. Row 0 is the padding node; ids start at 1."""
+    """A folder of pair files as dictionaries and sparse matrices.
 
-    def __init__(self, folder: Path) -> None:
-        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-        self.users, self.items = meta["users"], meta["items"]
-        self.behaviors, self.target = meta["behaviors"], meta["target"]
-        self.lists = {name: self._lists(folder / f"{name}.npz") for name in self.behaviors}
-        self.held_out = {name: self._lists(folder / f"{name}.npz") for name in ("valid", "test")}
+    The folder is laid out as the published one: ``count.txt`` (JSON), a file of ``user item`` lines per behavior,
+    ``validation.txt`` and ``test.txt``. Ids start at 1; row 0 is the padding node.
+    """
+
+    def __init__(self, folder: Path, behaviors: list[str], target: str) -> None:
+        count = json.loads((folder / "count.txt").read_text(encoding="utf-8"))
+        self.users, self.items = count["user"], count["item"]
+        self.behaviors, self.target = behaviors, target
+        self.lists = {name: self._lists(folder / f"{name}.txt") for name in behaviors}
+        self.held_out = {name: self._lists(folder / f"{name}.txt") for name in ("validation", "test")}
         self.history: dict[int, set[int]] = {}
         for lists in self.lists.values():
             for user, items in lists.items():
@@ -41,10 +46,10 @@ class PlainData:
     @staticmethod
     def _lists(path: Path) -> dict[int, list[int]]:
         lists: dict[int, list[int]] = {}
-        with np.load(path, allow_pickle=False) as arrays:
-            pairs = zip(arrays["user"].tolist(), arrays["item"].tolist(), strict=True)
-        for user, item in pairs:
-            lists.setdefault(user + 1, []).append(item + 1)
+        with path.open(encoding="utf-8") as file:
+            for line in file:
+                user, item = line.split()
+                lists.setdefault(int(user), []).append(int(item))
         return lists
 
     def adjacency(self, behavior: str) -> Tensor:
@@ -61,7 +66,9 @@ class PlainData:
             scale = np.where(degree > 0, degree**-0.5, 0.0).astype(np.float32)
         matrix = (sp.diags(scale) @ matrix @ sp.diags(scale)).tocoo()
         places = torch.from_numpy(np.stack([matrix.row, matrix.col]).astype(np.int64))
-        return torch.sparse_coo_tensor(places, torch.from_numpy(matrix.data), matrix.shape).coalesce()
+        return torch.sparse_coo_tensor(
+            places, torch.from_numpy(matrix.data), matrix.shape, check_invariants=False
+        ).coalesce()
 
     def sample(self, user: int, rng: random.Random) -> list[tuple[int, int, int]]:
         """Return one (user, positive, negative) per behavior; (0, 0, 0) where the user lacks it."""
@@ -77,7 +84,7 @@ class PlainData:
             triples.append((user, rng.choice(items), negative))
         return triples
 
-    def batches(self, size: int, rng: random.Random):
+    def batches(self, size: int, rng: random.Random) -> Iterator[Tensor]:
         """Yield triples of all users in random order, (B, K, 3)."""
         order = list(range(1, self.users + 1))
         rng.shuffle(order)
@@ -145,26 +152,30 @@ def info_nce(anchor: Tensor, other: Tensor) -> Tensor:
     return (F.cross_entropy(similarity, own) + F.cross_entropy(similarity.T, own)) / 2
 
 
-def train_epoch(model: PlainRMBRec, optimizer: torch.optim.Optimizer, size: int, rng: random.Random) -> float:
-    """Train one epoch and return the mean loss."""
-    losses = []
+def train_steps(model: PlainRMBRec, optimizer: torch.optim.Optimizer, size: int, rng: random.Random, steps: int) -> int:
+    """Train the first ``steps`` batches of an epoch and return how many there were."""
+    done = 0
     for batch in model.data.batches(size, rng):
         loss = torch.stack(list(model.terms(batch).values())).sum()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        losses.append(loss.item())
-    return sum(losses) / len(losses)
+        done += 1
+        if done == steps:
+            break
+    return done
 
 
 @torch.no_grad()
-def evaluate(model: PlainRMBRec, split: str, block: int = 1024, k: int = 20) -> dict[str, float]:
-    """Return HR and NDCG at 10 and 20: items bought in train are no candidates, users one by one."""
+def evaluate(
+    model: PlainRMBRec, split: str, block: int = 1024, k: int = 20, cuts: tuple[int, ...] = (10, 20)
+) -> dict[str, float]:
+    """Return HR and NDCG: items bought in train are no candidates, users one by one."""
     encoded = model.encode()
     users = torch.stack([rows for rows, _ in encoded.values()]).mean(0)
     items = torch.stack([rows for _, rows in encoded.values()]).mean(0)
     bought = model.data.lists[model.data.target]
-    sums = {"HR@10": 0.0, "NDCG@10": 0.0, "HR@20": 0.0, "NDCG@20": 0.0}
+    sums = {f"{metric}@{cut}": 0.0 for cut in cuts for metric in ("HR", "NDCG")}
     truth = model.data.held_out[split]
     order = sorted(truth)
     for start in range(0, len(order), block):
@@ -177,7 +188,7 @@ def evaluate(model: PlainRMBRec, split: str, block: int = 1024, k: int = 20) -> 
         for ranked, user in zip(lists, members, strict=True):
             relevant = set(truth[user])
             gains = [1 / math.log2(place + 2) if item in relevant else 0.0 for place, item in enumerate(ranked)]
-            for cut in (10, 20):
+            for cut in cuts:
                 ideal = sum(1 / math.log2(place + 2) for place in range(min(cut, len(relevant))))
                 sums[f"HR@{cut}"] += float(any(gains[:cut]))
                 sums[f"NDCG@{cut}"] += sum(gains[:cut]) / ideal

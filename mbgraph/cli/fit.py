@@ -38,6 +38,7 @@ Examples:
 @click.option("--resume", "resumed", type=click.Path(path_type=Path), metavar="RUN", help="Continue a run.")
 @click.option("--device", help="auto, cpu or cuda.  [default: auto]")
 @click.option("--threads", type=int, help="CPU threads.")
+@click.option("--dry-run", is_flag=True, help="Check everything and print the memory it would take; train nothing.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 @json_option
 def command(
@@ -47,6 +48,7 @@ def command(
     config_file: Path | None,
     directory: Path | None,
     resumed: Path | None,
+    dry_run: bool,
     quiet: bool,
     as_json: bool,
     **flags: Any,
@@ -61,11 +63,18 @@ def command(
     callbacks = [] if quiet else [TrainingProgress(console)]
     if resumed is not None:
         given = [name for name, value in flags.items() if value is not None and name != "threads"]
-        if dataset or regularizers or settings or config_file or directory or given:
+        if dataset or regularizers or settings or config_file or directory or dry_run or given:
             raise UsageError("--resume takes the run's own configuration", "give no other options beside --threads")
         outcome = runs.resume(resumed, callbacks, threads=flags["threads"] or 0)
     else:
         config = _config(dataset, regularizers, settings, config_file, flags)
+        if dry_run:
+            planned = runs.plan(config, (lambda resolved: None) if quiet else _announce)
+            if as_json:
+                emit_json(planned)
+            else:
+                show_plan(planned)
+            return
         outcome = runs.fit(config, directory, callbacks, (lambda resolved: None) if quiet else _announce)
     details = outcome.pop("details", {})
     if as_json:
@@ -129,6 +138,23 @@ def _announce(config: Any) -> None:
 
 def _pairs(values: dict[str, Any]) -> str:
     return ", ".join(f"{key}={value}" for key, value in values.items())
+
+
+def show_plan(planned: dict[str, Any]) -> None:
+    """Print what a fit would take."""
+    rows = [*planned["memory"].items(), ("together", planned["memory_mb"])]
+    table("Memory at the peak, estimated", ["part", "MiB"], [[part, f"{size:,.0f}"] for part, size in rows])
+    out.print(
+        f"{planned['parameters']:,} parameters, {planned['steps_per_epoch']:,} steps per epoch, "
+        f"{planned['evaluation_block']} users scored at a time",
+        markup=False,
+    )
+    if planned["memory_mb"] > planned["available_mb"]:
+        console.print(
+            f"warning: {planned['available_mb']:,.0f} MiB are available; lower embedding_dim or use "
+            "--set row_dtype=bfloat16",
+            markup=False,
+        )
 
 
 def show(outcome: dict[str, Any], details: dict[str, Any]) -> None:

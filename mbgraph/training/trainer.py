@@ -201,20 +201,11 @@ class Trainer:
 
     def _run_epoch(self, epoch: int) -> None:
         start = time.perf_counter()
-        norms: dict[str, float] = {}
-        sums: dict[str, float] = {}
-        self.model.train()
-        for step, batch in enumerate(self.sampler.epoch(epoch)):
-            if step == 0 and self.diagnose_every and (epoch - 1) % self.diagnose_every == 0:
-                norms = self.gradient_norms(batch, epoch)
-            terms = self._step(batch.to(self.device), epoch, step)
-            for name, value in terms.items():
-                sums[name] = sums.get(name, 0.0) + value
-            self._notify("on_step_end", step, terms)
+        terms, norms = self.train_epoch(epoch)
         trained = time.perf_counter()
         record: dict[str, Any] = {
             "epoch": epoch,
-            "terms": {name: value / len(self.sampler) for name, value in sums.items()},
+            "terms": terms,
         }
         if norms:
             record["gradient_norms"] = norms
@@ -235,6 +226,28 @@ class Trainer:
         if self.directory is not None:
             self._save(best)
         self._notify("on_epoch_end", record)
+
+    def train_epoch(self, epoch: int) -> tuple[dict[str, float], dict[str, float]]:
+        """Take every step of one epoch, without validation and without writing anything.
+
+        Returns
+        -------
+        terms : dict of str to float
+            Mean of every weighted term over the steps, and their ``total``.
+        norms : dict of str to float
+            Gradient norm of each term on the first batch, where the epoch is one to diagnose; otherwise empty.
+        """
+        norms: dict[str, float] = {}
+        sums: dict[str, float] = {}
+        self.model.train()
+        for step, batch in enumerate(self.sampler.epoch(epoch)):
+            if step == 0 and self.diagnose_every and (epoch - 1) % self.diagnose_every == 0:
+                norms = self.gradient_norms(batch, epoch)
+            terms = self._step(batch.to(self.device), epoch, step)
+            for name, value in terms.items():
+                sums[name] = sums.get(name, 0.0) + value
+            self._notify("on_step_end", step, terms)
+        return {name: value / len(self.sampler) for name, value in sums.items()}, norms
 
     def weighted_terms(self, batch: Batch, epoch: int) -> dict[str, Tensor]:
         """Return every term of the objective for one batch, weighted, by name."""

@@ -1,4 +1,4 @@
-"""`mbgraph bench`."""
+"""`mbgraph bench collect`: runs into one table."""
 
 from __future__ import annotations
 
@@ -9,12 +9,7 @@ import click
 from mbgraph.cli.common import Command, console, emit_json, json_option, table
 
 
-@click.group(name="bench")
-def command() -> None:
-    """Put runs side by side."""
-
-
-@command.command(
+@click.command(
     name="collect",
     cls=Command,
     epilog="""\b
@@ -25,7 +20,7 @@ Example:
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN...")
 @click.option("-o", "--out", "path", type=click.Path(path_type=Path), help="CSV file to write.")
 @json_option
-def collect_runs(runs: tuple[Path, ...], path: Path | None, as_json: bool) -> None:
+def command(runs: tuple[Path, ...], path: Path | None, as_json: bool) -> None:
     """Collect finished runs into one table, and a CSV file."""
     from mbgraph.bench.report import METRICS, collect, write_rows
 
@@ -46,28 +41,3 @@ def collect_runs(runs: tuple[Path, ...], path: Path | None, as_json: bool) -> No
             for row in rows
         ],
     )
-
-
-@command.command(
-    name="render",
-    cls=Command,
-    epilog="""\b
-Example:
-  mbgraph bench render docs/reproduce.md
-""",
-)
-@click.argument("pages", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PAGE...")
-@click.option("--root", default=".", type=click.Path(path_type=Path), help="Where CSV paths start.  [default: here]")
-@json_option
-def render(pages: tuple[Path, ...], root: Path, as_json: bool) -> None:
-    """Fill the tables of Markdown pages from their CSV files."""
-    from mbgraph.bench.report import render_page
-    from mbgraph.files import atomic_write
-
-    for page in pages:
-        text = render_page(page, root)
-        with atomic_write(page, "w") as file:
-            file.write(text)
-        console.print(f"rendered {page}", markup=False)
-    if as_json:
-        emit_json({"pages": list(pages)})
