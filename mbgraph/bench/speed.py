@@ -168,8 +168,8 @@ def _loading(
 
     def ready(loaded: MultiBehaviorDataset) -> None:
         for relation in relations(loaded.graph).values():
-            relation.compiled("user")
-            relation.compiled("item")
+            relation.neighbors("user")
+            relation.neighbors("item")
 
     def usual() -> None:
         data = plain.PlainData(folder / "pairs", list(ds.behaviors), ds.target)
@@ -238,7 +238,7 @@ def step_work(trainer: Trainer) -> tuple[float, float]:
             "item": torch.unique(torch.cat([batch.positives[behavior], batch.negatives[behavior]])),
         }
         for side, rows in sides.items():
-            _, indptr, _, _ = relation.compiled(side)
+            indptr, _ = relation.neighbors(side)
             degrees = torch.from_numpy(indptr).diff()
             whole, count = int(degrees.sum()), len(degrees)
             chosen = int(degrees[torch.unique(rows[rows >= 0]).clamp_max(count - 1)].sum())

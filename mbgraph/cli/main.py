@@ -37,8 +37,9 @@ def cli(debug: bool) -> None:
 
 def main() -> None:
     """Run the command line."""
-    # OpenMP threads that spin while they wait take the cores from the next parallel region (torch and numba each bring
-    # a pool); waiting asleep costs nothing measurable alone and is several times faster on a shared machine. It has to
-    # be said before the first OpenMP library loads.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # How long torch's OpenMP threads spin before they sleep. As long as libgomp likes, they take the cores from the
+    # compiled kernels' threads and from every other process; not at all, and each of a step's many short operations
+    # waits for a thread to wake. It has to be said before the first OpenMP library loads.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "4000")
     cli(prog_name="mbgraph")

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypedDict, cast
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -217,7 +218,21 @@ def _contains(lists: CSR, pairs: Pairs) -> np.ndarray:
     return np.bincount(where[items == pairs.item[where]], minlength=len(pairs)) > 0
 
 
+_prepared: WeakKeyDictionary[MultiBehaviorDataset, dict[tuple[str, str], tuple[HeldOut, np.ndarray]]] = (
+    WeakKeyDictionary()
+)
+"""Held-out pairs as `_held_out` prepares them: training asks for the same ones every epoch."""
+
+
 def _held_out(ds: MultiBehaviorDataset, split: str, mask: str) -> tuple[HeldOut, np.ndarray]:
+    """Return the pairs of a split that can be ranked, with their masks, and which are visited; kept per dataset."""
+    known = _prepared.setdefault(ds, {})
+    if (split, mask) not in known:
+        known[split, mask] = _prepare(ds, split, mask)
+    return known[split, mask]
+
+
+def _prepare(ds: MultiBehaviorDataset, split: str, mask: str) -> tuple[HeldOut, np.ndarray]:
     pairs = ds.splits[split]
     pairs = pairs[np.lexsort((pairs.item, pairs.user))]  # tied pairs of a user: the same places in any file order
     masked = _masked(ds, split, mask)

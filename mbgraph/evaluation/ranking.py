@@ -77,12 +77,14 @@ class EmbeddingScorer:
         self.num_users, self.num_items = len(users), len(items)
 
     def scores(self, users: Tensor) -> Tensor:
-        """Return (B, I) scores for user rows (B,)."""
-        return self.scores_into(users, self.users.new_empty(len(users), self.num_items))
+        """Return (B, I) scores for user rows (B,); the memory is item by item."""
+        return self.scores_into(users, self.users.new_empty(self.num_items, len(users)).T)
 
     def scores_into(self, users: Tensor, out: Tensor) -> Tensor:
-        """Write (B, I) scores for user rows (B,) to ``out`` and return it."""
-        return torch.mm(self.users.index_select(0, users.to(self.users.device)), self.items.T, out=out)
+        """Write (B, I) scores for user rows (B,) to ``out``, made by `scores`, and return it."""
+        rows = self.users.index_select(0, users.to(self.users.device))  # (B, D)
+        torch.mm(self.items, rows.T, out=out.T)  # a product of many rows uses all cores, one of few does not
+        return out
 
 
 def _longest(table: Tensor) -> float:
@@ -136,7 +138,8 @@ def held_out_ranks(
     ties : {"realistic", "optimistic", "pessimistic"}
         See `rank_from_counts`.
     chunk_size : int, optional
-        Users held in memory at a time, rounded up to whole blocks of `block_rows`. Ranks do not depend on it.
+        Users held in memory at a time, rounded up to whole blocks of `block_rows`; a scorer with ``scores_into`` never
+        needs more than one. Ranks do not depend on it.
 
     Returns
     -------
@@ -153,7 +156,7 @@ def held_out_ranks(
     if chunk_size is not None and chunk_size < 1:
         raise UsageError(f"chunk_size must be positive, got {chunk_size}")
     block = block_rows(scorer.num_items)
-    chunk = block * -(-(chunk_size or block) // block)
+    chunk = block if hasattr(scorer, "scores_into") else block * -(-(chunk_size or block) // block)
     users = np.unique(np.concatenate([part.user for part in splits.values()] or [np.empty(0, np.int64)]))
     counts = {
         name: (np.zeros(len(part.user), np.int64), np.zeros(len(part.user), np.int64)) for name, part in splits.items()
@@ -163,17 +166,15 @@ def held_out_ranks(
     for start in range(0, len(users), chunk):
         rows = users[start : start + chunk]
         buffer = _score(scorer, rows, block, buffer)
-        scores = buffer[: len(rows)].numpy(force=True)  # (C, I)
-        if not checked and np.isnan(scores).any():
+        scores = buffer.numpy(force=True)  # (>= C, I)
+        if not checked and np.isnan(scores[: len(rows)]).any():
             raise RunError("the model gives NaN scores", "train with a lower --lr")
         for name, part in splits.items():
             low, high = np.searchsorted(part.user, [rows[0], rows[-1] + 1])
             if low == high:
                 continue
             where = np.searchsorted(rows, part.user[low:high])
-            greater, equal = _count(scores, where, part.item[low:high])
-            if part.masked is not None:
-                _take_back(scores, where, part.item[low:high], part.masked, rows, greater, equal)
+            greater, equal = _count(scores, where, part.item[low:high], part.masked, rows)
             _part_ties(scores[where, part.item[low:high]], where, greater, equal)
             counts[name][0][low:high], counts[name][1][low:high] = greater, equal
     return {name: rank_from_counts(greater, equal, ties) for name, (greater, equal) in counts.items()}
@@ -187,29 +188,33 @@ def _score(scorer: Scorer, rows: IntArray, block: int, buffer: Tensor | None) ->
     """
     rows = np.pad(rows, (0, -len(rows) % block), mode="edge")
     blocks = torch.from_numpy(rows).split(block)
-    fill = getattr(scorer, "scores_into", None)
-    if fill is None:
-        parts = [scorer.scores(part) for part in blocks]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
-    if buffer is None or len(buffer) < len(rows):
-        like = scorer.scores(blocks[0])
-        buffer = like if len(blocks) == 1 else like.new_empty(len(rows), scorer.num_items)
-    for first, part in zip(range(0, len(rows), block), blocks, strict=True):
-        fill(part, buffer[first : first + len(part)])
-    return buffer
+    if buffer is not None and hasattr(scorer, "scores_into"):
+        scorer.scores_into(blocks[0], buffer)
+        return buffer
+    parts = [scorer.scores(part) for part in blocks]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def _count(scores: np.ndarray[Any, Any], where: IntArray, items: IntArray) -> tuple[IntArray, IntArray]:
-    """Count the items that score higher than each pair, and the same: (C, I), (M,), (M,) -> (M,), (M,)."""
+def _count(
+    scores: np.ndarray[Any, Any], where: IntArray, items: IntArray, masked: CSR | None, rows: IntArray
+) -> tuple[IntArray, IntArray]:
+    """Count the candidates that score higher than each pair, and the same: (C, I), (M,), (M,) -> (M,), (M,)."""
     if kernels.available:
-        return kernels.count_above(scores, where, items)
+        by_item = np.ascontiguousarray(scores.T)  # (I, C), as `EmbeddingScorer` has it
+        greater, equal = kernels.count_above(by_item, where, items, torch.get_num_threads())
+        if masked is not None:
+            kernels.take_back(by_item, where, items, rows, masked.indptr, masked.indices, greater, equal)
+        return greater, equal
     greater, equal = np.empty(len(where), np.int64), np.empty(len(where), np.int64)
     hit = np.empty(scores.shape[1], bool)
+    by_user = np.ascontiguousarray(scores)
     # a row at a time: counting one contiguous row of booleans is many times faster than counting along an axis
     for pair, (row, item) in enumerate(zip(where.tolist(), items.tolist(), strict=True)):
-        own = scores[row, item]
-        greater[pair] = np.count_nonzero(np.greater(scores[row], own, out=hit))
-        equal[pair] = np.count_nonzero(np.equal(scores[row], own, out=hit)) - 1
+        own = by_user[row, item]
+        greater[pair] = np.count_nonzero(np.greater(by_user[row], own, out=hit))
+        equal[pair] = np.count_nonzero(np.equal(by_user[row], own, out=hit)) - 1
+    if masked is not None:
+        _take_back(by_user, where, items, masked, rows, greater, equal)
     return greater, equal
 
 

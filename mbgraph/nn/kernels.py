@@ -3,7 +3,8 @@
 Each kernel walks destination rows once: it sums the neighbours' rows and finishes the row (scale, add, normalise or
 derive the normalisation) while it is still in the cache. Rows are independent, so the sum of a row has one order
 whatever the number of threads. Work is cut into chunks of equal edge counts, because popular items would otherwise
-leave one core waiting for the other.
+leave one core waiting for the other. A source table larger than the core's own cache is read in blocks that fit: all
+destinations take what they need of one block before the next is touched.
 
 Rows are float32 (N, D), or packed bfloat16: uint32 (N, D / 2), where word ``d`` holds number ``d`` in its lower and
 number ``d + D / 2`` in its upper half, so that unpacking is a shift and a mask. Sums are float32 either way.
@@ -12,6 +13,7 @@ number ``d + D / 2`` in its upper half, so that unpacking is a shift and a mask.
 from __future__ import annotations
 
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,8 +30,9 @@ try:
 except ImportError:  # numba is optional
     available = False
 
-__all__ = ["available", "balanced_chunks", "even_chunks", "unpack_rows", "width_kernels"]
+__all__ = ["available", "balanced_chunks", "block_pointers", "even_chunks", "unpack_rows", "width_kernels"]
 
+_WORTHWHILE = 4  # neighbours per row and block
 _TINY = np.float32(1e-12)
 _AHEAD = 8  # edges between asking for a row and adding it
 _LINE = 16  # float32 numbers of a cache line
@@ -37,7 +40,7 @@ _UPPER = np.uint32(0xFFFF0000)
 _HALF = np.uint32(16)
 
 
-def balanced_chunks(indptr: np.ndarray[Any, Any], chunks: int = 16) -> list[int]:
+def balanced_chunks(indptr: np.ndarray[Any, Any], chunks: int) -> list[int]:
     """Return row boundaries that cut the rows into pieces of about equal edges + rows: (R + 1,) -> chunks + 1."""
     rows = len(indptr) - 1
     cost = indptr + 2 * np.arange(rows + 1)  # finishing a row costs about as much as two edges
@@ -46,9 +49,38 @@ def balanced_chunks(indptr: np.ndarray[Any, Any], chunks: int = 16) -> list[int]
     return [int(bound) for bound in bounds]
 
 
-def even_chunks(count: int, chunks: int = 16) -> list[int]:
+def even_chunks(count: int, chunks: int) -> list[int]:
     """Return boundaries that cut ``count`` rows evenly."""
-    return np.linspace(0, count, min(chunks, max(count, 1)) + 1).astype(np.int64).tolist()
+    cuts: list[int] = np.linspace(0, count, min(chunks, max(count, 1)) + 1).astype(np.int64).tolist()
+    return cuts
+
+
+def block_pointers(
+    indptr: np.ndarray[Any, Any], indices: np.ndarray[Any, Any], columns: int, row_bytes: int
+) -> np.ndarray[Any, Any]:
+    """Cut every row's sorted neighbours where a new block of the source table begins: -> (blocks + 1, R).
+
+    A block is as large as the core's cache. Where that would leave a row with too few neighbours per block to be worth
+    another visit, there is one block.
+    """
+    blocks = -(-columns * row_bytes // _cache_bytes())
+    rows = len(indptr) - 1
+    if blocks > 1 and len(indices) >= _WORTHWHILE * rows * blocks:
+        keys = np.repeat(np.arange(rows), np.diff(indptr)) * columns + indices
+        cuts = np.linspace(0, columns, blocks + 1).astype(np.int64)
+        return np.stack([np.searchsorted(keys, np.arange(rows) * columns + cut) for cut in cuts])
+    return np.stack([indptr[:-1], indptr[1:]])
+
+
+@lru_cache(maxsize=1)
+def _cache_bytes() -> int:
+    """Return the size of a core's own cache, 1 MiB where the system does not tell."""
+    try:
+        text = Path("/sys/devices/system/cpu/cpu0/cache/index2/size").read_text(encoding="ascii").strip()
+    except OSError:
+        text = ""
+    number, unit = text[:-1], {"K": 2**10, "M": 2**20}.get(text[-1:], 0)
+    return min(max(int(number) * unit, 2**18), 2**22) if unit and number.isdigit() else 2**20
 
 
 def unpack_rows(rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -77,6 +109,20 @@ if available:
         return types.uint32(types.float32), generate
 
     @intrinsic
+    def _wide(context):
+        """Let the function that calls this use vectors of 512 bits where the processor has them.
+
+        LLVM avoids them on processors whose clock they lower; sums of long rows gain a fifth by them all the same.
+        """
+
+        def generate(target, builder, signature, arguments):
+            # llvmlite's list of attributes does not know this one of LLVM's; its set takes it
+            set.add(builder.function.attributes, '"prefer-vector-width"="512"')
+            return target.get_dummy_value()
+
+        return types.void(), generate
+
+    @intrinsic
     def _prefetch(context, rows, row, column):
         """Ask for the cache line of ``rows[row, column]``."""
 
@@ -98,156 +144,183 @@ if available:
 
         return types.void(rows, row, column), generate
 
-    def _sum_rows(total, source, columns, start, stop, last, scale, width):
-        """Add ``scale[c] * source[c]`` over ``c`` in ``columns[start:stop]`` to ``total``, four rows at a time."""
+    def _add_rows(sums, k, source, columns, start, stop, last, scale, width, ahead):
+        """Add ``scale[c] * source[c]`` over ``c`` in ``columns[start:stop]`` to ``sums[k]``, four rows at a time.
 
-    @overload(_sum_rows, jit_options={"fastmath": True})
-    def _sum_rows_of(total, source, columns, start, stop, last, scale, width):
-        def add_floats(total, source, columns, start, stop, last, scale, width):
+        ``ahead`` asks for the rows that many edges before they are added; 0 where the source is in the cache anyway.
+        """
+
+    @overload(_add_rows, jit_options={"fastmath": True}, inline="always")
+    def _add_rows_of(sums, k, source, columns, start, stop, last, scale, width, ahead):
+        def add_floats(sums, k, source, columns, start, stop, last, scale, width, ahead):
             fours = start + (stop - start) // 4 * 4
             for edge in range(start, fours, 4):
-                for ahead in range(edge + _AHEAD, edge + _AHEAD + 4):
-                    coming = columns[min(ahead, last)]
-                    for d in range(0, width, _LINE):
-                        _prefetch(source, coming, d)
+                if ahead > 0:
+                    for later in range(edge + ahead, edge + ahead + 4):
+                        coming = columns[min(later, last)]
+                        for d in range(0, width, _LINE):
+                            _prefetch(source, coming, d)
                 a, b, c, e = columns[edge], columns[edge + 1], columns[edge + 2], columns[edge + 3]
                 by_a, by_b, by_c, by_e = scale[a], scale[b], scale[c], scale[e]
                 for d in range(width):
-                    total[d] += (by_a * source[a, d] + by_b * source[b, d]) + (
-                        by_c * source[c, d] + by_e * source[e, d]
-                    )
+                    total = sums[k, d]
+                    total += by_a * source[a, d]
+                    total += by_b * source[b, d]
+                    total += by_c * source[c, d]
+                    total += by_e * source[e, d]
+                    sums[k, d] = total
             for edge in range(fours, stop):
                 a = columns[edge]
                 by_a = scale[a]
                 for d in range(width):
-                    total[d] += by_a * source[a, d]
+                    sums[k, d] += by_a * source[a, d]
 
-        def add_packed(total, source, columns, start, stop, last, scale, width):
+        def add_packed(sums, k, source, columns, start, stop, last, scale, width, ahead):
             half = width // 2
             fours = start + (stop - start) // 4 * 4
             for edge in range(start, fours, 4):
-                for ahead in range(edge + _AHEAD, edge + _AHEAD + 4):
-                    coming = columns[min(ahead, last)]
-                    for d in range(0, half, _LINE):
-                        _prefetch(source, coming, d)
+                if ahead > 0:
+                    for later in range(edge + ahead, edge + ahead + 4):
+                        coming = columns[min(later, last)]
+                        for d in range(0, half, _LINE):
+                            _prefetch(source, coming, d)
                 a, b, c, e = columns[edge], columns[edge + 1], columns[edge + 2], columns[edge + 3]
                 by_a, by_b, by_c, by_e = scale[a], scale[b], scale[c], scale[e]
                 for d in range(half):
                     in_a, in_b, in_c, in_e = source[a, d], source[b, d], source[c, d], source[e, d]
-                    total[d] += (by_a * _float_of(in_a << _HALF) + by_b * _float_of(in_b << _HALF)) + (
-                        by_c * _float_of(in_c << _HALF) + by_e * _float_of(in_e << _HALF)
-                    )
-                    total[d + half] += (by_a * _float_of(in_a & _UPPER) + by_b * _float_of(in_b & _UPPER)) + (
-                        by_c * _float_of(in_c & _UPPER) + by_e * _float_of(in_e & _UPPER)
-                    )
+                    low, high = sums[k, d], sums[k, d + half]
+                    low += by_a * _float_of(in_a << _HALF)
+                    high += by_a * _float_of(in_a & _UPPER)
+                    low += by_b * _float_of(in_b << _HALF)
+                    high += by_b * _float_of(in_b & _UPPER)
+                    low += by_c * _float_of(in_c << _HALF)
+                    high += by_c * _float_of(in_c & _UPPER)
+                    low += by_e * _float_of(in_e << _HALF)
+                    high += by_e * _float_of(in_e & _UPPER)
+                    sums[k, d] = low
+                    sums[k, d + half] = high
             for edge in range(fours, stop):
                 a = columns[edge]
                 by_a = scale[a]
                 for d in range(half):
                     in_a = source[a, d]
-                    total[d] += by_a * _float_of(in_a << _HALF)
-                    total[d + half] += by_a * _float_of(in_a & _UPPER)
+                    sums[k, d] += by_a * _float_of(in_a << _HALF)
+                    sums[k, d + half] += by_a * _float_of(in_a & _UPPER)
 
         return add_packed if source.dtype == types.uint32 else add_floats
 
-    def _put_row(out, row, values, factor, width):
-        """Write ``factor * values`` to a row, rounded to nearest even where rows are packed."""
+    def _finish_row(sums, k, factor, out, width):
+        """Multiply ``sums[k]`` by ``factor``; where results are packed, round it to nearest even into ``out[k]``.
 
-    @overload(_put_row, jit_options={"fastmath": True})
-    def _put_row_of(out, row, values, factor, width):
-        def put_floats(out, row, values, factor, width):
-            for d in range(width):
-                out[row, d] = values[d] * factor
+        Float results are ``sums`` itself: to the compiler two names of one array are a conflict in every loop.
+        """
 
-        def put_packed(out, row, values, factor, width):
+    @overload(_finish_row, jit_options={"fastmath": True}, inline="always")
+    def _finish_row_of(sums, k, factor, out, width):
+        def finish_floats(sums, k, factor, out, width):
+            if factor != np.float32(1):
+                for d in range(width):
+                    sums[k, d] *= factor
+
+        def finish_packed(sums, k, factor, out, width):
             half = width // 2
             below, one = np.uint32(0x7FFF), np.uint32(1)
             for d in range(half):
-                low, high = _bits_of(values[d] * factor), _bits_of(values[d + half] * factor)
+                low, high = _bits_of(sums[k, d] * factor), _bits_of(sums[k, d + half] * factor)
                 low = (low + below + ((low >> _HALF) & one)) >> _HALF
                 high = (high + below + ((high >> _HALF) & one)) & _UPPER
-                out[row, d] = low | high
+                out[k, d] = low | high
 
-        return put_packed if out.dtype == types.uint32 else put_floats
+        return finish_packed if out.dtype == types.uint32 else finish_floats
 
     @register_jitable(fastmath=True)
-    def _dot(a, b, width):
-        """Return the inner product: eight sums side by side, as one would wait for itself at every step."""
+    def _dot(a, i, b, j, width):
+        """Return the inner product of two rows: eight sums side by side, as one would wait for itself every time."""
         s = t = u = v = w = x = y = z = np.float32(0)
         eights = width // 8 * 8
         for d in range(0, eights, 8):
-            s += a[d] * b[d]
-            t += a[d + 1] * b[d + 1]
-            u += a[d + 2] * b[d + 2]
-            v += a[d + 3] * b[d + 3]
-            w += a[d + 4] * b[d + 4]
-            x += a[d + 5] * b[d + 5]
-            y += a[d + 6] * b[d + 6]
-            z += a[d + 7] * b[d + 7]
+            s += a[i, d] * b[j, d]
+            t += a[i, d + 1] * b[j, d + 1]
+            u += a[i, d + 2] * b[j, d + 2]
+            v += a[i, d + 3] * b[j, d + 3]
+            w += a[i, d + 4] * b[j, d + 4]
+            x += a[i, d + 5] * b[j, d + 5]
+            y += a[i, d + 6] * b[j, d + 6]
+            z += a[i, d + 7] * b[j, d + 7]
         for d in range(eights, width):
-            s += a[d] * b[d]
+            s += a[i, d] * b[j, d]
         return ((s + w) + (t + x)) + ((u + y) + (v + z))
 
     def _get_row(values, rows, row, width):
-        """Read a row as float32 numbers."""
+        """Read a row as float32 numbers into ``values[0]``."""
 
-    @overload(_get_row, jit_options={"fastmath": True})
+    @overload(_get_row, jit_options={"fastmath": True}, inline="always")
     def _get_row_of(values, rows, row, width):
         def get_floats(values, rows, row, width):
             for d in range(width):
-                values[d] = rows[row, d]
+                values[0, d] = rows[row, d]
 
         def get_packed(values, rows, row, width):
             half = width // 2
             for d in range(half):
-                values[d] = _float_of(rows[row, d] << _HALF)
-                values[d + half] = _float_of(rows[row, d] & _UPPER)
+                values[0, d] = _float_of(rows[row, d] << _HALF)
+                values[0, d + half] = _float_of(rows[row, d] & _UPPER)
 
         return get_packed if rows.dtype == types.uint32 else get_floats
 
 
 @lru_cache(maxsize=8)
 def width_kernels(width: int) -> tuple[Any, Any, Any]:
-    """Return ``(forward, back, copy)`` compiled for rows of ``width`` numbers.
+    """Return ``(forward, back, pack)`` compiled for rows of ``width`` numbers.
 
     The width is a constant of the compiled code: only then do the inner loops become a few vector instructions. All
     take ``start, stop`` first, the rows to do, and release the interpreter lock. Sources and results may be packed.
+    ``cuts`` (blocks + 1, R) are `block_pointers`, ``sums`` float32 memory for a row per result, and the result where
+    ``out`` is not packed (``out`` is then not touched).
 
-    ``forward(start, stop, indptr, indices, scale_in, source, rows, whole, scale_out, norm, out, inverse)`` writes
+    ``forward(start, stop, cuts, indices, scale_in, source, rows, whole, scale_out, norm, sums, out, inverse)`` writes
     ``out[k] = finish(sum over c in N(rows[k]) of scale_in[c] * source[c])``; ``whole`` means rows are 0, 1, 2, ...;
     finish divides by the norm (kept in ``inverse``) or multiplies by ``scale_out``.
 
-    ``back(start, stop, indptr, indices, source, ones, position, scale_out, base, base_position, unit, inverse, norm,
-    scale_self, most, add, out)`` writes ``base[r] + scale_out[r] * sum over c in N(r) of source[c]`` and takes it back
-    through the layer below: its normalisation (``norm``), its receiver's scale (``scale_self``), or nothing (both off);
-    ``add`` adds to ``out`` instead of replacing it. ``position`` maps a node to its row in a compact ``source``, -1
-    where the gradient is zero; empty means all rows. ``most`` is the largest number of neighbours.
+    ``back(start, stop, cuts, indices, source, ones, position, scale_out, base, base_position, unit, inverse, norm,
+    scale_self, most, add, into, sums, out)`` writes ``base[r] + scale_out[r] * sum over c in N(r) of source[c]`` and
+    takes it back through the layer below: its normalisation (``norm``), its receiver's scale (``scale_self``), or
+    nothing (both off); ``add`` adds it to ``into``, float32, and leaves no result. ``position`` maps a node to its row
+    in a compact ``source``, -1 where the gradient is zero; empty means all rows. ``most`` is the largest number of
+    neighbours.
 
-    ``copy(start, stop, source, out)`` writes rows in the other form.
+    ``pack(start, stop, source, out)`` writes float32 rows packed.
     """
 
     @njit(fastmath=True, nogil=True, cache=True)
-    def forward(start, stop, indptr, indices, scale_in, source, rows, whole, scale_out, norm, out, inverse):
-        total = np.empty(width, np.float32)
+    def forward(start, stop, cuts, indices, scale_in, source, rows, whole, scale_out, norm, sums, out, inverse):
+        _wide()
+        blocks = cuts.shape[0] - 1
         last = len(indices) - 1
-        for k in range(start, stop):
-            row = k if whole else rows[k]
-            for d in range(width):
-                total[d] = np.float32(0)
-            _sum_rows(total, source, indices, indptr[row], indptr[row + 1], last, scale_in, width)
-            if norm:
-                length = np.sqrt(_dot(total, total, width))
-                factor = np.float32(1) / length if length > _TINY else np.float32(0)
-                inverse[k] = factor
-            else:
-                factor = scale_out[row]
-            _put_row(out, k, total, factor, width)
+        ahead = _AHEAD if blocks == 1 else 0
+        for block in range(blocks):
+            for k in range(start, stop):
+                row = k if whole else rows[k]
+                if block == 0:
+                    for d in range(width):
+                        sums[k, d] = np.float32(0)
+                _add_rows(
+                    sums, k, source, indices, cuts[block, row], cuts[block + 1, row], last, scale_in, width, ahead
+                )
+                if block == blocks - 1:
+                    if norm:
+                        length = np.sqrt(_dot(sums, k, sums, k, width))
+                        factor = np.float32(1) / length if length > _TINY else np.float32(0)
+                        inverse[k] = factor
+                    else:
+                        factor = scale_out[row]
+                    _finish_row(sums, k, factor, out, width)
 
     @njit(fastmath=True, nogil=True, cache=True)
     def back(
         start,
         stop,
-        indptr,
+        cuts,
         indices,
         source,
         ones,
@@ -261,54 +334,61 @@ def width_kernels(width: int) -> tuple[Any, Any, Any]:
         scale_self,
         most,
         add,
+        into,
+        sums,
         out,
     ):
-        total = np.empty(width, np.float32)
-        own = np.empty(width, np.float32)
+        _wide()
+        own = np.empty((1, width), np.float32)
         compact = position.shape[0] > 0
         picked = np.empty(most if compact else 0, np.uint32)
         one = np.float32(1)
+        blocks = 1 if compact else cuts.shape[0] - 1
+        final = cuts.shape[0] - 1
         last = len(indices) - 1
-        for row in range(start, stop):
-            for d in range(width):
-                total[d] = np.float32(0)
-            if compact:
-                count = 0  # keep the neighbours that have a gradient; without a branch, as half of them may
-                for edge in range(indptr[row], indptr[row + 1]):
-                    place = position[indices[edge]]
-                    picked[count] = np.uint32(place)
-                    count += 1 if place >= 0 else 0
-                _sum_rows(total, source, picked, 0, count, max(count - 1, 0), ones, width)
-            else:
-                _sum_rows(total, source, indices, indptr[row], indptr[row + 1], last, ones, width)
-            factor = scale_out[row]
-            where = base_position[row]
-            if where >= 0:
-                for d in range(width):
-                    total[d] = factor * total[d] + base[where, d]
-            else:
-                for d in range(width):
-                    total[d] *= factor
-            if norm:
-                _get_row(own, unit, row, width)
-                along = _dot(total, own, width)
-                for d in range(width):
-                    total[d] -= along * own[d]
-                factor = inverse[row]
-            else:
-                factor = scale_self[row] if scale_self.shape[0] > 0 else one
-            if add:
-                _get_row(own, out, row, width)
-                for d in range(width):
-                    total[d] = factor * total[d] + own[d]
-                factor = one
-            _put_row(out, row, total, factor, width)
+        ahead = _AHEAD if blocks == 1 else 0
+        for block in range(blocks):
+            for row in range(start, stop):
+                if block == 0:
+                    for d in range(width):
+                        sums[row, d] = np.float32(0)
+                if compact:
+                    count = 0  # keep the neighbours that have a gradient; without a branch, as half of them may
+                    for edge in range(cuts[0, row], cuts[final, row]):
+                        place = position[indices[edge]]
+                        picked[count] = np.uint32(place)
+                        count += 1 if place >= 0 else 0
+                    _add_rows(sums, row, source, picked, 0, count, count - 1, ones, width, 0)
+                else:
+                    _add_rows(
+                        sums, row, source, indices, cuts[block, row], cuts[block + 1, row], last, ones, width, ahead
+                    )
+                if block < blocks - 1:
+                    continue
+                factor = scale_out[row]
+                where = base_position[row]
+                if where >= 0:
+                    for d in range(width):
+                        sums[row, d] = factor * sums[row, d] + base[where, d]
+                    factor = one
+                if norm:
+                    _get_row(own, unit, row, width)
+                    along = _dot(sums, row, own, 0, width)
+                    factor *= inverse[row]
+                    for d in range(width):
+                        sums[row, d] = (sums[row, d] - along * own[0, d]) * factor
+                    factor = one
+                elif scale_self.shape[0] > 0:
+                    factor *= scale_self[row]
+                if add:
+                    for d in range(width):
+                        into[row, d] += factor * sums[row, d]
+                else:
+                    _finish_row(sums, row, factor, out, width)
 
     @njit(fastmath=True, nogil=True, cache=True)
-    def copy(start, stop, source, out):
-        values = np.empty(width, np.float32)
+    def pack(start, stop, source, out):
         for row in range(start, stop):
-            _get_row(values, source, row, width)
-            _put_row(out, row, values, np.float32(1), width)
+            _finish_row(source, row, np.float32(1), out, width)
 
-    return forward, back, copy
+    return forward, back, pack

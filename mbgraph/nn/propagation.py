@@ -10,12 +10,13 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from mbgraph._dgl import import_dgl
 from mbgraph.errors import UnknownNameError, UsageError
-from mbgraph.nn.kernels import balanced_chunks
+from mbgraph.nn.kernels import balanced_chunks, block_pointers
 
 if TYPE_CHECKING:
     import dgl
@@ -65,14 +66,30 @@ class Relation:
         """Sum neighbour rows, differentiable any number of times; ``to`` is ``"user"`` or ``"item"``."""
         return _NeighborSum.apply(rows, self, to)
 
-    def compiled(self, side: str) -> tuple[Any, Any, Any, int]:
-        """Return ``(bounds, indptr, indices, largest degree)`` of one side's neighbours for `mbgraph.nn.kernels`."""
-        key = (side, "compiled")
+    def neighbors(self, side: str) -> tuple[Any, Any]:
+        """Return ``(indptr, indices)`` of one side's neighbours, ascending: int64 (R + 1,), uint32 (E,)."""
+        key = (side, "neighbors")
         if key not in self._views:
             indptr, indices, _ = self.graph.adj_tensors("csr" if side == "user" else "csc")
             pointers = indptr.numpy()
-            most = int((pointers[1:] - pointers[:-1]).max(initial=0))
-            self._views[key] = (balanced_chunks(pointers), pointers, indices.numpy().astype("uint32"), most)
+            keys = torch.from_numpy(np.repeat(np.arange(len(pointers) - 1), np.diff(pointers)) << 32).add_(indices)
+            ordered = keys if bool((keys[1:] >= keys[:-1]).all()) else keys.sort().values
+            self._views[key] = (pointers, ordered.numpy().astype(np.uint32))  # the lower half
+        return self._views[key]
+
+    def blocks(self, side: str, row_bytes: int) -> Any:
+        """Return `kernels.block_pointers` of one side for source rows of so many bytes: (blocks + 1, R)."""
+        key = (side, f"blocks {row_bytes}")
+        if key not in self._views:
+            columns = self.num_items if side == "user" else self.num_users
+            self._views[key] = block_pointers(*self.neighbors(side), columns, row_bytes)
+        return self._views[key]
+
+    def chunks(self, side: str, threads: int) -> list[int]:
+        """Return row boundaries of one side for some threads: few, as every chunk reads the source anew."""
+        key = (side, f"chunks {threads}")
+        if key not in self._views:
+            self._views[key] = balanced_chunks(self.neighbors(side)[0], 2 * threads)
         return self._views[key]
 
     def _sum(self, to: str, rows: Tensor) -> Tensor:

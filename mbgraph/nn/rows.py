@@ -200,7 +200,9 @@ class _Side:
     """One side (users or items) of one behavior in a compiled pass: its adjacency, its chosen rows and its layers."""
 
     def __init__(self, relation: Relation, side: str, table: np.ndarray[Any, Any], rows: Tensor) -> None:
-        self.bounds, self.indptr, self.indices, self.most = relation.compiled(side)
+        self.relation, self.side = relation, side
+        pointers, self.indices = relation.neighbors(side)
+        self.most = int(np.diff(pointers).max(initial=0))
         scale = relation.user_scale if side == "user" else relation.item_scale
         self.scale = scale.numpy().reshape(-1)
         self.chosen, self.expand = torch.unique(rows, return_inverse=True)
@@ -219,8 +221,9 @@ class _Pass:
         self, num_layers: int, layer_norm: bool, weight: float, row_dtype: str, width: int, space: Workspace
     ) -> None:
         self.num_layers, self.layer_norm, self.weight, self.space = num_layers, layer_norm, weight, space
-        self.forward, self.back, self.copy = kernels.width_kernels(width)
+        self.forward, self.back, self.pack = kernels.width_kernels(width)
         self.width, self.packed = width, row_dtype == "bfloat16"
+        self.row_bytes = width * (2 if self.packed else 4)
         self.threads = torch.get_num_threads()
         self.behaviors: list[tuple[_Side, _Side]] = []
 
@@ -237,12 +240,16 @@ class _Pass:
             else self.space.take((count, self.width), "float32")
         )
 
+    def sums(self, out: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """Return float32 memory to add up the rows of ``out`` in, that memory itself where it is float32."""
+        return self.space.take((len(out), self.width), "float32") if out.dtype == np.uint32 else out
+
     def stored(self, table: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """Return float32 rows as neighbours read them."""
         if not self.packed:
             return table
         out = self.rows(len(table))
-        run_chunks(self.copy, kernels.even_chunks(len(table)), (table, out), self.threads)
+        run_chunks(self.pack, kernels.even_chunks(len(table), self.threads), (table, out), self.threads)
         return out
 
     def advance(self, side: _Side, other: _Side, source: np.ndarray[Any, Any], layer: int) -> np.ndarray[Any, Any]:
@@ -251,13 +258,16 @@ class _Pass:
         count = len(side.rows) if last else len(side.scale)
         out = self.space.take((count, self.width), "float32") if last else self.rows(count)
         inverse = self.space.take((count if self.layer_norm else 0,), "float32")
+        sums = self.sums(out)
         run_chunks(
             self.forward,
-            kernels.even_chunks(count) if last else side.bounds,
-            (side.indptr, side.indices, other.scale, source, side.rows, not last, side.scale, self.layer_norm, out,
-             inverse),
+            kernels.even_chunks(count, 4 * self.threads) if last else side.relation.chunks(side.side, self.threads),
+            (side.relation.blocks(side.side, self.row_bytes), side.indices, other.scale, source, side.rows, not last,
+             side.scale, self.layer_norm, sums, out, inverse),
             self.threads,
         )  # fmt: skip
+        if sums is not out:
+            self.space.give(sums)
         if last:
             side.total += out
         else:
@@ -283,13 +293,17 @@ class _Pass:
         inverse = side.inverses[layer - 1] if norm else _NO_SCALE
         scale_self = side.scale if layer > 0 and not self.layer_norm else _NO_SCALE
         ones = np.ones(len(source), np.float32)
+        sums = self.space.take((len(out), self.width), "float32") if add else self.sums(out)
         run_chunks(
             self.back,
-            side.bounds,
-            (side.indptr, side.indices, source, ones, position, side.scale, base, side.position, unit, inverse, norm,
-             scale_self, side.most, add, out),
+            side.relation.chunks(side.side, self.threads),
+            (side.relation.blocks(side.side, self.row_bytes), side.indices, source, ones, position, side.scale, base,
+             side.position, unit, inverse, norm, scale_self, side.most, add, out if add else _NO_ROWS, sums,
+             _NO_ROWS if add else out),
             self.threads,
         )  # fmt: skip
+        if sums is not out:
+            self.space.give(sums)
 
 
 class EncodeRowsCompiled(torch.autograd.Function):
