@@ -371,11 +371,11 @@ def generated(edges: int, threads: int, users: int = 0) -> dict[str, Any]:
     trainer = _trainer(ds)
     batches = [batch for _, batch in zip(range(6), trainer.sampler.epoch(1), strict=False)]
     seconds = []
-    for number, batch in enumerate(batches):
+    for number, batch in enumerate([batches[0], *batches]):
         start = time.perf_counter()
         trainer._step(batch, 1, number)
         seconds.append(time.perf_counter() - start)
-    step = statistics.median(seconds[1:])
+    step = statistics.median(seconds[1:])  # the first one compiles
     total = sum(len(pairs) for pairs in ds.edges.values())
     return {
         "edges": total,

@@ -162,3 +162,20 @@ def test_every_command_has_help_with_examples():
         result = call(name, "--help")
         assert result.exit_code == 0
         assert "Usage:" in result.stdout
+
+
+def test_dry_run_says_what_it_would_take_and_writes_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(cli, ["fit", "--dry-run", "--json", "--set", "embedding_dim=16"])
+    assert result.exit_code == 0, result.output
+    planned = json.loads(result.stdout)
+    assert planned["steps_per_epoch"] == 2
+    assert planned["parameters"] == 16 * (2_000 + 1_000)
+    assert planned["memory_mb"] == pytest.approx(sum(planned["memory"].values()), abs=1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_dry_run_finds_mistakes(tmp_path):
+    result = CliRunner().invoke(cli, ["fit", "--dry-run", "--set", "embedding_dim=15", "--set", "row_dtype=bfloat16"])
+    assert result.exit_code == 2
+    assert "row_dtype=bfloat16 needs an even embedding_dim, got 15" in result.stderr
