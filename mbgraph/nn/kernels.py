@@ -20,7 +20,7 @@ import numpy as np
 
 try:
     from llvmlite import ir
-    from numba import njit, types
+    from numba import carray, njit, types
     from numba.core import cgutils
     from numba.extending import intrinsic as numba_intrinsic
     from numba.extending import overload, register_jitable
@@ -108,6 +108,25 @@ if available:
 
         return types.uint32(types.float32), generate
 
+    @numba_intrinsic(prefer_literal=True)
+    def _stack_floats(context, count):
+        """Return a pointer to ``count`` float32 numbers on the stack, ``count`` a constant.
+
+        The compiler knows that nothing else points there, so sums stay in registers; of a numpy array it must fear that
+        it is also the source.
+        """
+        if not isinstance(count, types.IntegerLiteral):
+            return None
+
+        def generate(target, builder, signature, arguments):
+            memory = cgutils.alloca_once(builder, ir.ArrayType(ir.FloatType(), count.literal_value))
+            memory.align = 4 * _LINE
+            return builder.bitcast(memory, ir.FloatType().as_pointer())
+
+        return types.CPointer(types.float32)(count), generate
+
+    stack_floats: Any = _stack_floats
+
     @intrinsic
     def _wide(context):
         """Let the function that calls this use vectors of 512 bits where the processor has them.
@@ -144,15 +163,15 @@ if available:
 
         return types.void(rows, row, column), generate
 
-    def _add_rows(sums, k, source, columns, start, stop, last, scale, width, ahead):
-        """Add ``scale[c] * source[c]`` over ``c`` in ``columns[start:stop]`` to ``sums[k]``, four rows at a time.
+    def _add_rows(total, source, columns, start, stop, last, scale, width, ahead):
+        """Add ``scale[c] * source[c]`` over ``c`` in ``columns[start:stop]`` to ``total``, four rows at a time.
 
         ``ahead`` asks for the rows that many edges before they are added; 0 where the source is in the cache anyway.
         """
 
     @overload(_add_rows, jit_options={"fastmath": True}, inline="always")
-    def _add_rows_of(sums, k, source, columns, start, stop, last, scale, width, ahead):
-        def add_floats(sums, k, source, columns, start, stop, last, scale, width, ahead):
+    def _add_rows_of(total, source, columns, start, stop, last, scale, width, ahead):
+        def add_floats(total, source, columns, start, stop, last, scale, width, ahead):
             fours = start + (stop - start) // 4 * 4
             for edge in range(start, fours, 4):
                 if ahead > 0:
@@ -163,19 +182,19 @@ if available:
                 a, b, c, e = columns[edge], columns[edge + 1], columns[edge + 2], columns[edge + 3]
                 by_a, by_b, by_c, by_e = scale[a], scale[b], scale[c], scale[e]
                 for d in range(width):
-                    total = sums[k, d]
-                    total += by_a * source[a, d]
-                    total += by_b * source[b, d]
-                    total += by_c * source[c, d]
-                    total += by_e * source[e, d]
-                    sums[k, d] = total
+                    value = total[d]
+                    value += by_a * source[a, d]
+                    value += by_b * source[b, d]
+                    value += by_c * source[c, d]
+                    value += by_e * source[e, d]
+                    total[d] = value
             for edge in range(fours, stop):
                 a = columns[edge]
                 by_a = scale[a]
                 for d in range(width):
-                    sums[k, d] += by_a * source[a, d]
+                    total[d] += by_a * source[a, d]
 
-        def add_packed(sums, k, source, columns, start, stop, last, scale, width, ahead):
+        def add_packed(total, source, columns, start, stop, last, scale, width, ahead):
             half = width // 2
             fours = start + (stop - start) // 4 * 4
             for edge in range(start, fours, 4):
@@ -188,7 +207,7 @@ if available:
                 by_a, by_b, by_c, by_e = scale[a], scale[b], scale[c], scale[e]
                 for d in range(half):
                     in_a, in_b, in_c, in_e = source[a, d], source[b, d], source[c, d], source[e, d]
-                    low, high = sums[k, d], sums[k, d + half]
+                    low, high = total[d], total[d + half]
                     low += by_a * _float_of(in_a << _HALF)
                     high += by_a * _float_of(in_a & _UPPER)
                     low += by_b * _float_of(in_b << _HALF)
@@ -197,76 +216,72 @@ if available:
                     high += by_c * _float_of(in_c & _UPPER)
                     low += by_e * _float_of(in_e << _HALF)
                     high += by_e * _float_of(in_e & _UPPER)
-                    sums[k, d] = low
-                    sums[k, d + half] = high
+                    total[d] = low
+                    total[d + half] = high
             for edge in range(fours, stop):
                 a = columns[edge]
                 by_a = scale[a]
                 for d in range(half):
                     in_a = source[a, d]
-                    sums[k, d] += by_a * _float_of(in_a << _HALF)
-                    sums[k, d + half] += by_a * _float_of(in_a & _UPPER)
+                    total[d] += by_a * _float_of(in_a << _HALF)
+                    total[d + half] += by_a * _float_of(in_a & _UPPER)
 
         return add_packed if source.dtype == types.uint32 else add_floats
 
-    def _finish_row(sums, k, factor, out, width):
-        """Multiply ``sums[k]`` by ``factor``; where results are packed, round it to nearest even into ``out[k]``.
+    def _put_row(out, row, values, factor, width):
+        """Write ``factor * values`` to a row, rounded to nearest even where rows are packed."""
 
-        Float results are ``sums`` itself: to the compiler two names of one array are a conflict in every loop.
-        """
+    @overload(_put_row, jit_options={"fastmath": True}, inline="always")
+    def _put_row_of(out, row, values, factor, width):
+        def put_floats(out, row, values, factor, width):
+            for d in range(width):
+                out[row, d] = values[d] * factor
 
-    @overload(_finish_row, jit_options={"fastmath": True}, inline="always")
-    def _finish_row_of(sums, k, factor, out, width):
-        def finish_floats(sums, k, factor, out, width):
-            if factor != np.float32(1):
-                for d in range(width):
-                    sums[k, d] *= factor
-
-        def finish_packed(sums, k, factor, out, width):
+        def put_packed(out, row, values, factor, width):
             half = width // 2
             below, one = np.uint32(0x7FFF), np.uint32(1)
             for d in range(half):
-                low, high = _bits_of(sums[k, d] * factor), _bits_of(sums[k, d + half] * factor)
+                low, high = _bits_of(values[d] * factor), _bits_of(values[d + half] * factor)
                 low = (low + below + ((low >> _HALF) & one)) >> _HALF
                 high = (high + below + ((high >> _HALF) & one)) & _UPPER
-                out[k, d] = low | high
+                out[row, d] = low | high
 
-        return finish_packed if out.dtype == types.uint32 else finish_floats
-
-    @register_jitable(fastmath=True)
-    def _dot(a, i, b, j, width):
-        """Return the inner product of two rows: eight sums side by side, as one would wait for itself every time."""
-        s = t = u = v = w = x = y = z = np.float32(0)
-        eights = width // 8 * 8
-        for d in range(0, eights, 8):
-            s += a[i, d] * b[j, d]
-            t += a[i, d + 1] * b[j, d + 1]
-            u += a[i, d + 2] * b[j, d + 2]
-            v += a[i, d + 3] * b[j, d + 3]
-            w += a[i, d + 4] * b[j, d + 4]
-            x += a[i, d + 5] * b[j, d + 5]
-            y += a[i, d + 6] * b[j, d + 6]
-            z += a[i, d + 7] * b[j, d + 7]
-        for d in range(eights, width):
-            s += a[i, d] * b[j, d]
-        return ((s + w) + (t + x)) + ((u + y) + (v + z))
+        return put_packed if out.dtype == types.uint32 else put_floats
 
     def _get_row(values, rows, row, width):
-        """Read a row as float32 numbers into ``values[0]``."""
+        """Read a row as float32 numbers."""
 
     @overload(_get_row, jit_options={"fastmath": True}, inline="always")
     def _get_row_of(values, rows, row, width):
         def get_floats(values, rows, row, width):
             for d in range(width):
-                values[0, d] = rows[row, d]
+                values[d] = rows[row, d]
 
         def get_packed(values, rows, row, width):
             half = width // 2
             for d in range(half):
-                values[0, d] = _float_of(rows[row, d] << _HALF)
-                values[0, d + half] = _float_of(rows[row, d] & _UPPER)
+                values[d] = _float_of(rows[row, d] << _HALF)
+                values[d + half] = _float_of(rows[row, d] & _UPPER)
 
         return get_packed if rows.dtype == types.uint32 else get_floats
+
+    @register_jitable(fastmath=True)
+    def _dot(a, b, width):
+        """Return the inner product: eight sums side by side, as one would wait for itself every time."""
+        s = t = u = v = w = x = y = z = np.float32(0)
+        eights = width // 8 * 8
+        for d in range(0, eights, 8):
+            s += a[d] * b[d]
+            t += a[d + 1] * b[d + 1]
+            u += a[d + 2] * b[d + 2]
+            v += a[d + 3] * b[d + 3]
+            w += a[d + 4] * b[d + 4]
+            x += a[d + 5] * b[d + 5]
+            y += a[d + 6] * b[d + 6]
+            z += a[d + 7] * b[d + 7]
+        for d in range(eights, width):
+            s += a[d] * b[d]
+        return ((s + w) + (t + x)) + ((u + y) + (v + z))
 
 
 @lru_cache(maxsize=8)
@@ -275,17 +290,17 @@ def width_kernels(width: int) -> tuple[Any, Any, Any]:
 
     The width is a constant of the compiled code: only then do the inner loops become a few vector instructions. All
     take ``start, stop`` first, the rows to do, and release the interpreter lock. Sources and results may be packed.
-    ``cuts`` (blocks + 1, R) are `block_pointers`, ``sums`` float32 memory for a row per result, and the result where
-    ``out`` is not packed (``out`` is then not touched).
+    ``cuts`` (blocks + 1, R) are `block_pointers`, ``sums`` float32 memory for a row per result where there are several
+    blocks (``out`` itself if that is float32 and replaced); otherwise it is not touched.
 
     ``forward(start, stop, cuts, indices, scale_in, source, rows, whole, scale_out, norm, sums, out, inverse)`` writes
     ``out[k] = finish(sum over c in N(rows[k]) of scale_in[c] * source[c])``; ``whole`` means rows are 0, 1, 2, ...;
     finish divides by the norm (kept in ``inverse``) or multiplies by ``scale_out``.
 
     ``back(start, stop, cuts, indices, source, ones, position, scale_out, base, base_position, unit, inverse, norm,
-    scale_self, most, add, into, sums, out)`` writes ``base[r] + scale_out[r] * sum over c in N(r) of source[c]`` and
+    scale_self, most, add, sums, out)`` writes ``base[r] + scale_out[r] * sum over c in N(r) of source[c]`` and
     takes it back through the layer below: its normalisation (``norm``), its receiver's scale (``scale_self``), or
-    nothing (both off); ``add`` adds it to ``into``, float32, and leaves no result. ``position`` maps a node to its row
+    nothing (both off); ``add`` adds to ``out`` instead of replacing it. ``position`` maps a node to its row
     in a compact ``source``, -1 where the gradient is zero; empty means all rows. ``most`` is the largest number of
     neighbours.
 
@@ -295,6 +310,7 @@ def width_kernels(width: int) -> tuple[Any, Any, Any]:
     @njit(fastmath=True, nogil=True, cache=True)
     def forward(start, stop, cuts, indices, scale_in, source, rows, whole, scale_out, norm, sums, out, inverse):
         _wide()
+        total = carray(stack_floats(width), width)
         blocks = cuts.shape[0] - 1
         last = len(indices) - 1
         ahead = _AHEAD if blocks == 1 else 0
@@ -303,18 +319,20 @@ def width_kernels(width: int) -> tuple[Any, Any, Any]:
                 row = k if whole else rows[k]
                 if block == 0:
                     for d in range(width):
-                        sums[k, d] = np.float32(0)
-                _add_rows(
-                    sums, k, source, indices, cuts[block, row], cuts[block + 1, row], last, scale_in, width, ahead
-                )
-                if block == blocks - 1:
-                    if norm:
-                        length = np.sqrt(_dot(sums, k, sums, k, width))
-                        factor = np.float32(1) / length if length > _TINY else np.float32(0)
-                        inverse[k] = factor
-                    else:
-                        factor = scale_out[row]
-                    _finish_row(sums, k, factor, out, width)
+                        total[d] = np.float32(0)
+                else:
+                    _get_row(total, sums, k, width)
+                _add_rows(total, source, indices, cuts[block, row], cuts[block + 1, row], last, scale_in, width, ahead)
+                if block < blocks - 1:
+                    _put_row(sums, k, total, np.float32(1), width)
+                    continue
+                if norm:
+                    length = np.sqrt(_dot(total, total, width))
+                    factor = np.float32(1) / length if length > _TINY else np.float32(0)
+                    inverse[k] = factor
+                else:
+                    factor = scale_out[row]
+                _put_row(out, k, total, factor, width)
 
     @njit(fastmath=True, nogil=True, cache=True)
     def back(
@@ -334,61 +352,65 @@ def width_kernels(width: int) -> tuple[Any, Any, Any]:
         scale_self,
         most,
         add,
-        into,
         sums,
         out,
     ):
         _wide()
-        own = np.empty((1, width), np.float32)
+        total = carray(stack_floats(width), width)
+        own = carray(stack_floats(width), width)
         compact = position.shape[0] > 0
         picked = np.empty(most if compact else 0, np.uint32)
         one = np.float32(1)
-        blocks = 1 if compact else cuts.shape[0] - 1
         final = cuts.shape[0] - 1
+        blocks = 1 if compact else final
         last = len(indices) - 1
         ahead = _AHEAD if blocks == 1 else 0
         for block in range(blocks):
             for row in range(start, stop):
                 if block == 0:
                     for d in range(width):
-                        sums[row, d] = np.float32(0)
+                        total[d] = np.float32(0)
+                else:
+                    _get_row(total, sums, row, width)
                 if compact:
                     count = 0  # keep the neighbours that have a gradient; without a branch, as half of them may
                     for edge in range(cuts[0, row], cuts[final, row]):
                         place = position[indices[edge]]
                         picked[count] = np.uint32(place)
                         count += 1 if place >= 0 else 0
-                    _add_rows(sums, row, source, picked, 0, count, count - 1, ones, width, 0)
+                    _add_rows(total, source, picked, 0, count, count - 1, ones, width, 0)
                 else:
-                    _add_rows(
-                        sums, row, source, indices, cuts[block, row], cuts[block + 1, row], last, ones, width, ahead
-                    )
+                    _add_rows(total, source, indices, cuts[block, row], cuts[block + 1, row], last, ones, width, ahead)
                 if block < blocks - 1:
+                    _put_row(sums, row, total, one, width)
                     continue
                 factor = scale_out[row]
                 where = base_position[row]
                 if where >= 0:
                     for d in range(width):
-                        sums[row, d] = factor * sums[row, d] + base[where, d]
+                        total[d] = factor * total[d] + base[where, d]
                     factor = one
                 if norm:
                     _get_row(own, unit, row, width)
-                    along = _dot(sums, row, own, 0, width)
+                    along = _dot(total, own, width)
                     factor *= inverse[row]
                     for d in range(width):
-                        sums[row, d] = (sums[row, d] - along * own[0, d]) * factor
-                    factor = one
+                        total[d] -= along * own[d]
                 elif scale_self.shape[0] > 0:
                     factor *= scale_self[row]
                 if add:
+                    _get_row(own, out, row, width)
                     for d in range(width):
-                        into[row, d] += factor * sums[row, d]
-                else:
-                    _finish_row(sums, row, factor, out, width)
+                        total[d] = factor * total[d] + own[d]
+                    factor = one
+                _put_row(out, row, total, factor, width)
 
     @njit(fastmath=True, nogil=True, cache=True)
     def pack(start, stop, source, out):
+        _wide()
+        values = carray(stack_floats(width), width)
         for row in range(start, stop):
-            _finish_row(source, row, np.float32(1), out, width)
+            _get_row(values, source, row, width)
+            _put_row(out, row, values, np.float32(1), width)
 
     return forward, back, pack

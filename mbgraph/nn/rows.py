@@ -240,9 +240,11 @@ class _Pass:
             else self.space.take((count, self.width), "float32")
         )
 
-    def sums(self, out: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """Return float32 memory to add up the rows of ``out`` in, that memory itself where it is float32."""
-        return self.space.take((len(out), self.width), "float32") if out.dtype == np.uint32 else out
+    def sums(self, out: np.ndarray[Any, Any], cuts: np.ndarray[Any, Any], add: bool = False) -> np.ndarray[Any, Any]:
+        """Return float32 memory for what the blocks before the last add up to; ``out`` itself where it can be that."""
+        if len(cuts) == 2:
+            return _NO_ROWS
+        return out if out.dtype == np.float32 and not add else self.space.take((len(out), self.width), "float32")
 
     def stored(self, table: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """Return float32 rows as neighbours read them."""
@@ -258,15 +260,16 @@ class _Pass:
         count = len(side.rows) if last else len(side.scale)
         out = self.space.take((count, self.width), "float32") if last else self.rows(count)
         inverse = self.space.take((count if self.layer_norm else 0,), "float32")
-        sums = self.sums(out)
+        cuts = side.relation.blocks(side.side, self.row_bytes)
+        sums = self.sums(out, cuts)
         run_chunks(
             self.forward,
             kernels.even_chunks(count, 4 * self.threads) if last else side.relation.chunks(side.side, self.threads),
-            (side.relation.blocks(side.side, self.row_bytes), side.indices, other.scale, source, side.rows, not last,
+            (cuts, side.indices, other.scale, source, side.rows, not last,
              side.scale, self.layer_norm, sums, out, inverse),
             self.threads,
         )  # fmt: skip
-        if sums is not out:
+        if sums is not out and len(sums):
             self.space.give(sums)
         if last:
             side.total += out
@@ -293,16 +296,16 @@ class _Pass:
         inverse = side.inverses[layer - 1] if norm else _NO_SCALE
         scale_self = side.scale if layer > 0 and not self.layer_norm else _NO_SCALE
         ones = np.ones(len(source), np.float32)
-        sums = self.space.take((len(out), self.width), "float32") if add else self.sums(out)
+        cuts = side.relation.blocks(side.side, self.row_bytes)
+        sums = self.sums(out, cuts, add)
         run_chunks(
             self.back,
             side.relation.chunks(side.side, self.threads),
-            (side.relation.blocks(side.side, self.row_bytes), side.indices, source, ones, position, side.scale, base,
-             side.position, unit, inverse, norm, scale_self, side.most, add, out if add else _NO_ROWS, sums,
-             _NO_ROWS if add else out),
+            (cuts, side.indices, source, ones, position, side.scale, base, side.position, unit, inverse, norm,
+             scale_self, side.most, add, sums, out),
             self.threads,
         )  # fmt: skip
-        if sums is not out:
+        if sums is not out and len(sums):
             self.space.give(sums)
 
 

@@ -142,6 +142,26 @@ def compiled(request):
     return request.param == "compiled"
 
 
+@pytest.fixture(params=["one block", "blocks"])
+def blocks(request, monkeypatch):
+    """Let the source table fit a core's cache, or be read in several blocks."""
+    if request.param == "blocks":
+        monkeypatch.setattr(kernels, "_cache_bytes", lambda: 5 * D * 2)
+        monkeypatch.setattr(kernels, "_WORTHWHILE", 0)
+
+
+def test_block_pointers_cut_every_row():
+    indptr, indices = np.array([0, 3, 3, 5]), np.array([0, 4, 9, 4, 5], np.uint32)
+    assert kernels.block_pointers(indptr, indices, 10, 1).tolist() == [[0, 3, 3], [3, 3, 5]]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernels, "_cache_bytes", lambda: 20)
+        patch.setattr(kernels, "_WORTHWHILE", 0)
+        assert kernels.block_pointers(indptr, indices, 10, 4).tolist() == [[0, 3, 3], [2, 3, 4], [3, 3, 5]]
+        patch.setattr(kernels, "_WORTHWHILE", 1)  # five edges are too few for three rows in two blocks
+        assert len(kernels.block_pointers(indptr, indices, 10, 4)) == 2
+
+
+@pytest.mark.usefixtures("blocks")
 @pytest.mark.parametrize("layer_norm", [True, False])
 @pytest.mark.parametrize("num_layers", [0, 1, 2, 3])
 def test_hand_written_passes_equal_autograd(compiled, num_layers, layer_norm, monkeypatch):
@@ -163,6 +183,7 @@ def test_hand_written_passes_equal_autograd(compiled, num_layers, layer_norm, mo
         assert_close(mine, reference, rtol=1e-5, atol=1e-5 * float(reference.detach().abs().max()))
 
 
+@pytest.mark.usefixtures("blocks")
 @pytest.mark.parametrize("layer_norm", [True, False])
 def test_bfloat16_rows_round_alike_and_little(layer_norm, monkeypatch):
     """Both passes round the same numbers; what comes out differs from float32 by a few parts in a thousand."""
