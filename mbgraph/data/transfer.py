@@ -45,6 +45,8 @@ class Policy:
     max_redirects : int
     max_bytes : int
         Limit for a file whose size the card does not say.
+    chunk : int
+        Bytes that are written at a time; fewer than these are lost when a connection breaks.
     """
 
     retries: int = 4
@@ -53,6 +55,7 @@ class Policy:
     read_timeout: float = 30.0
     max_redirects: int = 5
     max_bytes: int = 4 << 30
+    chunk: int = 1 << 16
 
 
 class Missing(RunError):
@@ -206,15 +209,16 @@ def _attempt(
                 part.unlink(missing_ok=True)
                 raise _Passing("the server cannot continue the file", "try again")
             held, total = _place(response, held)
-            if total is not None and total > limit:
+            expected = source.size or total
+            if total is not None and (total > limit or total != expected):
                 raise DataError(
-                    f"{url} has {total:,} bytes, more than the {limit:,} of the card", "try another place with --from"
+                    f"{url} has {total:,} bytes, the card says {limit:,}", "try another place with --from URL or DIR"
                 )
-            _write(response, part, held, total, limit, url, source, progress)
+            _write(response, part, held, expected, limit, policy.chunk, source, progress)
+    except (requests.exceptions.ConnectionError, requests.exceptions.ChunkedEncodingError) as error:
+        raise _Passing(_reason(error), "check the connection or the proxy") from error
     except requests.exceptions.Timeout as error:
         raise _Passing("the server stopped answering", "check the connection or the proxy") from error
-    except (requests.exceptions.ConnectionError, requests.exceptions.ChunkedEncodingError) as error:
-        raise _Passing(f"no connection ({_reason(error)})", "check the connection or the proxy") from error
     except requests.exceptions.RequestException as error:
         raise RunError(f"cannot download {url}: {_reason(error)}", "check the address and the proxy") from error
 
@@ -255,7 +259,8 @@ def _open(session: requests.Session, url: str, held: int, policy: Policy) -> req
 def _place(response: requests.Response, held: int) -> tuple[int, int | None]:
     """Return where the answer's bytes go, and how long the file will be if the answer says so."""
     length = response.headers.get("Content-Length", "")
-    announced = int(length) if length.isdecimal() else None
+    packed = response.headers.get("Content-Encoding", "identity").lower() != "identity"  # then it counts other bytes
+    announced = int(length) if length.isdecimal() and not packed else None
     if response.status_code == 206:
         start = response.headers.get("Content-Range", "").lower().removeprefix("bytes ").partition("-")[0]
         if start != str(held):
@@ -268,9 +273,9 @@ def _write(
     response: requests.Response,
     part: Path,
     held: int,
-    total: int | None,
+    expected: int | None,
     limit: int,
-    url: str,
+    chunk: int,
     source: Source,
     progress: Progress,
 ) -> None:
@@ -278,30 +283,31 @@ def _write(
 
     try:
         with part.open("ab" if held else "wb") as file:
-            for block in response.iter_content(_CHUNK):
+            for block in response.iter_content(chunk):
                 held += len(block)
                 if held > limit:
                     file.truncate(0)
-                    raise DataError(f"{url} sends more than {limit:,} bytes", "try another place with --from")
+                    raise DataError(f"{response.url} sends more than {limit:,} bytes", "try another place with --from")
                 file.write(block)
-                progress(source.name, held, source.size or total, "")
+                progress(source.name, held, expected, "")
     except requests.exceptions.RequestException:  # an OSError too, but not of the disk
         raise
     except OSError as error:
         raise RunError(
             f"cannot write {part}: {error.strerror or error}", "free some space or choose another folder"
         ) from error
-    expected = source.size if source.size is not None else total
     if expected is not None and held < expected:
         raise _Passing(f"it broke off after {held:,} of {expected:,} bytes", "try again")
 
 
 def _reason(error: Exception) -> str:
-    """Return the innermost cause in a few words."""
-    text = str(error)
+    """Return what happened to a connection, in a few words."""
+    text = " ".join(str(error).split())
     if "timed out" in text:
         return "the server stopped answering"
+    if "IncompleteRead" in text or "Connection broken" in text:
+        return "the connection broke off"
     for cause in ("Name or service not known", "Temporary failure in name resolution", "Connection refused"):
         if cause in text:
-            return cause.lower()
-    return " ".join(text.split())[:160] or type(error).__name__
+            return f"no connection ({cause.lower()})"
+    return f"no connection ({text[:160] or type(error).__name__})"
