@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from mbgraph.data.cards import cards, find_card
 from mbgraph.data.dataset import MultiBehaviorDataset
 from mbgraph.data.formats.npz import is_npz, read_meta, read_npz
 from mbgraph.errors import DataError, UsageError, nearest
@@ -104,10 +105,15 @@ def _unknown(text: str) -> UsageError:
         return UsageError(
             f"unknown dataset {text!r}", "there is no such folder; mbgraph data ls shows what can be named"
         )
-    names = [entry["name"] for entry in list_datasets()]
-    close = nearest(text, names)
-    hint = f"did you mean {close!r}?" if close else f"known are {', '.join(names)}"
     looked = ", ".join(str(folder) for folder in data_folders())
+    if find_card(text) is not None:
+        return UsageError(
+            f"dataset {text!r} is not on disk",
+            f"see mbgraph data show {text}, get it with mbgraph data download {text} (looked in {looked})",
+        )
+    names = [entry["name"] for entry in list_datasets()]
+    close = nearest(text, [*names, *cards()])
+    hint = f"did you mean {close!r}?" if close else f"known are {', '.join(names)}"
     return UsageError(
         f"unknown dataset {text!r}", f"{hint} (looked in {looked} and as a path; MBGRAPH_DATA adds a folder)"
     )
