@@ -1,4 +1,4 @@
-"""Puts the dataset cards into the package; everything else stands in pyproject.toml."""
+"""Puts the project's data folders into the package; everything else stands in pyproject.toml."""
 
 import shutil
 from pathlib import Path
@@ -6,24 +6,26 @@ from pathlib import Path
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
-CARDS = Path(__file__).parent / "datasets"
+ROOT = Path(__file__).parent
+SHIPPED = {"datasets": ("*.toml",), "benchmarks": ("*.toml", "speed/*.py")}
 
 
-class BuildWithCards(build_py):
-    """Copies ``datasets/*.toml`` to ``mbgraph/datasets``, where an installed package looks for them.
+class BuildWithFolders(build_py):
+    """Copies ``datasets/`` and ``benchmarks/`` into ``mbgraph/``, where an installed package looks for them.
 
-    An editable install copies nothing: the folder lies beside the package there.
+    An editable install copies nothing: the folders lie beside the package there.
     """
 
     def run(self) -> None:
-        """Build, then add the cards."""
+        """Build, then add the folders."""
         super().run()
         if self.editable_mode:
             return
-        place = Path(self.build_lib) / "mbgraph" / "datasets"
-        self.mkpath(str(place))
-        for card in sorted(CARDS.glob("*.toml")):
-            shutil.copyfile(card, place / card.name)
+        for folder, patterns in SHIPPED.items():
+            for file in sorted(found for pattern in patterns for found in (ROOT / folder).glob(pattern)):
+                place = Path(self.build_lib) / "mbgraph" / file.relative_to(ROOT)
+                self.mkpath(str(place.parent))
+                shutil.copyfile(file, place)
 
 
-setup(cmdclass={"build_py": BuildWithCards})
+setup(cmdclass={"build_py": BuildWithFolders})

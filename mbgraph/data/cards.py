@@ -13,6 +13,7 @@ from mbgraph.data.aliases import canonical_behavior
 from mbgraph.data.card import FORMATS, Card, Source
 from mbgraph.data.card_reader import load_card
 from mbgraph.errors import DataError, UnknownNameError
+from mbgraph.files import shipped
 
 __all__ = ["FORMATS", "Card", "Source", "canonical_behavior", "cards", "find_card", "get_card", "load_card"]
 
@@ -25,7 +26,10 @@ def cards() -> dict[str, Card]:
     DataError
         If the folder is missing or a card is wrong.
     """
-    return dict(_read_cards(_folder()))
+    folder = shipped("datasets")
+    if not folder.is_dir():
+        raise DataError(f"no dataset cards in {folder}", "install mbgraph again")
+    return dict(_read_cards(folder))
 
 
 def find_card(name: str) -> Card | None:
@@ -39,16 +43,6 @@ def get_card(name: str) -> Card:
     if name not in known:
         raise UnknownNameError("dataset card", name, known)
     return known[name]
-
-
-def _folder() -> Path:
-    """Return the folder of the cards: inside the installed package, or beside it in a source tree."""
-    package = Path(__file__).resolve().parents[1]
-    # an installed package looks inside itself first: site-packages may hold another project's folder "datasets"
-    for folder in (package / "datasets", package.parent / "datasets"):
-        if (folder / "taobao.toml").is_file():
-            return folder
-    raise DataError(f"no dataset cards in {package / 'datasets'}", "install mbgraph again")
 
 
 @cache

@@ -57,7 +57,7 @@ files = [
     (known / "shop.toml").write_text(text)
     by_hand = text[: text.index("[[sources]]")].replace('"shop"', '"attic"', 1)
     (known / "attic.toml").write_text(by_hand.replace("title", 'by_hand = "Ask Nobody."\ntitle', 1))
-    monkeypatch.setattr(cards, "_folder", lambda: known)
+    monkeypatch.setattr(cards, "shipped", lambda name: known)
     assert card_reader.load_card(known / "shop.toml").is_downloadable
     return folder
 
