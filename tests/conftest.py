@@ -14,6 +14,10 @@ from mbgraph.data.formats.npz import write_npz
 from mbgraph.data.interactions import Pairs, Vocabulary
 from mbgraph.data.synthetic import Auxiliary, SyntheticConfig, generate
 
+# As the command line does, before torch loads: OpenMP threads that spin for long take the cores from the compiled
+# kernels and from whatever else a test machine is doing.
+os.environ.setdefault("GOMP_SPINCOUNT", "4000")
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = REPOSITORY.parent / "shared"
 
