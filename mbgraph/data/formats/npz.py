@@ -27,6 +27,7 @@ from mbgraph.errors import DataError, UsageError, nearest
 from mbgraph.files import atomic_write, inside, read_json, write_json
 
 __all__ = [
+    "OWN_KEYS",
     "check_file_name",
     "check_meta",
     "check_place",
@@ -41,7 +42,7 @@ __all__ = [
 ]
 
 _REQUIRED = ("name", "users", "items", "behaviors", "target", "splits", "counts")
-_OWN = (*_REQUIRED, "ids", "metadata")  # written from the dataset; every other key is kept as it was read
+OWN_KEYS = (*_REQUIRED, "ids", "metadata")  # written from the dataset; every other key is kept as it was read
 _FILES = ("meta.json", "manifest.json", "users.txt", "items.txt")  # besides npz files, all a dataset folder holds
 _MAX_ROWS = 2**31 - 1
 
@@ -106,7 +107,7 @@ def read_npz(path: str | os.PathLike[str]) -> MultiBehaviorDataset:
     meta = read_meta(path)
     parts = {name: _read_pairs(path, name, meta) for name in (*meta["behaviors"], *meta["splits"])}
     metadata = dict(meta.get("metadata", {}))
-    kept = {key: value for key, value in meta.items() if key not in _OWN}
+    kept = {key: value for key, value in meta.items() if key not in OWN_KEYS}
     if kept:
         metadata["meta"] = kept
     users, items = (read_ids(path, kind, meta) for kind in ("user", "item"))
@@ -296,7 +297,7 @@ def _columns(pairs: Pairs) -> dict[str, Any]:
 
 def meta_of(ds: MultiBehaviorDataset) -> dict[str, Any]:
     """Return what ``meta.json`` says about a dataset."""
-    kept = {key: value for key, value in dict(ds.metadata.get("meta", {})).items() if key not in _OWN}
+    kept = {key: value for key, value in dict(ds.metadata.get("meta", {})).items() if key not in OWN_KEYS}
     meta = {
         "name": ds.name,
         "users": ds.num_users,

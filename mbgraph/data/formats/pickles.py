@@ -2,8 +2,8 @@
 
 A pickle is a program, and reading it runs it. Here it runs among stand-ins. Before that its operations are listed, and
 those outside a short list are refused, and so are sizes that the file does not hold. The few names that numpy's arrays
-and SciPy's sparse matrices need lead to the inert classes below, which keep what they are given and do nothing; any other
-name is refused. `mbgraph.data.formats.matrices` makes arrays of what was kept and checks every index.
+and SciPy's sparse matrices need lead to the inert classes below, which keep what they are given and do nothing; any
+other name is refused. `mbgraph.data.formats.matrices` makes arrays of what was kept and checks every index.
 """
 
 from __future__ import annotations
