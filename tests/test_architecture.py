@@ -111,15 +111,22 @@ def test_nothing_prints(trees):
     assert not wrong
 
 
+PICKLES = "mbgraph.data.formats.pickles"
+"""The one module that may import pickle: its unpickler finds stand-ins of its own and nothing else."""
+
+
 def test_nothing_evaluates_or_unpickles(trees):
     wrong = []
     for path, tree in trees.items():
         names = {name.split(".")[0] for name in runtime_imports(tree)}
+        if module_name(path) == PICKLES:
+            names.remove("pickle")
+            assert "def find_class" in ast.unparse(tree)
         wrong += [f"{module_name(path)} imports {name}" for name in names & {"pickle", "yaml", "dill", "marshal"}]
         for node in ast.walk(tree):
             if isinstance(node, ast.Call):
                 called = ast.unparse(node.func)
-                if called in {"eval", "exec"}:
+                if called in {"eval", "exec", "pickle.load", "pickle.loads", "pickle.Unpickler"}:
                     wrong.append(f"{module_name(path)}:{node.lineno} calls {called}")
                 if called == "np.load" and "allow_pickle=False" not in ast.unparse(node):
                     wrong.append(f"{module_name(path)}:{node.lineno} loads without allow_pickle=False")

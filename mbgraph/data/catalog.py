@@ -27,9 +27,10 @@ def data_folders() -> list[Path]:
 
 
 def find_dataset(name_or_path: str | os.PathLike[str]) -> Path:
-    """Return the absolute folder of a dataset.
+    """Return the absolute path of a dataset, a folder in most formats.
 
     A plain name is looked up in `data_folders` first and taken as a path last; anything with a separator is a path.
+    Named datasets are in the npz layout; a path may hold any format of `mbgraph.data.formats`.
 
     Raises
     ------
@@ -37,7 +38,7 @@ def find_dataset(name_or_path: str | os.PathLike[str]) -> Path:
         If nothing is there; the message names the nearest dataset and where it looked. Also for ``"demo"``, which is
         generated and has no folder.
     DataError
-        If a path exists but holds no dataset.
+        If a path exists but holds no dataset, or files of two formats.
     """
     text = os.fspath(name_or_path)
     if _is_plain(text):
@@ -53,7 +54,7 @@ def find_dataset(name_or_path: str | os.PathLike[str]) -> Path:
     except (OSError, ValueError, RuntimeError):  # no such user behind ~, a NUL, a name too long
         exists = False
     if exists:
-        raise DataError(f"{text} is no dataset: it has no meta.json", "import an event log with: mbgraph data import")
+        return _in_other_format(Path(text).expanduser()).resolve()
     raise _unknown(text)
 
 
@@ -63,13 +64,18 @@ def load_dataset(name_or_path: str | os.PathLike[str]) -> MultiBehaviorDataset:
     Raises
     ------
     UsageError, DataError
-        See `find_dataset` and `mbgraph.data.formats.npz.read_npz`.
+        See `find_dataset` and `mbgraph.data.formats.read`.
     """
     if os.fspath(name_or_path) == DEMO:
         from mbgraph.data.synthetic import demo
 
         return demo()
-    return read_npz(find_dataset(name_or_path))
+    path = find_dataset(name_or_path)
+    if is_npz(path):
+        return read_npz(path)
+    from mbgraph.data import formats
+
+    return formats.read(path)
 
 
 def list_datasets() -> list[dict[str, Any]]:
@@ -98,6 +104,20 @@ def list_datasets() -> list[dict[str, Any]]:
 
 def _is_plain(text: str) -> bool:
     return text not in ("", ".", "..") and not any(separator in text for separator in "/\\") and text[0] not in ".~"
+
+
+def _in_other_format(path: Path) -> Path:
+    """Return the path if it holds a dataset in another format than npz."""
+    from mbgraph.data.formats.detection import candidates, detect
+
+    found = candidates(path)
+    if not found:
+        raise DataError(f"{path} is no dataset: it has no meta.json", "import an event log with: mbgraph data import")
+    if found == ["events"]:
+        raise DataError(f"{path} is an event log, no dataset", "import it with: mbgraph data import")
+    if len(found) > 1:
+        detect(path)  # raises what says which
+    return path
 
 
 def _unknown(text: str) -> UsageError:

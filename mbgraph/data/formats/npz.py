@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,14 +21,28 @@ import numpy as np
 
 from mbgraph.data.dataset import SPLITS, MultiBehaviorDataset, check_behavior_name, check_pairs
 from mbgraph.data.formats.archive import read_arrays
+from mbgraph.data.formats.folder import new_folder
 from mbgraph.data.interactions import Pairs, Vocabulary
-from mbgraph.errors import DataError, RunError, UsageError, nearest
+from mbgraph.errors import DataError, UsageError, nearest
 from mbgraph.files import atomic_write, inside, read_json, write_json
 
-__all__ = ["check_place", "is_npz", "read_meta", "read_npz", "write_npz"]
+__all__ = [
+    "OWN_KEYS",
+    "check_file_name",
+    "check_meta",
+    "check_place",
+    "id_lines",
+    "is_npz",
+    "meta_of",
+    "named_ids",
+    "read_ids",
+    "read_meta",
+    "read_npz",
+    "write_npz",
+]
 
 _REQUIRED = ("name", "users", "items", "behaviors", "target", "splits", "counts")
-_OWN = (*_REQUIRED, "ids", "metadata")  # written from the dataset; every other key is kept as it was read
+OWN_KEYS = (*_REQUIRED, "ids", "metadata")  # written from the dataset; every other key is kept as it was read
 _FILES = ("meta.json", "manifest.json", "users.txt", "items.txt")  # besides npz files, all a dataset folder holds
 _MAX_ROWS = 2**31 - 1
 
@@ -50,6 +62,11 @@ def read_meta(path: str | os.PathLike[str]) -> dict[str, Any]:
         meta = read_json(file)
     except RecursionError as error:
         raise DataError(f"{file} is nested too deeply", "restore the file") from error
+    return check_meta(file, meta)
+
+
+def check_meta(file: Path, meta: Any) -> dict[str, Any]:
+    """Return the facts about a dataset, each checked; ``file`` is what the `DataError` names."""
     if not isinstance(meta, dict):
         raise DataError(f"{file} is not a JSON object", "restore the file")
     for key in _REQUIRED:
@@ -65,7 +82,7 @@ def read_meta(path: str | os.PathLike[str]) -> dict[str, Any]:
         if not isinstance(meta[key], list):
             raise DataError(f"{file}: {key!r} must be a list of names, not {meta[key]!r}", "correct it")
         for name in meta[key]:
-            _check_file_name(f"{file}: {key!r}", name)
+            check_file_name(f"{file}: {key!r}", name)
         if len(set(meta[key])) != len(meta[key]):
             raise DataError(f"{file}: {key!r} names one twice", "leave one out")
     _check_names(file, meta)
@@ -90,10 +107,10 @@ def read_npz(path: str | os.PathLike[str]) -> MultiBehaviorDataset:
     meta = read_meta(path)
     parts = {name: _read_pairs(path, name, meta) for name in (*meta["behaviors"], *meta["splits"])}
     metadata = dict(meta.get("metadata", {}))
-    kept = {key: value for key, value in meta.items() if key not in _OWN}
+    kept = {key: value for key, value in meta.items() if key not in OWN_KEYS}
     if kept:
         metadata["meta"] = kept
-    users, items = (_read_ids(path, kind, meta) for kind in ("user", "item"))
+    users, items = (read_ids(path, kind, meta) for kind in ("user", "item"))
     edges = {name: parts[name] for name in meta["behaviors"]}
     splits = {name: parts[name] for name in meta["splits"]}
     try:
@@ -126,16 +143,12 @@ def write_npz(ds: MultiBehaviorDataset, path: str | os.PathLike[str], *, overwri
         If the disk is full or the place cannot be written.
     """
     path = Path(path)
-    place = path.resolve()  # a link to a folder: the folder is replaced, not the link
     check_place(path, overwrite)
     for behavior in ds.behaviors:
-        _check_file_name(f"cannot write {path}", behavior)
-    meta = _meta(ds)
-    lines = {f"{v.kind}s.txt": _id_lines(v) for v in _named(ds).values() if not v.is_identity}
-    scratch: Path | None = None
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=".tmp", dir=place.parent))
+        check_file_name(f"cannot write {path}", behavior)
+    meta = meta_of(ds)
+    lines = {f"{v.kind}s.txt": id_lines(v) for v in named_ids(ds).values() if not v.is_identity}
+    with new_folder(path) as scratch:
         for name, pairs in (*ds.edges.items(), *ds.splits.items()):
             with atomic_write(scratch / f"{name}.npz") as file:
                 np.savez_compressed(file, **_columns(pairs))
@@ -143,34 +156,6 @@ def write_npz(ds: MultiBehaviorDataset, path: str | os.PathLike[str], *, overwri
             with atomic_write(scratch / name) as file:
                 file.write(text)
         write_json(scratch / "meta.json", meta)
-        _publish(scratch, place)
-    except (OSError, RunError) as error:
-        cause = error if isinstance(error, OSError) else error.__cause__
-        reason = getattr(cause, "strerror", None) or str(error)
-        raise RunError(f"cannot write {path}: {reason}", "free some space or choose another folder") from error
-    finally:
-        if scratch is not None:
-            shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _publish(scratch: Path, place: Path) -> None:
-    """Rename the finished folder into its place; an old one is moved aside first and comes back if that fails."""
-    umask = os.umask(0)
-    os.umask(umask)
-    scratch.chmod(0o777 & ~umask)  # mkdtemp makes folders that only their owner can read
-    if not place.exists():
-        os.replace(scratch, place)
-        return
-    aside = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=".old", dir=place.parent))
-    try:
-        os.replace(place, aside)
-        try:
-            os.replace(scratch, place)
-        except OSError:
-            os.replace(aside, place)
-            raise
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def check_place(path: Path, overwrite: bool) -> None:
@@ -214,7 +199,7 @@ def _check_names(file: Path, meta: Mapping[str, Any]) -> None:
             raise DataError(f"{file}: 'counts' names {name!r}, which is no behavior or split", "correct it")
 
 
-def _check_file_name(where: str, name: Any) -> None:
+def check_file_name(where: str, name: Any) -> None:
     """Refuse a name whose file would lie outside the folder, be hidden, or not be portable."""
     if not isinstance(name, str) or not name.strip():
         raise DataError(f"{where}: {name!r} is no name", "name it by text, such as view or buy")
@@ -248,7 +233,8 @@ def _read_pairs(path: Path, name: str, meta: Mapping[str, Any]) -> Pairs:
     return pairs
 
 
-def _read_ids(path: Path, kind: str, meta: Mapping[str, Any]) -> Vocabulary:
+def read_ids(path: Path, kind: str, meta: Mapping[str, Any]) -> Vocabulary:
+    """Return the original ids in ``users.txt`` or ``items.txt``, or row numbers where there is no file."""
     count, file = meta[f"{kind}s"], path / f"{kind}s.txt"
     written_as = meta.get("ids", {}).get(f"{kind}s")
     if written_as not in (None, "int", "str"):
@@ -284,11 +270,13 @@ def _integers(file: Path, lines: list[str]) -> np.ndarray:
         raise DataError(f"{file} holds an integer of more than 64 bits", 'set "ids" in meta.json to "str"') from error
 
 
-def _named(ds: MultiBehaviorDataset) -> dict[str, Vocabulary]:
+def named_ids(ds: MultiBehaviorDataset) -> dict[str, Vocabulary]:
+    """Return both vocabularies under the names that ``meta.json`` has for them."""
     return {"users": ds.users, "items": ds.items}
 
 
-def _id_lines(vocabulary: Vocabulary) -> bytes:
+def id_lines(vocabulary: Vocabulary) -> bytes:
+    """Return the content of ``users.txt`` or ``items.txt``; `DataError` if an id cannot stand on a line."""
     lines = [str(value) for value in vocabulary.ids.tolist()]
     for line in lines:
         if "\n" in line or "\r" in line:
@@ -307,8 +295,9 @@ def _columns(pairs: Pairs) -> dict[str, Any]:
     return columns if pairs.time is None else {**columns, "time": pairs.time}
 
 
-def _meta(ds: MultiBehaviorDataset) -> dict[str, Any]:
-    kept = {key: value for key, value in dict(ds.metadata.get("meta", {})).items() if key not in _OWN}
+def meta_of(ds: MultiBehaviorDataset) -> dict[str, Any]:
+    """Return what ``meta.json`` says about a dataset."""
+    kept = {key: value for key, value in dict(ds.metadata.get("meta", {})).items() if key not in OWN_KEYS}
     meta = {
         "name": ds.name,
         "users": ds.num_users,
@@ -321,7 +310,7 @@ def _meta(ds: MultiBehaviorDataset) -> dict[str, Any]:
     }
     ids = {
         name: "int" if vocabulary.ids.dtype.kind == "i" else "str"
-        for name, vocabulary in _named(ds).items()
+        for name, vocabulary in named_ids(ds).items()
         if not vocabulary.is_identity
     }
     if ids:

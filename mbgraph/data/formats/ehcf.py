@@ -1,0 +1,100 @@
+"""EHCF's tables: tab separated with a header, ids counted from 0.
+
+``buy.train.txt`` and ``buy.test.txt`` hold ``uid`` and ``sid``; ``cart.csv`` and ``pv.csv`` have a third column that
+names the behavior. A table may be packed as ``pv.csv.zip`` or ``pv.zip``, with nothing else in the archive.
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from mbgraph.data.dataset import MultiBehaviorDataset
+from mbgraph.data.formats.assemble import Source, assemble, find_target
+from mbgraph.data.formats.text import read_pairs
+from mbgraph.data.interactions import Pairs
+from mbgraph.errors import DataError
+
+__all__ = ["read", "read_part"]
+
+_SUFFIXES = {".train.txt": "train", ".valid.txt": "valid", ".test.txt": "test"}
+_TABLES = (".csv", ".csv.zip", ".zip")
+_RATIO = 1032  # deflate cannot make more bytes of one than this
+
+
+def read_part(path: Path, *, users: int | None = None, items: int | None = None) -> Pairs:
+    """Read one table, plain or as the only file of a zip archive."""
+    options: dict[str, Any] = {"users": users, "items": items, "header": True, "more_columns": True}
+    if path.suffix != ".zip":
+        return read_pairs(path, **options)
+    try:
+        with ExitStack() as stack:
+            archive = stack.enter_context(zipfile.ZipFile(path))
+            members = [info for info in archive.infolist() if not info.is_dir() and not info.filename.startswith("__")]
+            if len(members) != 1:
+                raise DataError(f"{path} holds {len(members)} files, not one", "unpack the table beside it")
+            if members[0].file_size > _RATIO * (members[0].compress_size + 1):
+                raise DataError(f"{path} claims {members[0].file_size} bytes that it cannot hold", "restore the file")
+            member: Any = archive.open(members[0])
+            return read_pairs(path, stream=member, **options)
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, NotImplementedError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise DataError(f"{path} is truncated or no zip archive ({reason})", "restore or unpack it") from error
+
+
+def read(
+    path: Path,
+    *,
+    target: str | None = None,
+    name: str | None = None,
+    users: int | None = None,
+    items: int | None = None,
+) -> MultiBehaviorDataset:
+    """Read a folder of EHCF's tables; only the target's test table is held out.
+
+    Parameters
+    ----------
+    path : Path
+    target : str, optional
+        By default the behavior with a test table.
+    name : str, optional
+    users, items : int, optional
+        Numbers of them; by default the largest id plus one.
+
+    Raises
+    ------
+    DataError
+        If a table is missing, empty or broken, with its line.
+    """
+    tables: dict[str, Path] = {}
+    held_out: dict[str, dict[str, Path]] = {}
+    for file in sorted(path.iterdir()):
+        for suffix, part in _SUFFIXES.items():
+            behavior = file.name.removesuffix(suffix)
+            if behavior == file.name or not behavior:
+                continue
+            if part == "train":
+                tables[behavior] = file
+            else:
+                held_out.setdefault(behavior, {})[part] = file
+    for suffix in _TABLES:
+        for file in sorted(path.glob(f"*{suffix}")):
+            tables.setdefault(file.name.removesuffix(suffix).removesuffix(".csv"), file)
+    if target is None and len(held_out) == 1:
+        target = next(iter(held_out))
+    target = find_target(path, tables, target)
+    left_out = {
+        file.name: "held-out pairs of an auxiliary behavior"
+        for behavior, files in held_out.items()
+        for file in files.values()
+        if behavior != target
+    }
+    edges = {behavior: read_part(file, users=users, items=items) for behavior, file in tables.items()}
+    splits = {part: read_part(file, users=users, items=items) for part, file in held_out.get(target, {}).items()}
+    files = [file.name for file in (*tables.values(), *held_out.get(target, {}).values())]
+    return assemble(
+        Source(path, "ehcf", 0, files, left_out), edges, target, splits, name=name, users=users, items=items
+    )

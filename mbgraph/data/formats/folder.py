@@ -1,0 +1,61 @@
+"""Dataset folders: written whole or not at all, under a temporary name beside their place."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mbgraph.errors import RunError
+
+__all__ = ["new_folder"]
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Give a scratch folder to write into and put it in the place of ``path`` when the block ends well.
+
+    Whoever looks sees the old folder, the new one or none, and after an error the old one.
+
+    Raises
+    ------
+    RunError
+        If the disk is full or the place cannot be written.
+    """
+    place = path.resolve()  # a link to a folder: the folder is replaced, not the link
+    scratch: Path | None = None
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=".tmp", dir=place.parent))
+        yield scratch
+        _publish(scratch, place)
+    except (OSError, RunError) as error:
+        cause = error if isinstance(error, OSError) else error.__cause__
+        reason = getattr(cause, "strerror", None) or str(error)
+        raise RunError(f"cannot write {path}: {reason}", "free some space or choose another folder") from error
+    finally:
+        if scratch is not None:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _publish(scratch: Path, place: Path) -> None:
+    """Rename the finished folder into its place; an old one is moved aside first and comes back if that fails."""
+    umask = os.umask(0)
+    os.umask(umask)
+    scratch.chmod(0o777 & ~umask)  # mkdtemp makes folders that only their owner can read
+    if not place.exists():
+        os.replace(scratch, place)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=".old", dir=place.parent))
+    try:
+        os.replace(place, aside)
+        try:
+            os.replace(scratch, place)
+        except OSError:
+            os.replace(aside, place)
+            raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
