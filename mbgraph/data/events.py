@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -207,44 +208,25 @@ def _dataset(
     labels = log.labels.words()
     order = _behavior_order(labels, log.counts, target, behaviors)
     places = {label: place for place, label in enumerate(order)}
-    number = log.take_behaviors(
-        np.array([places.get(label, -1) for label in labels], np.int8 if len(order) < 128 else np.int32)
-    )
-    users, user_rows = log.take_ids("user")
-    items, item_rows = log.take_ids("item")
-    times, parts = log.take_times(source), log.take_parts()
-    events = len(number)
+    table = np.array([places.get(label, -1) for label in labels], np.int8 if len(order) < 128 else np.int32)
+    number = log.take_behaviors(table)
+    (users, user_rows), (items, item_rows) = log.take_ids("user"), log.take_ids("item")
+    found = _Events(number, user_rows, item_rows, log.take_times(source), log.take_parts())
+    del number, user_rows, item_rows
 
-    kept = _earliest(number, user_rows, item_rows, times, len(users), len(items), len(order))
-    if not kept.all():  # one column at a time: the old one goes before the next is made
-        number, user_rows, item_rows = number[kept], user_rows[kept], item_rows[kept]
-        times = None if times is None else times[kept]
-        parts = None if parts is None else parts[kept]
-    facts = {
-        "events": log.events,
-        "events_of_other_behaviors": log.events - events,
-        "repeated_events": events - len(number),
-    }
-    del kept
-
-    def pairs_of(label: str) -> tuple[Pairs, np.ndarray | None]:
-        at = number == places[label]
-        pairs = Pairs(user_rows[at], item_rows[at], None if times is None else times[at])
-        return pairs, None if parts is None else parts[at]
-
-    pairs, of_target = pairs_of(target)
-    train, held_out, record = split_pairs(pairs, protocol, parts=of_target, rng=rng)
+    of_behaviors = len(found.number)
+    found.keep(_earliest(found, len(users), len(items), len(order)))
+    pairs, parts = found.pairs(places[target])
+    train, held_out, record = split_pairs(pairs, protocol, parts=parts, rng=rng)
     edges: dict[str, Pairs] = {}
     left_out = {"later_auxiliary": 0, "held_out_auxiliary": 0}
     for label in order:
         if label == target:
             edges[label] = train
             continue
-        pairs, part = pairs_of(label)
-        keep = np.ones(len(pairs), bool)
-        if part is not None:
-            keep = part == 0
-            left_out["held_out_auxiliary"] += int((~keep).sum())
+        pairs, parts = found.pairs(places[label])
+        keep = np.ones(len(pairs), bool) if parts is None else parts == 0
+        left_out["held_out_auxiliary"] += int((~keep).sum())
         if cutoff == "target":
             for start in range(0, len(pairs), BLOCK):
                 some = slice(start, start + BLOCK)
@@ -252,14 +234,41 @@ def _dataset(
                 left_out["later_auxiliary"] += int((keep[some] & ~in_time).sum())
                 keep[some] &= in_time
         edges[label] = pairs if keep.all() else pairs[keep]
-    del number, user_rows, item_rows, times, parts, pairs
-    facts |= {reason: count for reason, count in left_out.items() if count}
-    facts |= {
+    facts = {
+        "events": log.events,
+        "events_of_other_behaviors": log.events - of_behaviors,
+        "repeated_events": of_behaviors - len(found.number),
+        **{reason: count for reason, count in left_out.items() if count},
         "users_in_no_split": len(users) - _distinct([train.user, *(held.user for held in held_out.values())]),
         "users_without_held_out": len(users) - _distinct([held.user for held in held_out.values()]),
     }
+    del found, pairs, parts  # the checks of the dataset need room
     metadata = {"import": facts, "splits": [{**record, "cutoff": cutoff}]}
     return MultiBehaviorDataset(name, users, items, edges, target, held_out, metadata)
+
+
+@dataclass
+class _Events:
+    """Events in the order of the log: places of behaviors, rows of users and items, times, parts of a split; (N,)."""
+
+    number: np.ndarray
+    user: np.ndarray
+    item: np.ndarray
+    time: np.ndarray | None
+    part: np.ndarray | None
+
+    def keep(self, mask: np.ndarray) -> None:
+        """Keep some, one column at a time: the old one goes before the next is made."""
+        if not mask.all():
+            for name, column in list(vars(self).items()):
+                if column is not None:
+                    setattr(self, name, column[mask])
+
+    def pairs(self, place: int) -> tuple[Pairs, np.ndarray | None]:
+        """Return the pairs of one behavior and their parts."""
+        at = self.number == place
+        time = None if self.time is None else self.time[at]
+        return Pairs(self.user[at], self.item[at], time), None if self.part is None else self.part[at]
 
 
 def _protocol(split: str, split_column: str | None, cutoff: str, time: str | None) -> str:
@@ -296,33 +305,24 @@ def _behavior_order(labels: list[str], counts: IntArray, target: str, behaviors:
     return [check_behavior_name(label) for label in order]
 
 
-def _earliest(
-    number: np.ndarray,
-    user_rows: np.ndarray,
-    item_rows: np.ndarray,
-    times: np.ndarray[Any, Any] | None,
-    num_users: int,
-    num_items: int,
-    num_behaviors: int,
-) -> np.ndarray:
+def _earliest(found: _Events, num_users: int, num_items: int, num_behaviors: int) -> np.ndarray:
     """Say which events are the earliest of their (behavior, user, item), (N,) of bool."""
     import pandas as pd
 
     if num_behaviors * num_users * num_items > np.iinfo(np.int64).max:
         raise DataError(f"{num_users:,} users x {num_items:,} items are too many for one dataset", "split the log")
-    sorted_by_time = times is None or all(
-        (times[start + 1 : start + BLOCK + 1] >= times[start : start + BLOCK][: len(times) - start - 1]).all()
-        for start in range(0, len(times), BLOCK)
-    )
-    kept = np.zeros(len(number), bool)
+    times = found.time
+    if times is not None and (times[1:] >= times[:-1]).all():
+        times = None
+    earliest = np.zeros(len(found.number), bool)
     # users in turn: keys of all events at once, and what sorts them, would take more memory than the log
-    for first, last in _user_blocks(user_rows, num_users):
-        rows = np.flatnonzero((user_rows >= first) & (user_rows < last))
-        if times is not None and not sorted_by_time:
+    for first, last in _user_blocks(found.user, num_users):
+        rows = np.flatnonzero((found.user >= first) & (found.user < last))
+        if times is not None:
             rows = rows[np.argsort(times[rows], kind="stable")]
-        keys = (number[rows].astype(np.int64) * num_users + user_rows[rows]) * num_items + item_rows[rows]
-        kept[rows[~pd.Series(keys).duplicated().to_numpy()]] = True
-    return kept
+        keys = (found.number[rows].astype(np.int64) * num_users + found.user[rows]) * num_items + found.item[rows]
+        earliest[rows[~pd.Series(keys).duplicated().to_numpy()]] = True
+    return earliest
 
 
 def _user_blocks(user_rows: np.ndarray, num_users: int) -> list[tuple[int, int]]:

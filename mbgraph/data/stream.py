@@ -130,7 +130,7 @@ class IdColumn:
         try:
             ids = whole_ids(values, self._what)
         except DataError:
-            if values.dtype.kind in "iuO":
+            if values.dtype.kind in "iu" or not all(isinstance(value, float) for value in values):
                 self._refused.append(values)
             raise
         if not self._from_text:
@@ -218,7 +218,7 @@ class TimeColumn:
 
         codes: IntArray | None = None
         text = column
-        if not column.dtype == object:  # events of the same second are read once
+        if column.dtype != object:  # events of the same second are read once
             codes, distinct = pd.factorize(column)
             text = pd.Series(distinct, dtype=object, name=column.name)
 
@@ -233,7 +233,7 @@ class TimeColumn:
             self._numeric.add(np.dtype(numbers.dtype) if isinstance(numbers.dtype, np.dtype) else np.dtype(object))
             times = times_of(numbers.rename(column.name), row_of)
             if times.dtype == np.int64:
-                self._exact &= -_EXACT <= int(times.min()) and int(times.max()) <= _EXACT
+                self._exact &= int(times.min()) >= -_EXACT and int(times.max()) <= _EXACT
         return times if codes is None else times[codes]
 
     def take(self, again: Callable[[], Iterator[tuple[pd.Series, np.ndarray | None]]]) -> np.ndarray[Any, Any]:
@@ -335,7 +335,7 @@ class EventLog:
         behaviors: set[str] | None = None,
         from_text: bool = False,
     ) -> None:
-        self._columns = (user, item, behavior, time)
+        self._user, self._item, self._behavior, self._time = user, item, behavior, time
         self._split_column, self._target, self._behaviors = split_column, target, behaviors
         self.labels = IdColumn(behavior, noun="labels", as_text=True)
         self.users, self.items = (IdColumn(name, from_text=from_text) for name in (user, item))
@@ -349,14 +349,13 @@ class EventLog:
     def add(self, chunk: pd.DataFrame) -> None:
         """Add a piece."""
         first, self.events = self.events, self.events + len(chunk)
-        for name in self._columns:
-            missing = np.flatnonzero(chunk[name].isna().to_numpy()) if name is not None else ()
-            if name is not None and len(missing):
+        for name in self._needed():
+            missing = np.flatnonzero(chunk[name].isna().to_numpy())
+            if len(missing):
                 self._missing.setdefault(name, [0, first + int(missing[0]) + 1])[0] += len(missing)
         if self._missing or not len(chunk):
             return  # nothing but the number of missing values is told of such a log
-        user, item, behavior, time = self._columns
-        codes = self.labels.add(chunk[behavior])
+        codes = self.labels.add(chunk[self._behavior])
         if codes is None:
             return
         words = self.labels.words()
@@ -364,13 +363,16 @@ class EventLog:
         self.counts += np.bincount(codes, minlength=len(words))
         keep = self._kept(codes, words)
         self._append("behavior", codes if keep is None else codes[keep], len(words))
-        for name, ids, column in (("user", self.users, user), ("item", self.items, item)):
+        for name, ids, column in (("user", self.users, self._user), ("item", self.items, self._item)):
             self._append(name, ids.add(chunk[column], keep), 1 << 31)
         if self._times is not None:
-            self._times.add(chunk[time], first, keep)
+            self._times.add(chunk[self._time], first, keep)
         if self._parts is not None:
             is_target = np.array([word == self._target for word in words])[codes]
             self._parts.add(chunk[self._split_column], first, is_target, keep)
+
+    def _needed(self) -> list[str]:
+        return [name for name in (self._user, self._item, self._behavior, self._time) if name is not None]
 
     def _kept(self, codes: IntArray, words: Sequence[str]) -> np.ndarray | None:
         if self._behaviors is None:
@@ -386,9 +388,9 @@ class EventLog:
         """Raise `DataError` if there are no events, values are missing or behaviors are of mixed types."""
         if not self.events:
             raise DataError("the event log is empty", "give at least one event")
-        for name in self._columns:
+        for name in self._needed():
             if name in self._missing:
-                raise_missing(str(name), *self._missing[name])
+                raise_missing(name, *self._missing[name])
         self.labels.check()
 
     def take_behaviors(self, table: np.ndarray) -> np.ndarray:
@@ -405,11 +407,10 @@ class EventLog:
         return None if self._times is None else self._times.take(lambda: self._again(source))
 
     def _again(self, source: Source) -> Iterator[tuple[pd.Series, np.ndarray | None]]:
-        _, _, behavior, time = self._columns
-        labels = IdColumn(behavior or "", noun="labels", as_text=True)
+        labels = IdColumn(self._behavior, noun="labels", as_text=True)
         for chunk in source():
-            codes = labels.add(chunk[behavior])
-            yield chunk[time], None if codes is None else self._kept(codes, labels.words())
+            codes = labels.add(chunk[self._behavior])
+            yield chunk[self._time], None if codes is None else self._kept(codes, labels.words())
 
     def take_parts(self) -> np.ndarray | None:
         """Return 0 train, 1 valid, 2 test for every kept event, int8 (N,)."""

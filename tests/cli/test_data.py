@@ -1,9 +1,13 @@
+import gzip
+import io
 import json
 
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
+from mbgraph.cli.data.import_ import ReadingProgress
 from mbgraph.cli.main import cli
 from mbgraph.data.events import from_events
 from mbgraph.data.formats.npz import read_npz, write_npz
@@ -157,3 +161,35 @@ def test_a_taken_folder_is_said_before_the_log_is_read(log, tmp_path, tiny):
     result = run("import", log, *COLUMNS, "-o", tmp_path / "papers", "--force")
     assert result.exit_code == 2
     assert "papers is no dataset folder (it holds draft.tex)" in result.stderr
+
+
+def test_gzipped_log(log, tmp_path):
+    (tmp_path / "events.csv.gz").write_bytes(gzip.compress(log.read_bytes()))
+    for name in ("events.csv", "events.csv.gz"):
+        result = run("import", tmp_path / name, *COLUMNS, "--time", "T", "-o", tmp_path / "shop", "--force")
+        assert result.exit_code == 0, result.output
+        assert read_npz(tmp_path / "shop").content_hash() == (
+            from_events(LOG, user="U", item="I", behavior="B", time="T", target="purchase").content_hash()
+        )
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+@pytest.mark.parametrize("every", [0, 1000])
+def test_progress_of_reading(terminal, every):
+    text = io.StringIO()
+    console = Console(file=text, force_terminal=terminal, width=100, _environ={"TERM": "xterm"})
+    with ReadingProgress(console, every) as reading:
+        for events in (1_000_000, 2_000_000):
+            reading.update(events, events // 2, 1_000_000)
+    said = text.getvalue()
+    if terminal:
+        assert "100%" in said
+        assert "2,000,000 events" in said
+    elif every:
+        assert said == ""
+    else:
+        lines = said.splitlines()
+        assert lines[0].startswith("reading: 50%, 1,000,000 events, ")
+        assert lines[1].startswith("reading: 100%, 2,000,000 events, ")
+        assert lines[2].startswith("reading took 0 s")
+        assert "\x1b" not in said
