@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mbgraph.data.columns import dates_of, distinct_values, is_written, numbers_of, times_of, whole_ids
-from mbgraph.data.formats.events import plain_integers
 from mbgraph.data.interactions import Vocabulary, as_ids
 from mbgraph.errors import DataError, UnknownNameError
 from mbgraph.typing import IntArray
@@ -76,8 +75,8 @@ class IdColumn:
     noun : str
         What messages call its values.
     from_text : bool
-        The source knows text only (a CSV): ids are integers if every one is written plainly as an integer (``7``, not
-        ``007``), and otherwise text, every one of them.
+        The source knows text only (a CSV), and pieces are integers where all of it is written plainly so (``7``, not
+        ``007``). The column is integers if every piece is, and otherwise text, every one of them.
     as_text : bool
         Keep text even where the values are integers.
     """
@@ -97,17 +96,17 @@ class IdColumn:
 
         Rows that are not kept have no say, except in whether text is to be integers.
         """
-        if keep is not None and not self._from_text:
+        if keep is not None and (self._as_text or not self._from_text):
             column, keep = column[keep], None
         if len(column) == 0:
             return np.empty(0, np.int64)
-        if column.dtype == object:  # 1, 1.0 and True are one value to factorize: a mix shows only here
+        if column.dtype == object and not self._from_text:  # 1, 1.0 and True are one value to factorize
             self._examples.update({type(value): value for value in column.array})
         try:
             codes, values = distinct_values(column, self._what)
-            if values.dtype == object:
+            if values.dtype == object and not self._from_text:
                 self._examples.update({type(value): value for value in values})
-            elif values.dtype.kind in "iuf":
+            elif values.dtype.kind in "iuf" and not self._from_text:
                 self._examples.setdefault(int, 0)
             ids = self._understood(values)
         except DataError as error:
@@ -133,16 +132,11 @@ class IdColumn:
             if values.dtype.kind in "iu" or not all(isinstance(value, float) for value in values):
                 self._refused.append(values)
             raise
-        if not self._from_text:
-            return ids
-        integers = plain_integers(ids)
-        if integers is not None:
-            return integers
-        self._from_text = False  # settled; and what was plain as an integer is the same text again
-        self._words = {
-            str(number): place for place, number in enumerate(self._sorted[np.argsort(self._numbers)].tolist())
-        }
-        self._sorted = self._numbers = np.empty(0, np.int64)
+        if self._from_text and not self._as_text and ids.dtype.kind != "i":
+            self._as_text = True  # what was plain as an integer is the same text again
+            numbers = self._sorted[np.argsort(self._numbers)].tolist()
+            self._words = {str(number): place for place, number in enumerate(numbers)}
+            self._sorted = self._numbers = np.empty(0, np.int64)
         return ids
 
     def _number_integers(self, ids: IntArray) -> IntArray:
@@ -196,18 +190,21 @@ class IdColumn:
 class TimeColumn:
     """Times: numbers, dates, or text that is read as numbers if all of it can be and otherwise as dates."""
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    def __init__(self, name: str, *, from_text: bool = False, dated: bool = False) -> None:
+        self._name, self._from_text = name, from_text
         self._blocks = Blocks()
         self._numeric: set[np.dtype[Any]] = set()  # what text was read as
-        self._dated = False  # some text is no number, so all of it must be dates
+        self._dated = dated  # some text is no number, so all of it must be dates
         self._exact = True
         self._error: DataError | None = None
 
     def add(self, column: pd.Series, first: int, keep: np.ndarray | None) -> None:
         """Add the times of the events from row ``first`` (the log's first is 0); all are checked, ``keep`` kept."""
         try:
-            times = self._written(column, first) if is_written(column) else times_of(column, lambda at: first + at + 1)
+            if self._from_text or is_written(column):
+                times = self._written(column, first)
+            else:
+                times = times_of(column, lambda at: first + at + 1)
         except DataError as error:
             self._error = self._error or error
         if self._error is None:
@@ -217,15 +214,17 @@ class TimeColumn:
         import pandas as pd
 
         codes: IntArray | None = None
-        text = column
-        if column.dtype != object:  # events of the same second are read once
-            codes, distinct = pd.factorize(column)
+        text, is_integer = column, column.dtype.kind == "i"
+        if is_integer and self._dated:
+            text, is_integer = column.astype(str), False
+        if not is_integer and (text.dtype != object or pd.api.types.infer_dtype(text) == "string"):
+            codes, distinct = pd.factorize(text)  # events of the same second are read once
             text = pd.Series(distinct, dtype=object, name=column.name)
 
         def row_of(at: int) -> int:
             return first + 1 + (at if codes is None else int(np.argmax(codes == at)))
 
-        numbers = None if self._dated else numbers_of(text)
+        numbers = None if self._dated else text if is_integer else numbers_of(text)
         if numbers is None:
             self._dated = True
             times = dates_of(text, row_of)
@@ -239,8 +238,7 @@ class TimeColumn:
     def take(self, again: Callable[[], Iterator[tuple[pd.Series, np.ndarray | None]]]) -> np.ndarray[Any, Any]:
         """Return the kept times, (N,); ``again`` gives the pieces once more where an earlier one was misread."""
         if self._dated and self._numeric:  # "2024" is a number until another row says 2024-01-31
-            dates = TimeColumn(self._name)
-            dates._dated = True
+            dates = TimeColumn(self._name, from_text=self._from_text, dated=True)
             first = 0
             for column, keep in again():
                 dates.add(column, first, keep)
@@ -251,7 +249,8 @@ class TimeColumn:
             import pandas as pd
 
             pieces = list(again())
-            whole = pd.concat([column.astype(object) for column, _ in pieces], ignore_index=True)
+            kind = str if self._from_text else object
+            whole = pd.concat([column.astype(kind) for column, _ in pieces], ignore_index=True)
             one = TimeColumn(self._name)
             one.add(whole.rename(self._name), 0, _joined(pieces))
             return one.take(again)
@@ -336,10 +335,11 @@ class EventLog:
         from_text: bool = False,
     ) -> None:
         self._user, self._item, self._behavior, self._time = user, item, behavior, time
+        self._from_text = from_text
         self._split_column, self._target, self._behaviors = split_column, target, behaviors
-        self.labels = IdColumn(behavior, noun="labels", as_text=True)
+        self.labels = IdColumn(behavior, noun="labels", from_text=from_text, as_text=True)
         self.users, self.items = (IdColumn(name, from_text=from_text) for name in (user, item))
-        self._times = None if time is None else TimeColumn(time)
+        self._times = None if time is None else TimeColumn(time, from_text=from_text)
         self._parts = None if split_column is None else PartColumn(split_column)
         self._rows = {name: Blocks() for name in ("behavior", "user", "item")}
         self._missing: dict[str, list[int]] = {}  # number and first row
@@ -407,7 +407,7 @@ class EventLog:
         return None if self._times is None else self._times.take(lambda: self._again(source))
 
     def _again(self, source: Source) -> Iterator[tuple[pd.Series, np.ndarray | None]]:
-        labels = IdColumn(self._behavior, noun="labels", as_text=True)
+        labels = IdColumn(self._behavior, noun="labels", from_text=self._from_text, as_text=True)
         for chunk in source():
             codes = labels.add(chunk[self._behavior])
             yield chunk[self._time], None if codes is None else self._kept(codes, labels.words())

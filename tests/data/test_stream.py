@@ -151,13 +151,17 @@ TEXTS = {
 @given(st.data(), st.sampled_from(["csv", "csv.gz", "parquet"]), st.integers(1, 30))
 def test_a_file_in_pieces_is_the_frame_that_is_read(tmp_path_factory, data, kind, size):
     n = data.draw(st.integers(1, 25))
+    time = data.draw(st.sampled_from(["text", "ambiguous", "wrong", "endless", "huge"]))
     user, item = (data.draw(st.sampled_from(sorted(TEXTS))) for _ in range(2))
     frame = pd.DataFrame(
         {
-            "time": data.draw(st.lists(st.sampled_from(["1", "20", "2024-01-31"]), min_size=n, max_size=n)),
+            "time": data.draw(st.lists(TIMES[time], min_size=n, max_size=n)),
             "user": data.draw(st.lists(TEXTS[user], min_size=n, max_size=n)),
             "item": data.draw(st.lists(TEXTS[item], min_size=n, max_size=n)),
-            "behavior": [*data.draw(st.lists(st.sampled_from(BEHAVIORS), min_size=n - 1, max_size=n - 1)), "buy"],
+            "behavior": [
+                *data.draw(st.lists(st.sampled_from([*BEHAVIORS, "3"]), min_size=n - 1, max_size=n - 1)),
+                "buy",
+            ],
         }
     )
     path = tmp_path_factory.mktemp("log") / f"events.{kind}"
@@ -175,6 +179,11 @@ def test_a_file_in_pieces_is_the_frame_that_is_read(tmp_path_factory, data, kind
 def write(path, rows, header="user,item,behavior"):
     path.write_text(f"{header}\n" + "".join(f"{row}\n" for row in rows))
     return path
+
+
+def test_behaviors_may_turn_from_numbers_to_text(tmp_path):
+    ds = import_events(write(tmp_path / "log.csv", ["1,1,0", "1,2,1", "1,1,buy"]), target="buy", chunk_rows=1)
+    assert ds.behaviors == ("0", "1", "buy")
 
 
 @pytest.mark.parametrize("last", ["007", "x7", "1.0", "-0", "+7"])

@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any
 from mbgraph.errors import DataError, UnknownNameError, UsageError
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
     import pyarrow as pa
 
-__all__ = ["CHUNK_ROWS", "MISSING", "EventFile", "Progress", "plain_integers", "read_events"]
+__all__ = ["CHUNK_ROWS", "MISSING", "EventFile", "Progress", "read_events"]
 
 CHUNK_ROWS = 1_000_000
 """Events read at a time: enough that a piece's own cost does not show, some 100 MB."""
@@ -30,7 +29,6 @@ Progress = Callable[[int, int, int], None]
 _PARQUET, _GZIP = b"PAR1", b"\x1f\x8b"
 _BLOCK = 1 << 22  # bytes; a row of a CSV must fit into one
 _REMEDY = "give a CSV with a header or a Parquet file"
-_INTEGER = r"^(0|-?[1-9][0-9]{0,18})$"
 
 
 class EventFile:
@@ -89,7 +87,7 @@ class EventFile:
     ) -> Iterator[pd.DataFrame]:
         """Yield the log ``rows`` events at a time, so that memory does not grow with the file.
 
-        Text comes as a categorical column: every distinct value of a piece is made once. All columns of a CSV are text.
+        A column of a CSV is integers in pieces where every value is written plainly as one, and text in others.
 
         Parameters
         ----------
@@ -104,23 +102,25 @@ class EventFile:
         ------
         DataError, UnknownNameError
         """
-        import pyarrow as pa
-
         for table in self._tables(self.wanted(columns), rows, progress):
-            for place, column in enumerate(table.columns):
-                if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-                    table = table.set_column(place, table.column_names[place], column.dictionary_encode())
-            # pandas' own notes in a Parquet file would hide a column that was an index
-            yield table.to_pandas(ignore_metadata=True)
+            yield self._frame(table)
 
-    def table(self, columns: Sequence[str] | None = None) -> pa.Table:
+    def read(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """Return the whole log at once."""
         import pyarrow as pa
 
         tables = list(self._tables(self.wanted(columns), CHUNK_ROWS, None))
         if not tables:
             raise DataError(f"{self.path} holds no events", "give a file with at least one row")
-        return pa.concat_tables(tables)
+        return self._frame(pa.concat_tables(tables))
+
+    def _frame(self, table: pa.Table) -> pd.DataFrame:
+        import pyarrow as pa
+
+        if self.is_text:
+            table = pa.table({name: _plain(table[name]) for name in table.column_names})
+        # pandas' own notes in a Parquet file would hide a column that was an index
+        return table.to_pandas(ignore_metadata=True)
 
     def _tables(self, wanted: list[str], rows: int, progress: Progress | None) -> Iterator[pa.Table]:
         """Yield tables of exactly ``rows`` rows, the last one of fewer."""
@@ -152,9 +152,10 @@ class EventFile:
 
         total = self.path.stat().st_size
         with pa.OSFile(str(self.path)) as file:
+            # one thread: as fast, for reading waits for parsing anyway, and errors say which line
             reader = arrow_csv.open_csv(
                 pa.CompressedInputStream(file, "gzip") if self._gzipped else file,
-                arrow_csv.ReadOptions(column_names=self.names, skip_rows=1, block_size=_BLOCK),
+                arrow_csv.ReadOptions(column_names=self.names, skip_rows=1, block_size=_BLOCK, use_threads=False),
                 arrow_csv.ParseOptions(delimiter=self._separator, newlines_in_values=True),
                 arrow_csv.ConvertOptions(
                     column_types=dict.fromkeys(self.names, pa.string()),
@@ -224,21 +225,7 @@ def read_events(path: str | os.PathLike[str], columns: Sequence[str] | None = No
     UnknownNameError
         If a column does not exist; the message names the nearest.
     """
-    import pyarrow as pa
-
-    file = EventFile(path)
-    table = file.table(columns)
-    if file.is_text:
-        table = pa.table({name: _plain(table[name]) for name in table.column_names})
-    return table.to_pandas(ignore_metadata=True)
-
-
-def plain_integers(texts: Any) -> np.ndarray | None:
-    """Return texts as int64, (N,), if each is written plainly as an integer of 64 bits (no ``007``), otherwise None."""
-    import pyarrow as pa
-
-    column = _plain(pa.chunked_array([pa.array(texts, pa.string())]))
-    return column.to_numpy() if pa.types.is_integer(column.type) else None
+    return EventFile(path).read(columns)
 
 
 def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -246,12 +233,14 @@ def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    if column.null_count or not pc.all(pc.match_substring_regex(column, _INTEGER)).as_py():
+    if column.null_count:
         return column
     try:
-        return column.cast(pa.int64())
-    except pa.ArrowInvalid:  # nineteen digits that do not fit into 64 bits
+        integers = column.cast(pa.int64())
+    except pa.ArrowInvalid:  # no integers, or more than 64 bits
         return column
+    # 007 and -0 are read as integers but not written so
+    return integers if pc.all(pc.equal(integers.cast(pa.string()), column)).as_py() else column
 
 
 def _line(error: Exception) -> str:
