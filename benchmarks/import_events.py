@@ -3,9 +3,9 @@
     python benchmarks/import_events.py --rows 5000000 50000000
 
 A log in the manner of a large shop's: three million users and two hundred thousand items, few of each with most of the
-events, ids of seven and nine digits, views, carts, removals and purchases in the order of time, dates as text, and columns
-that nobody asks for. It is written piece by piece into a temporary folder and deleted after it was measured. The import runs
-in a process of its own, whose peak resident memory the system tells when it ends.
+events, users who come back to the same items, ids of seven and nine digits, dates as text, in the order of time, and
+columns that nobody asks for. It is written piece by piece into a temporary folder and deleted after it was measured.
+The import runs in a process of its own; the system tells its peak resident memory when it ends.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ USERS, ITEMS = 3_000_000, 200_000
 EVENTS, SHARES = ("view", "cart", "purchase", "remove_from_cart"), (0.90, 0.06, 0.025, 0.015)
 PIECE = 1_000_000
 RESULTS = Path(__file__).parent / "results" / "import_events.csv"
+COLUMNS = ["--user", "user_id", "--item", "product_id", "--behavior", "event_type", "--time", "event_time"]
+COLUMNS += ["--target", "purchase"]
 COMMAND = "from mbgraph.cli.main import main; main()"
 VARIANTS = {
     "csv": {"format": "csv"},
@@ -42,7 +44,8 @@ VARIANTS = {
 def piece(rng: np.random.Generator, start: int, rows: int, total: int, *, text: bool, unordered: bool) -> pa.Table:
     """Return ``rows`` events from the ``start``-th of ``total``; a month passes in all of them."""
     user = (USERS * rng.random(rows) ** 2.5).astype(np.int64)
-    item = (ITEMS * rng.random(rows) ** 3).astype(np.int64)
+    taste = (user * 2_654_435_761 + (60 * rng.random(rows) ** 2).astype(np.int64) * 40_503_577) % 2**32
+    item = (ITEMS * (taste / 2**32) ** 3).astype(np.int64)
     month = 31 * 86_400
     second = rng.random(rows) * month if unordered else np.sort(start + rows * rng.random(rows)) * (month / total)
     stamp = pa.array((1_569_888_000 + second).astype(np.int64)).cast(pa.timestamp("s"))
@@ -78,8 +81,7 @@ def write_log(path: Path, rows: int, form: str, *, text: bool, unordered: bool) 
 
 def measure(log: Path, out: Path) -> tuple[float, float, dict]:
     """Return seconds, peak resident memory in MB and what the import says of the dataset."""
-    columns = "--user user_id --item product_id --behavior event_type --time event_time --target purchase".split()
-    arguments = [sys.executable, "-c", COMMAND, "data", "import", str(log), *columns, "--json", "-o", str(out)]
+    arguments = [sys.executable, "-c", COMMAND, "data", "import", str(log), *COLUMNS, "--json", "-o", str(out)]
     start = time.perf_counter()
     with tempfile.TemporaryFile("w+") as said:
         child = subprocess.Popen(arguments, stdout=said)

@@ -181,6 +181,7 @@ def test_progress_of_reading(terminal, every):
     with ReadingProgress(console, every) as reading:
         for events in (1_000_000, 2_000_000):
             reading.update(events, events // 2, 1_000_000)
+        reading.update(2_000_000, 1_000_000, 1_000_000)
     said = text.getvalue()
     if terminal:
         assert "100%" in said
@@ -192,4 +193,5 @@ def test_progress_of_reading(terminal, every):
         assert lines[0].startswith("reading: 50%, 1,000,000 events, ")
         assert lines[1].startswith("reading: 100%, 2,000,000 events, ")
         assert lines[2].startswith("reading took 0 s")
+        assert said.count("reading took") == 1
         assert "\x1b" not in said

@@ -29,6 +29,7 @@ class ReadingProgress:
     def __init__(self, console: Console, every: float = _EVERY) -> None:
         self.console, self.every = console, every
         self._bar: Progress | None = None
+        self._ended = False
 
     def __enter__(self) -> ReadingProgress:
         self._start = self._said = clock.monotonic()
@@ -52,7 +53,8 @@ class ReadingProgress:
             self.console.print(f"reading: {100 * done / max(total, 1):.0f}%, {note}", markup=False)
         if done >= total:
             self._close()  # sorting what was read has no measure of its own
-            if now - self._start >= self.every:
+            if now - self._start >= self.every and not self._ended:
+                self._ended = True
                 self.console.print(f"reading took {now - self._start:.0f} s; making the dataset", markup=False)
 
     def _open(self) -> Progress:

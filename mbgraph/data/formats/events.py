@@ -117,10 +117,11 @@ class EventFile:
     def _frame(self, table: pa.Table) -> pd.DataFrame:
         import pyarrow as pa
 
-        if self.is_text:
-            table = pa.table({name: _plain(table[name]) for name in table.column_names})
-        # pandas' own notes in a Parquet file would hide a column that was an index
-        return table.to_pandas(ignore_metadata=True)
+        with self._reading():
+            if self.is_text:
+                table = pa.table({name: _plain(table[name]) for name in table.column_names})
+            # pandas' own notes in a Parquet file would hide a column that was an index
+            return table.to_pandas(ignore_metadata=True)
 
     def _tables(self, wanted: list[str], rows: int, progress: Progress | None) -> Iterator[pa.Table]:
         """Yield tables of exactly ``rows`` rows, the last one of fewer."""
@@ -140,7 +141,8 @@ class EventFile:
                     held, waiting, events = [joined.slice(rows)], waiting - rows, events + rows
                     yield joined.slice(0, rows)
                     if progress is not None:
-                        progress(events, done, total)
+                        # a reader is ahead of what it has handed out by what waits here
+                        progress(events, done * events // (events + waiting), total)
             if waiting:
                 yield pa.concat_tables(held)
             if progress is not None:
