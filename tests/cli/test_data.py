@@ -195,3 +195,37 @@ def test_progress_of_reading(terminal, every):
         assert lines[2].startswith("reading took 0 s")
         assert said.count("reading took") == 1
         assert "\x1b" not in said
+
+
+def test_three_commands_from_a_log_to_recommendations(tmp_path):
+    """Columns, dates and behaviors as REES46 writes them; answers are the shop's own ids, without what was bought."""
+    log = pd.DataFrame(
+        [
+            (
+                f"2019-10-{1 + (user + step) % 28:02d} 10:00:{user:02d} UTC",
+                kind,
+                1003460 + (user * step) % 12,
+                512475 + user,
+            )
+            for user in range(20)
+            for step in range(1, 9)
+            for kind in (["view"], ["view", "cart"], ["view", "cart", "purchase"])[(user + step) % 3]
+        ],
+        columns=["event_time", "event_type", "product_id", "user_id"],
+    )
+    log.to_csv(tmp_path / "events.csv.gz", index=False)
+    names = ("--time", "event_time", "--behavior", "event_type", "--item", "product_id", "--user", "user_id")
+    imported = run("import", tmp_path / "events.csv.gz", *names, "--target", "purchase", "-o", tmp_path / "shop")
+    assert imported.exit_code == 0, imported.output
+    options = ("--model", "lightgcn", "--epochs", 1, "--quiet", "--out", tmp_path / "run")
+    fitted = CliRunner().invoke(cli, ["fit", str(tmp_path / "shop"), *map(str, options)])
+    assert fitted.exit_code == 0, fitted.output
+    asked = ["recommend", str(tmp_path / "run"), "--user", "512477", "-k", "4", "--format", "csv"]
+    answer = CliRunner().invoke(cli, asked)
+    assert answer.exit_code == 0, answer.output
+    table = pd.read_csv(io.StringIO(answer.stdout))
+    assert table["user"].tolist() == [512477] * 4
+    ds = read_npz(tmp_path / "shop")
+    bought = ds.edges["purchase"].item[ds.edges["purchase"].user == ds.users.index_of([512477])[0]]
+    assert len(bought)
+    assert set(table["item"]) <= set(log["product_id"]) - set(ds.items[bought].tolist())
