@@ -36,8 +36,7 @@ COMMAND = "from mbgraph.cli.main import main; main()"
 VARIANTS = {
     "csv": {"format": "csv"},
     "parquet": {"format": "parquet"},
-    "csv-text-ids": {"format": "csv", "text": True},
-    "csv-unordered": {"format": "csv", "unordered": True},
+    "csv, text ids, no order": {"format": "csv", "text": True, "unordered": True},
 }
 
 
@@ -98,7 +97,7 @@ def measure(log: Path, out: Path) -> tuple[float, float, dict]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rows", type=int, nargs="+", default=[5_000_000, 50_000_000])
-    parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=["csv", "parquet"])
+    parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     parser.add_argument("--results", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     lines = []

@@ -256,7 +256,9 @@ class TimeColumn:
             return one.take(again)
         if self._error is not None:
             raise self._error
-        return self._blocks.join()
+        times = self._blocks.join()
+        # rows that are not kept have a say in the type, as they are read with the rest
+        return times.astype(np.float64, copy=False) if widens else times
 
 
 def _joined(pieces: Sequence[tuple[pd.Series, np.ndarray | None]]) -> np.ndarray:

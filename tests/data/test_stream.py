@@ -114,9 +114,9 @@ def mixed(values):
     return frame, {}
 
 
-def timed(values):
-    frame = pd.DataFrame({"user": 1, "item": range(len(values)), "behavior": "buy", "time": values})
-    return frame, {"time": "time"}
+def timed(values, kinds="buy", **options):
+    frame = pd.DataFrame({"user": 1, "item": range(len(values)), "behavior": kinds, "time": values})
+    return frame, {"time": "time", **options}
 
 
 @QUIET
@@ -127,6 +127,7 @@ def timed(values):
 @example(mixed([2**64, 1, 2**66]), 1)
 @example(timed(["2024", "2024-01-31", "20240131"]), 1)
 @example(timed(["1", "2.5", "7"]), 1)
+@example(timed(["2.5", "1"], ["view", "buy"], behaviors=["buy"]), 1)
 @example(timed([str(2**60 + 1), "2.5"]), 1)
 @example(timed(["1", str(2**63)]), 1)
 @example(timed(["inf", "2024-01-31"]), 1)
