@@ -202,9 +202,7 @@ def _dataset(
     rng: RNGLike,
 ) -> MultiBehaviorDataset:
     """Read the log from its source, keep the earliest of each pair, split the target."""
-    for chunk in source():
-        log.add(chunk)
-    log.check()
+    log.read(source)
     labels = log.labels.words()
     order = _behavior_order(labels, log.counts, target, behaviors)
     places = {label: place for place, label in enumerate(order)}

@@ -348,6 +348,17 @@ class EventLog:
         self.events = 0
         self.counts = np.zeros(0, np.int64)
 
+    def read(self, source: Source) -> None:
+        """Add all pieces; raises `DataError` if there are no events, values are missing or behaviors of mixed types."""
+        for chunk in source():
+            self.add(chunk)
+        if not self.events:
+            raise DataError("the event log is empty", "give at least one event")
+        for name in self._needed():
+            if name in self._missing:
+                raise_missing(name, *self._missing[name])
+        self.labels.check()
+
     def add(self, chunk: pd.DataFrame) -> None:
         """Add a piece."""
         first, self.events = self.events, self.events + len(chunk)
@@ -385,15 +396,6 @@ class EventLog:
     def _append(self, name: str, codes: IntArray | None, limit: int) -> None:
         if codes is not None:
             self._rows[name].append(codes.astype(np.min_scalar_type(limit - 1) if limit < 1 << 31 else np.int32))
-
-    def check(self) -> None:
-        """Raise `DataError` if there are no events, values are missing or behaviors are of mixed types."""
-        if not self.events:
-            raise DataError("the event log is empty", "give at least one event")
-        for name in self._needed():
-            if name in self._missing:
-                raise_missing(name, *self._missing[name])
-        self.labels.check()
 
     def take_behaviors(self, table: np.ndarray) -> np.ndarray:
         """Return what ``table`` (B,) holds for each kept event's behavior, (N,)."""

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from mbgraph.data import events, stream
 from mbgraph.data.events import from_events, import_events
 from mbgraph.data.formats.events import EventFile, read_events
+from mbgraph.data.interactions import Vocabulary
 from mbgraph.errors import DataError, MbgraphError, UsageError
 
 BEHAVIORS = ("view", "cart", "buy")
@@ -289,3 +290,12 @@ def test_the_earliest_are_found_user_by_user(monkeypatch, in_order):
     assert calls[0][0][0] == 0
     assert calls[0][-1][1] == log["user"].nunique()
     assert all(before[1] == after[0] for before, after in zip(calls[0], calls[0][1:], strict=False))
+
+
+def test_ids_that_ascend_are_known_to_be_distinct_without_a_dictionary():
+    users = Vocabulary(["a", "b", "é"], kind="user")
+    assert users._rows is None
+    assert users.index_of(["é", "a"]).tolist() == [2, 0]
+    for ids in (["a", "b", "b"], [1, 1, 2]):
+        with pytest.raises(DataError, match=f"user ids contain duplicates such as {ids[1]!r}"):
+            Vocabulary(ids, kind="user")
