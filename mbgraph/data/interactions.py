@@ -167,7 +167,7 @@ class Vocabulary:
         self._rows: dict[Any, int] | None = None
         if self._size < 0 or (size is not None and size != self._size):
             raise UsageError(f"{self._size} {kind} ids were given and size={size}", "leave the size out")
-        if not self.is_identity and len(self._lookup()) != self._size:
+        if self._ids is not None and not _ascend(self._ids) and len(self._lookup()) != self._size:
             twice = next(value for row, value in enumerate(self.ids.tolist()) if self._lookup()[value] != row)
             raise DataError(f"{kind} ids contain duplicates such as {twice!r}", "give every row its own id")
 
@@ -229,6 +229,11 @@ class Vocabulary:
                 f"unknown {self.kind} {ids[missing[0]]!r}{more}", f"the dataset has {len(self)} {self.kind}s"
             )
         return rows
+
+
+def _ascend(ids: np.ndarray) -> bool:
+    """Say whether ids ascend strictly, so that none stands twice: millions of them need no dictionary to know."""
+    return bool((ids[1:] > ids[:-1]).all())
 
 
 def as_ids(ids: Sequence[Any] | np.ndarray, what: str) -> np.ndarray:

@@ -1,9 +1,13 @@
+import gzip
+import io
 import json
 
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
+from mbgraph.cli.data.import_ import ReadingProgress
 from mbgraph.cli.main import cli
 from mbgraph.data.events import from_events
 from mbgraph.data.formats.npz import read_npz, write_npz
@@ -157,3 +161,71 @@ def test_a_taken_folder_is_said_before_the_log_is_read(log, tmp_path, tiny):
     result = run("import", log, *COLUMNS, "-o", tmp_path / "papers", "--force")
     assert result.exit_code == 2
     assert "papers is no dataset folder (it holds draft.tex)" in result.stderr
+
+
+def test_gzipped_log(log, tmp_path):
+    (tmp_path / "events.csv.gz").write_bytes(gzip.compress(log.read_bytes()))
+    for name in ("events.csv", "events.csv.gz"):
+        result = run("import", tmp_path / name, *COLUMNS, "--time", "T", "-o", tmp_path / "shop", "--force")
+        assert result.exit_code == 0, result.output
+        assert read_npz(tmp_path / "shop").content_hash() == (
+            from_events(LOG, user="U", item="I", behavior="B", time="T", target="purchase").content_hash()
+        )
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+@pytest.mark.parametrize("every", [0, 1000])
+def test_progress_of_reading(terminal, every):
+    text = io.StringIO()
+    console = Console(file=text, force_terminal=terminal, width=100, _environ={"TERM": "xterm"})
+    with ReadingProgress(console, every) as reading:
+        for events in (1_000_000, 2_000_000):
+            reading.update(events, events // 2, 1_000_000)
+        reading.update(2_000_000, 1_000_000, 1_000_000)
+    said = text.getvalue()
+    if terminal:
+        assert "100%" in said
+        assert "2,000,000 events" in said
+    elif every:
+        assert said == ""
+    else:
+        lines = said.splitlines()
+        assert lines[0].startswith("reading: 50%, 1,000,000 events, ")
+        assert lines[1].startswith("reading: 100%, 2,000,000 events, ")
+        assert lines[2].startswith("reading took 0 s")
+        assert said.count("reading took") == 1
+        assert "\x1b" not in said
+
+
+def test_three_commands_from_a_log_to_recommendations(tmp_path):
+    """Columns, dates and behaviors as REES46 writes them; answers are the shop's own ids, without what was bought."""
+    log = pd.DataFrame(
+        [
+            (
+                f"2019-10-{1 + (user + step) % 28:02d} 10:00:{user:02d} UTC",
+                kind,
+                1003460 + (user * step) % 12,
+                512475 + user,
+            )
+            for user in range(20)
+            for step in range(1, 9)
+            for kind in (["view"], ["view", "cart"], ["view", "cart", "purchase"])[(user + step) % 3]
+        ],
+        columns=["event_time", "event_type", "product_id", "user_id"],
+    )
+    log.to_csv(tmp_path / "events.csv.gz", index=False)
+    names = ("--time", "event_time", "--behavior", "event_type", "--item", "product_id", "--user", "user_id")
+    imported = run("import", tmp_path / "events.csv.gz", *names, "--target", "purchase", "-o", tmp_path / "shop")
+    assert imported.exit_code == 0, imported.output
+    options = ("--model", "lightgcn", "--epochs", 1, "--quiet", "--out", tmp_path / "run")
+    fitted = CliRunner().invoke(cli, ["fit", str(tmp_path / "shop"), *map(str, options)])
+    assert fitted.exit_code == 0, fitted.output
+    asked = ["recommend", str(tmp_path / "run"), "--user", "512477", "-k", "4", "--format", "csv"]
+    answer = CliRunner().invoke(cli, asked)
+    assert answer.exit_code == 0, answer.output
+    table = pd.read_csv(io.StringIO(answer.stdout))
+    assert table["user"].tolist() == [512477] * 4
+    ds = read_npz(tmp_path / "shop")
+    bought = ds.edges["purchase"].item[ds.edges["purchase"].user == ds.users.index_of([512477])[0]]
+    assert len(bought)
+    assert set(table["item"]) <= set(log["product_id"]) - set(ds.items[bought].tolist())

@@ -2,12 +2,79 @@
 
 from __future__ import annotations
 
+import time as clock
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from mbgraph.cli.common import Command, console, emit_json, json_option, table
+
+_EVERY = 10.0  # seconds between lines in a pipe
+
+
+class ReadingProgress:
+    """Shows how far a log is read: a bar with rate and remaining time on a terminal, plain lines in a pipe.
+
+    Parameters
+    ----------
+    console : rich.console.Console
+    every : float
+        Seconds between the lines of a pipe; a log that is read sooner gets none.
+    """
+
+    def __init__(self, console: Console, every: float = _EVERY) -> None:
+        self.console, self.every = console, every
+        self._bar: Progress | None = None
+        self._ended = False
+
+    def __enter__(self) -> ReadingProgress:
+        self._start = self._said = clock.monotonic()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close()
+
+    def update(self, events: int, done: int, total: int) -> None:
+        """Say that ``events`` events were read, which is ``done`` of ``total`` bytes or rows."""
+        now = clock.monotonic()
+        rate = events / max(now - self._start, 1e-9)
+        note = f"{events:,} events, {rate:,.0f} a second"
+        if self.console.is_terminal:
+            self._bar = self._bar or self._open()
+            self._bar.update(self._bar.task_ids[0], completed=done, total=total, note=note)
+        elif now - self._said >= self.every:
+            self._said = now
+            self.console.print(f"reading: {100 * done / max(total, 1):.0f}%, {note}", markup=False)
+        if done >= total:
+            self._close()  # sorting what was read has no measure of its own
+            if now - self._start >= self.every and not self._ended:
+                self._ended = True
+                self.console.print(f"reading took {now - self._start:.0f} s; making the dataset", markup=False)
+
+    def _open(self) -> Progress:
+        bar = Progress(
+            TextColumn("reading"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+        )
+        bar.add_task("read", total=None, note="")
+        bar.start()
+        return bar
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
 
 
 @click.command(
@@ -64,32 +131,34 @@ def command(
     directory: Path,
     as_json: bool,
 ) -> None:
-    """Turn an event log (CSV or Parquet) into a dataset folder.
+    """Turn an event log (CSV, gzipped or not, or Parquet) into a dataset folder.
+
+    The log is read in pieces: 50 million events need less than 4 GB of memory.
 
     Of each (user, item, behavior) the earliest event is kept. Every command takes the folder by path; below
     $MBGRAPH_DATA its name is enough.
     """
-    from mbgraph.data.events import from_events
-    from mbgraph.data.formats.events import read_events
+    from mbgraph.data.events import import_events
     from mbgraph.data.formats.npz import check_place, write_npz
 
     check_place(directory, force)
-    columns = [column for column in (user, item, behavior, time, split_column) if column]
     console.print(f"reading {events}", markup=False)
-    ds = from_events(
-        read_events(events, columns),
-        user=user,
-        item=item,
-        behavior=behavior,
-        time=time,
-        target=target,
-        split=split,
-        split_column=split_column,
-        behaviors=[label.strip() for label in behaviors.split(",")] if behaviors else None,
-        cutoff=cutoff,
-        name=name or directory.resolve().name,
-        rng=seed,
-    )
+    with ReadingProgress(console) as reading:
+        ds = import_events(
+            events,
+            user=user,
+            item=item,
+            behavior=behavior,
+            time=time,
+            target=target,
+            split=split,
+            split_column=split_column,
+            behaviors=[label.strip() for label in behaviors.split(",")] if behaviors else None,
+            cutoff=cutoff,
+            name=name or directory.resolve().name,
+            rng=seed,
+            progress=reading.update,
+        )
     write_npz(ds, directory, overwrite=force)
     facts, act = ds.metadata["import"], ds.metadata["splits"][0]
     split_facts = {"split": act["protocol"], "by": act["by"], "seed": act.get("seed"), "cutoff": act["cutoff"]}
