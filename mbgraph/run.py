@@ -393,6 +393,13 @@ def cpu_name() -> str:
 
 def peak_memory_mb() -> float:
     """Return the largest resident set of this process so far in MiB; 0 where the platform does not tell."""
+    try:  # Linux: getrusage would also count the process that started this one
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+    except OSError:
+        status = ""
+    for line in status.splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
     try:
         import resource
     except ImportError:  # not on Windows
