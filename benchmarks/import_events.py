@@ -79,7 +79,7 @@ def write_log(path: Path, rows: int, form: str, *, text: bool, unordered: bool) 
 
 
 def measure(log: Path, out: Path) -> tuple[float, float, dict]:
-    """Return seconds, peak resident memory in MB and what the import says of the dataset."""
+    """Return seconds, peak resident memory in MiB and what the import says of the dataset."""
     arguments = [sys.executable, "-c", COMMAND, "data", "import", str(log), *COLUMNS, "--json", "-o", str(out)]
     start = time.perf_counter()
     with tempfile.TemporaryFile("w+") as said:
