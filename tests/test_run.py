@@ -245,7 +245,7 @@ def test_device_and_threads(folder, tmp_path):
 def test_peak_memory_is_this_process_s_own():
     code = "from mbgraph.run import peak_memory_mb; print(peak_memory_mb())"
     ballast = bytearray(700 * 2**20)
-    ballast[:: 4096] = b"x" * len(ballast[::4096])  # the parent is large while the child starts
+    ballast[::4096] = b"x" * len(ballast[::4096])  # the parent is large while the child starts
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     del ballast
     assert 100 < float(shown) < 600

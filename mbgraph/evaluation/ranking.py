@@ -169,14 +169,19 @@ def held_out_ranks(
         scores = buffer.numpy(force=True)  # (>= C, I)
         if not checked and np.isnan(scores[: len(rows)]).any():
             raise RunError("the model gives NaN scores", "train with a lower --lr")
-        for name, part in splits.items():
-            low, high = np.searchsorted(part.user, [rows[0], rows[-1] + 1])
-            if low == high:
-                continue
-            where = np.searchsorted(rows, part.user[low:high])
-            greater, equal = _count(scores, where, part.item[low:high], part.masked, rows)
-            _part_ties(scores[where, part.item[low:high]], where, greater, equal)
-            counts[name][0][low:high], counts[name][1][low:high] = greater, equal
+        bounds = {name: np.searchsorted(part.user, [rows[0], rows[-1] + 1]) for name, part in splits.items()}
+        wheres = {name: np.searchsorted(rows, splits[name].user[low:high]) for name, (low, high) in bounds.items()}
+        items = {name: splits[name].item[low:high] for name, (low, high) in bounds.items()}
+        greater, equal = _count(scores, np.concatenate([*wheres.values()]), np.concatenate([*items.values()]))
+        start_of = 0
+        for name, (low, high) in bounds.items():
+            mine = slice(start_of, start_of + high - low)
+            start_of += high - low
+            part, where, item = splits[name], wheres[name], items[name]
+            if part.masked is not None:
+                _take_back(scores, where, item, part.masked, rows, greater[mine], equal[mine])
+            _part_ties(scores[where, item], where, greater[mine], equal[mine])
+            counts[name][0][low:high], counts[name][1][low:high] = greater[mine], equal[mine]
     return {name: rank_from_counts(greater, equal, ties) for name, (greater, equal) in counts.items()}
 
 
@@ -195,16 +200,11 @@ def _score(scorer: Scorer, rows: IntArray, block: int, buffer: Tensor | None) ->
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def _count(
-    scores: np.ndarray[Any, Any], where: IntArray, items: IntArray, masked: CSR | None, rows: IntArray
-) -> tuple[IntArray, IntArray]:
-    """Count the candidates that score higher than each pair, and the same: (C, I), (M,), (M,) -> (M,), (M,)."""
+def _count(scores: np.ndarray[Any, Any], where: IntArray, items: IntArray) -> tuple[IntArray, IntArray]:
+    """Count the items that score higher than each pair, and the same: (C, I), (M,), (M,) -> (M,), (M,)."""
     if kernels.available:
         by_item = np.ascontiguousarray(scores.T)  # (I, C), as `EmbeddingScorer` has it
-        greater, equal = kernels.count_above(by_item, where, items, torch.get_num_threads())
-        if masked is not None:
-            kernels.take_back(by_item, where, items, rows, masked.indptr, masked.indices, greater, equal)
-        return greater, equal
+        return kernels.count_above(by_item, where, items, torch.get_num_threads())
     greater, equal = np.empty(len(where), np.int64), np.empty(len(where), np.int64)
     hit = np.empty(scores.shape[1], bool)
     by_user = np.ascontiguousarray(scores)
@@ -213,8 +213,6 @@ def _count(
         own = by_user[row, item]
         greater[pair] = np.count_nonzero(np.greater(by_user[row], own, out=hit))
         equal[pair] = np.count_nonzero(np.equal(by_user[row], own, out=hit)) - 1
-    if masked is not None:
-        _take_back(by_user, where, items, masked, rows, greater, equal)
     return greater, equal
 
 
@@ -228,6 +226,9 @@ def _take_back(
     equal: IntArray,
 ) -> None:
     """Subtract the items that are no candidates from the counts, in place."""
+    if kernels.available:
+        kernels.take_back(scores, where, items, rows, masked.indptr, masked.indices, greater, equal)
+        return
     pair, columns = masked.gather(rows[where])  # every masked item of every pair's user
     values = scores[where[pair], columns]
     own = scores[where, items][pair]
