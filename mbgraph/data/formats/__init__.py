@@ -96,13 +96,14 @@ def read(
     UsageError
         If the target cannot be guessed, is another than the held-out pairs are of, or an option does not exist.
     """
+    from mbgraph.data.formats import detection
+
     path = Path(path).expanduser()
     if format is None:
         format = detect(path)
     elif format not in FORMATS:
         raise UnknownNameError("format", format, FORMATS)
-    if not path.exists():
-        raise DataError(f"there is no {path}", "correct the path")
+    detection.check_exists(path)
     if format not in _FILES and not path.is_dir():
         raise DataError(f"{path} is a file", f"give the folder, {format} datasets are made of several files")
     try:

@@ -12,7 +12,7 @@ from mbgraph.data.formats.npz import is_npz
 from mbgraph.data.formats.recbole_table import parse_header
 from mbgraph.errors import DataError
 
-__all__ = ["LOOKED_FOR", "candidates", "detect"]
+__all__ = ["LOOKED_FOR", "candidates", "check_exists", "detect"]
 
 LOOKED_FOR = {
     "npz": "meta.json",
@@ -47,10 +47,19 @@ def detect(path: str | os.PathLike[str]) -> str:
         return found[0]
     if found:
         raise DataError(f"{path} may be {' or '.join(found)}", "say which with format= (--format)")
-    if not path.exists():
-        raise DataError(f"there is no {path}", "correct the path")
+    check_exists(path)
     looked = ", ".join(f"{mark} ({name})" for name, mark in LOOKED_FOR.items())
     raise DataError(f"{path} is of no known format", f"looked for {looked}")
+
+
+def check_exists(path: Path) -> None:
+    """Raise `DataError` if nothing is there."""
+    try:
+        exists = path.exists()
+    except (OSError, ValueError):  # a name that no file can have: too long, with a NUL
+        exists = False
+    if not exists:
+        raise DataError(f"there is no {path}", "correct the path")
 
 
 def candidates(path: Path) -> list[str]:

@@ -137,6 +137,7 @@ def _read_own(path: Path, sidecar: Sidecar, users: int, items: int) -> MultiBeha
         check_file_name(str(sidecar.file), part)
         stem = SPLIT_FILES.get(part, part)
         pairs = read_pairs(path / f"{stem}.txt", base=1, users=users, items=items, empty=meta["counts"][part] == 0)
+        sidecar.check_count(part, pairs)
         if part in sidecar.times:
             pairs = Pairs(pairs.user, pairs.item, _read_times(path / f"{stem}{_TIME}.txt", sidecar, part))
         parts[part] = pairs

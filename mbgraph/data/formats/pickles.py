@@ -183,6 +183,10 @@ def _encode(text: str, encoding: str) -> bytes:
     return str.encode(text, "latin1")
 
 
+def _no_bytes() -> bytes:
+    return b""
+
+
 def _rebuild(kind: Any, base: Any, state: Any) -> Sparse:
     if not (isinstance(kind, type) and issubclass(kind, Sparse)) or base is not _Object or state is not None:
         raise Unusable("an object that is no sparse matrix")
@@ -206,6 +210,7 @@ def _stand_ins() -> dict[tuple[str, str], Any]:
         names[module, "_reconstructor"] = _Call(_rebuild)
     for module in ("builtins", "__builtin__"):
         names[module, "object"] = _Object
+        names[module, "bytes"] = _Call(_no_bytes)  # how protocols 0 to 2 write an empty array
     return names
 
 

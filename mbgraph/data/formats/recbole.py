@@ -18,7 +18,7 @@ from mbgraph.data.dataset import MultiBehaviorDataset
 from mbgraph.data.events import from_events
 from mbgraph.data.formats.assemble import find_target
 from mbgraph.data.formats.folder import new_folder
-from mbgraph.data.formats.npz import id_lines
+from mbgraph.data.formats.npz import check_file_name, id_lines
 from mbgraph.data.formats.recbole_table import column_types, read_table, write_table
 from mbgraph.data.formats.sidecar import (
     SIDECAR,
@@ -240,11 +240,13 @@ def write(ds: MultiBehaviorDataset, path: Path, *, overwrite: bool = False) -> N
     UsageError
         If the folder holds anything that may not be replaced.
     DataError
-        If an id holds a line break.
+        If a behavior cannot be the name of a file, or an id holds a line break.
     RunError
         If the disk is full or the place cannot be written.
     """
     check_place(path, "recbole", overwrite)
+    for behavior in ds.behaviors:
+        check_file_name(f"cannot write {path}", behavior)  # so that every format can hold what one holds
     stem = path.resolve().name
     sidecar = describe(ds, "recbole", [f"{stem}.{kind}" for kind in ("inter", "user", "item")])
     ids: dict[str, list[str]] = {}

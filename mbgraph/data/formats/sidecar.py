@@ -56,14 +56,19 @@ class Sidecar:
         self.times = {part: np.dtype(dtype) for part, dtype in times.items()}
         self.files = files
 
+    def check_count(self, part: str, pairs: Pairs) -> None:
+        """Raise `DataError` unless there are as many pairs as were written."""
+        count = self.meta["counts"][part]
+        if len(pairs) != count:
+            raise DataError(
+                f"{self.file} says {count} {part} pairs, there are {len(pairs)}",
+                f"restore the files, or remove {SIDECAR} to read them as they are",
+            )
+
     def dataset(self, users: Vocabulary, items: Vocabulary, parts: Mapping[str, Pairs]) -> MultiBehaviorDataset:
         """Return the dataset that was written, of the parts that were read."""
-        for part, count in self.meta["counts"].items():
-            if len(parts[part]) != count:
-                raise DataError(
-                    f"{self.file} says {count} {part} pairs, there are {len(parts[part])}",
-                    f"restore the files, or remove {SIDECAR} to read them as they are",
-                )
+        for part, pairs in parts.items():
+            self.check_count(part, pairs)
         metadata = dict(self.meta.get("metadata", {}))
         kept = {key: value for key, value in self.meta.items() if key not in OWN_KEYS}
         if kept:
