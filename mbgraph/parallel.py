@@ -13,39 +13,42 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any
 
-__all__ = ["run_chunks"]
+__all__ = ["Task", "run_chunks", "run_tasks", "tasks_of"]
+
+Task = tuple[Callable[..., Any], int, int, Sequence[Any]]
+"""Work on rows ``start`` to ``stop``: called as ``work(start, stop, *arguments)``."""
 
 
-def run_chunks(work: Callable[..., Any], bounds: Sequence[int], arguments: Sequence[Any], threads: int) -> None:
-    """Call ``work(start, stop, *arguments)`` for every chunk, ``bounds[n]`` to ``bounds[n + 1]``.
+def run_tasks(tasks: Sequence[Task], threads: int) -> None:
+    """Run every task; a thread takes the next one when it is done with one.
 
-    Threads take the next chunk when they are done with one. ``work`` must release the interpreter lock to gain anything
-    and must not care who else is at work: every chunk writes memory of its own.
-
-    Parameters
-    ----------
-    work : callable
-    bounds : sequence of int (N + 1,)
-    arguments : sequence
-    threads : int
-        One runs everything in a single call.
+    Work must release the interpreter lock to gain anything, and must not care who else is at work: every task writes
+    memory of its own.
     """
-    count = len(bounds) - 1
-    if threads <= 1 or count <= 1:
-        work(bounds[0], bounds[-1], *arguments)
-        return
     ticket = itertools.count()  # taking the next number is one step under the interpreter lock
 
     def take() -> None:
-        while (chunk := next(ticket)) < count:
-            work(bounds[chunk], bounds[chunk + 1], *arguments)
+        while (number := next(ticket)) < len(tasks):
+            work, start, stop, arguments = tasks[number]
+            work(start, stop, *arguments)
 
-    others = [_pool(threads - 1).submit(take) for _ in range(threads - 1)]
+    helpers = min(threads, len(tasks)) - 1
+    others = [_pool(threads - 1).submit(take) for _ in range(helpers)]
     try:
         take()
     finally:
         for other in others:
             other.result()
+
+
+def tasks_of(work: Callable[..., Any], bounds: Sequence[int], arguments: Sequence[Any]) -> list[Task]:
+    """Return one task per chunk, ``bounds[n]`` to ``bounds[n + 1]``; empty chunks have none."""
+    return [(work, start, stop, arguments) for start, stop in itertools.pairwise(bounds) if stop > start]
+
+
+def run_chunks(work: Callable[..., Any], bounds: Sequence[int], arguments: Sequence[Any], threads: int) -> None:
+    """Call ``work(start, stop, *arguments)`` for every chunk, in one call if there is one thread."""
+    run_tasks(tasks_of(work, bounds if threads > 1 else [bounds[0], bounds[-1]], arguments), threads)
 
 
 @lru_cache(maxsize=2)

@@ -85,11 +85,11 @@ class Relation:
             self._views[key] = block_pointers(*self.neighbors(side), columns, row_bytes)
         return self._views[key]
 
-    def chunks(self, side: str, threads: int) -> list[int]:
-        """Return row boundaries of one side for some threads: few, as every chunk reads the source anew."""
-        key = (side, f"chunks {threads}")
+    def chunks(self, side: str, count: int) -> list[int]:
+        """Return boundaries that cut the rows of one side into so many pieces of about equal work."""
+        key = (side, f"chunks {count}")
         if key not in self._views:
-            self._views[key] = balanced_chunks(self.neighbors(side)[0], 2 * threads)
+            self._views[key] = balanced_chunks(self.neighbors(side)[0], count)
         return self._views[key]
 
     def _sum(self, to: str, rows: Tensor) -> Tensor:

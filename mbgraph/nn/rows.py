@@ -12,6 +12,7 @@ while sums, norms, parameters and the result stay float32.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,7 +23,7 @@ from torch import Tensor
 from mbgraph.errors import UnknownNameError, UsageError
 from mbgraph.nn import kernels
 from mbgraph.nn.propagation import Relation
-from mbgraph.parallel import run_chunks
+from mbgraph.parallel import Task, run_chunks, run_tasks, tasks_of
 
 __all__ = ["ROW_DTYPES", "EncodeRows", "EncodeRowsCompiled", "Workspace", "check_row_dtype", "encode_rows"]
 
@@ -226,6 +227,7 @@ class _Pass:
         self.row_bytes = width * (2 if self.packed else 4)
         self.threads = torch.get_num_threads()
         self.behaviors: list[tuple[_Side, _Side]] = []
+        self.borrowed: list[np.ndarray[Any, Any]] = []
 
     def __del__(self) -> None:
         # The layers serve every backward through this step; they are free when autograd forgets it.
@@ -244,7 +246,10 @@ class _Pass:
         """Return float32 memory for what the blocks before the last add up to; ``out`` itself where it can be that."""
         if len(cuts) == 2:
             return _NO_ROWS
-        return out if out.dtype == np.float32 and not add else self.space.take((len(out), self.width), "float32")
+        if out.dtype == np.float32 and not add:
+            return out
+        self.borrowed.append(self.space.take((len(out), self.width), "float32"))
+        return self.borrowed[-1]
 
     def stored(self, table: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """Return float32 rows as neighbours read them."""
@@ -254,31 +259,32 @@ class _Pass:
         run_chunks(self.pack, kernels.even_chunks(len(table), self.threads), (table, out), self.threads)
         return out
 
-    def advance(self, side: _Side, other: _Side, source: np.ndarray[Any, Any], layer: int) -> np.ndarray[Any, Any]:
-        """Return the next layer of a side from the other side's ``source``; the last one for the chosen rows only."""
+    def advance(self, side: _Side, other: _Side, source: np.ndarray[Any, Any], layer: int) -> list[Task]:
+        """Return the work on a side's next layer, from the other side's ``source``.
+
+        The layer is appended to ``side.units``; the last one has the chosen rows only.
+        """
         last = layer == self.num_layers
         count = len(side.rows) if last else len(side.scale)
         out = self.space.take((count, self.width), "float32") if last else self.rows(count)
         inverse = self.space.take((count if self.layer_norm else 0,), "float32")
-        cuts = side.relation.blocks(side.side, self.row_bytes)
-        sums = self.sums(out, cuts)
-        run_chunks(
-            self.forward,
-            kernels.even_chunks(count, 4 * self.threads) if last else side.relation.chunks(side.side, self.threads),
-            (cuts, side.indices, other.scale, source, side.rows, not last,
-             side.scale, self.layer_norm, sums, out, inverse),
-            self.threads,
-        )  # fmt: skip
-        if sums is not out and len(sums):
-            self.space.give(sums)
-        if last:
-            side.total += out
-        else:
-            chosen = out[side.rows]
-            side.total += kernels.unpack_rows(chosen) if self.packed else chosen
         side.units.append(out)
         side.inverses.append(inverse)
-        return out
+        cuts = side.relation.blocks(side.side, self.row_bytes)
+        bounds = kernels.even_chunks(count, 4 * self.threads) if last else self.chunks(side, cuts)
+        arguments = (
+            cuts, side.indices, other.scale, source, side.rows, not last, side.scale, self.layer_norm,
+            self.sums(out, cuts), out, inverse,
+        )  # fmt: skip
+        return tasks_of(self.forward, bounds, arguments)
+
+    def add_up(self, side: _Side, layer: int) -> None:
+        """Add a finished layer to the sum at the chosen rows."""
+        made = side.units[-1]
+        if layer < self.num_layers:
+            made = made[side.rows]
+            made = kernels.unpack_rows(made) if self.packed else made
+        side.total += made
 
     def retreat(
         self,
@@ -289,24 +295,31 @@ class _Pass:
         layer: int,
         out: np.ndarray[Any, Any],
         add: bool,
-    ) -> None:
-        """Write the gradient of one side before layer ``layer`` was finished; layer 0 is the table itself."""
+    ) -> list[Task]:
+        """Return the work on the gradient of one side before layer ``layer`` was finished; layer 0 is the table."""
         norm = self.layer_norm and layer > 0
         unit = side.units[layer - 1] if norm else _NO_ROWS.astype(source.dtype)
         inverse = side.inverses[layer - 1] if norm else _NO_SCALE
         scale_self = side.scale if layer > 0 and not self.layer_norm else _NO_SCALE
         ones = np.ones(len(source), np.float32)
         cuts = side.relation.blocks(side.side, self.row_bytes)
-        sums = self.sums(out, cuts, add)
-        run_chunks(
-            self.back,
-            side.relation.chunks(side.side, self.threads),
-            (cuts, side.indices, source, ones, position, side.scale, base, side.position, unit, inverse, norm,
-             scale_self, side.most, add, sums, out),
-            self.threads,
+        arguments = (
+            cuts, side.indices, source, ones, position, side.scale, base, side.position, unit, inverse, norm,
+            scale_self, side.most, add, self.sums(out, cuts, add), out,
         )  # fmt: skip
-        if sums is not out and len(sums):
-            self.space.give(sums)
+        return tasks_of(self.back, self.chunks(side, cuts), arguments)
+
+    def chunks(self, side: _Side, cuts: np.ndarray[Any, Any]) -> list[int]:
+        """Return where to cut a side's rows: few pieces where each reads the source block by block."""
+        if self.threads == 1:
+            return [0, len(side.scale)]
+        return side.relation.chunks(side.side, (2 if len(cuts) > 2 else 4) * self.threads)
+
+    def run(self, tasks: list[Task]) -> None:
+        """Run tasks that do not wait for each other, and hand back the memory of their sums."""
+        run_tasks(tasks, self.threads)
+        self.space.give(*self.borrowed)
+        self.borrowed.clear()
 
 
 class EncodeRowsCompiled(torch.autograd.Function):
@@ -330,22 +343,27 @@ class EncodeRowsCompiled(torch.autograd.Function):
         run = _Pass(num_layers, layer_norm, weight, row_dtype, users.shape[1], workspace)
         tables = [table.detach().contiguous().numpy() for table in (users, items)]
         first = [run.stored(table) for table in tables]
-        out = []
-        for relation, chosen_users, chosen_items in zip(relations, user_rows, item_rows, strict=True):
-            user = _Side(relation, "user", tables[0], chosen_users)
-            item = _Side(relation, "item", tables[1], chosen_items)
-            user_layer, item_layer = first
-            for layer in range(1, num_layers + 1):
-                user_layer, item_layer = (
-                    run.advance(user, item, item_layer, layer),
-                    run.advance(item, user, user_layer, layer),
-                )
-            for side in (user, item):
-                out.append(torch.from_numpy(side.total).mul_(weight).index_select(0, side.expand))
-                del side.total
+        for relation, *rows in zip(relations, user_rows, item_rows, strict=True):
+            user, item = (
+                _Side(relation, side, table, chosen)
+                for side, table, chosen in zip(("user", "item"), tables, rows, strict=True)
+            )
             run.behaviors.append((user, item))
+        for layer in range(1, num_layers + 1):
+            tasks: list[Task] = []
+            for user, item in run.behaviors:  # behaviors do not wait for each other
+                user_source, item_source = first if layer == 1 else (user.units[-1], item.units[-1])
+                tasks += run.advance(user, item, item_source, layer)
+                tasks += run.advance(item, user, user_source, layer)
+            run.run(tasks)
+            for side in itertools.chain(*run.behaviors):
+                run.add_up(side, layer)
         if run.packed:
             workspace.give(*first)
+        out = []
+        for side in itertools.chain(*run.behaviors):
+            out.append(torch.from_numpy(side.total).mul_(weight).index_select(0, side.expand))
+            del side.total
         ctx.run = run
         return tuple(out)
 
@@ -356,28 +374,33 @@ class EncodeRowsCompiled(torch.autograd.Function):
         run: _Pass = ctx.run
         made = [torch.empty(len(side.scale), run.width) for side in run.behaviors[0]]
         tables = [table.numpy() for table in made]
-        for number, sides in enumerate(run.behaviors):
-            base, source = [], []
-            for side, gradient in zip(sides, gradients[2 * number :], strict=False):
-                compact = gradient.new_zeros((len(side.rows), run.width))
-                compact.index_add_(0, side.expand, gradient * run.weight)  # (n, D)
-                base.append(compact.numpy())
-                if run.layer_norm:
-                    unit = torch.from_numpy(side.units[-1])
-                    inverse = torch.from_numpy(side.inverses[-1]).unsqueeze(1)
-                    finished = _normalize_backward(compact, unit, inverse).numpy()
-                else:
-                    finished = base[-1] * side.scale[side.rows, None]
-                source.append(run.stored(finished))
-            positions = [side.position for side in sides]
-            for layer in reversed(range(run.num_layers)):
-                below = tables if layer == 0 else [run.rows(len(side.scale)) for side in sides]
-                for mine, side in enumerate(sides):
-                    run.retreat(
-                        side, source[1 - mine], positions[1 - mine], base[mine], layer, below[mine],
-                        layer == 0 and number > 0,
-                    )  # fmt: skip
-                if run.packed or layer < run.num_layers - 1:  # otherwise not the workspace's
-                    run.space.give(*source)
-                source, positions = below, [_ALL, _ALL]
+        bases, sources = [], []
+        for number, side in enumerate(itertools.chain(*run.behaviors)):
+            compact = gradients[number].new_zeros((len(side.rows), run.width))
+            compact.index_add_(0, side.expand, gradients[number] * run.weight)  # (n, D)
+            bases.append(compact.numpy())
+            if run.layer_norm:
+                unit, inverse = torch.from_numpy(side.units[-1]), torch.from_numpy(side.inverses[-1]).unsqueeze(1)
+                finished = _normalize_backward(compact, unit, inverse).numpy()
+            else:
+                finished = bases[-1] * side.scale[side.rows, None]
+            sources.append(run.stored(finished))
+        positions = [side.position for side in itertools.chain(*run.behaviors)]
+        for layer in reversed(range(run.num_layers)):
+            tasks: list[Task] = []
+            below: list[np.ndarray[Any, Any]] = []
+            for number, side in enumerate(itertools.chain(*run.behaviors)):
+                other = number ^ 1
+                out = tables[number % 2] if layer == 0 else run.rows(len(side.scale))
+                below.append(out)
+                add = layer == 0 and number > 1  # behaviors share the table's gradient, so here they do wait
+                tasks += run.retreat(side, sources[other], positions[other], bases[number], layer, out, add)
+                if layer == 0 and number % 2:
+                    run.run(tasks)
+                    tasks = []
+            if tasks:
+                run.run(tasks)
+            if run.packed or layer < run.num_layers - 1:  # otherwise not the workspace's
+                run.space.give(*sources)
+            sources, positions = below, [_ALL] * len(below)
         return *made, *([None] * 8)
