@@ -285,8 +285,8 @@ if available:
 
 
 @lru_cache(maxsize=8)
-def width_kernels(width: int) -> tuple[Any, Any, Any]:
-    """Return ``(forward, back, pack)`` compiled for rows of ``width`` numbers.
+def width_kernels(width: int) -> tuple[Any, Any, Any, Any]:
+    """Return ``(forward, back, pack, gather)`` compiled for rows of ``width`` numbers.
 
     The width is a constant of the compiled code: only then do the inner loops become a few vector instructions. All
     take ``start, stop`` first, the rows to do, and release the interpreter lock. Sources and results may be packed.
@@ -304,7 +304,8 @@ def width_kernels(width: int) -> tuple[Any, Any, Any]:
     in a compact ``source``, -1 where the gradient is zero; empty means all rows. ``most`` is the largest number of
     neighbours.
 
-    ``pack(start, stop, source, out)`` writes float32 rows packed.
+    ``pack(start, stop, source, out)`` writes float32 rows packed; ``gather(start, stop, source, rows, into)`` adds
+    ``source[rows[k]]`` to ``into[k]``.
     """
 
     @njit(fastmath=True, nogil=True, cache=True)
@@ -413,4 +414,13 @@ def width_kernels(width: int) -> tuple[Any, Any, Any]:
             _get_row(values, source, row, width)
             _put_row(out, row, values, np.float32(1), width)
 
-    return forward, back, pack
+    @njit(fastmath=True, nogil=True, cache=True)
+    def gather(start, stop, source, rows, into):
+        _wide()
+        values = carray(stack_floats(width), width)
+        for k in range(start, stop):
+            _get_row(values, source, rows[k], width)
+            for d in range(width):
+                into[k, d] += values[d]
+
+    return forward, back, pack, gather

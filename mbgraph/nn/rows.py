@@ -28,6 +28,7 @@ from mbgraph.parallel import Task, run_chunks, run_tasks, tasks_of
 __all__ = ["ROW_DTYPES", "EncodeRows", "EncodeRowsCompiled", "Workspace", "check_row_dtype", "encode_rows"]
 
 ROW_DTYPES = ("float32", "bfloat16")
+_MANY = 10_000  # rows: fewer are packed before another thread wakes
 _LINE = 64  # bytes of a cache line
 TINY = 1e-12  # rows shorter than this count as zero, as in torch.nn.functional.normalize
 _NO_ROWS = np.empty((0, 0), np.float32)
@@ -222,7 +223,7 @@ class _Pass:
         self, num_layers: int, layer_norm: bool, weight: float, row_dtype: str, width: int, space: Workspace
     ) -> None:
         self.num_layers, self.layer_norm, self.weight, self.space = num_layers, layer_norm, weight, space
-        self.forward, self.back, self.pack = kernels.width_kernels(width)
+        self.forward, self.back, self.pack, self.gather = kernels.width_kernels(width)
         self.width, self.packed = width, row_dtype == "bfloat16"
         self.row_bytes = width * (2 if self.packed else 4)
         self.threads = torch.get_num_threads()
@@ -256,7 +257,8 @@ class _Pass:
         if not self.packed:
             return table
         out = self.rows(len(table))
-        run_chunks(self.pack, kernels.even_chunks(len(table), self.threads), (table, out), self.threads)
+        threads = self.threads if len(table) > _MANY else 1
+        run_chunks(self.pack, kernels.even_chunks(len(table), threads), (table, out), threads)
         return out
 
     def advance(self, side: _Side, other: _Side, source: np.ndarray[Any, Any], layer: int) -> list[Task]:
@@ -278,13 +280,9 @@ class _Pass:
         )  # fmt: skip
         return tasks_of(self.forward, bounds, arguments)
 
-    def add_up(self, side: _Side, layer: int) -> None:
-        """Add a finished layer to the sum at the chosen rows."""
-        made = side.units[-1]
-        if layer < self.num_layers:
-            made = made[side.rows]
-            made = kernels.unpack_rows(made) if self.packed else made
-        side.total += made
+    def add_up(self, side: _Side) -> list[Task]:
+        """Return the work on adding a side's newest layer, a whole one, to the sum at the chosen rows."""
+        return tasks_of(self.gather, [0, len(side.rows)], (side.units[-1], side.rows, side.total))
 
     def retreat(
         self,
@@ -353,15 +351,16 @@ class EncodeRowsCompiled(torch.autograd.Function):
             tasks: list[Task] = []
             for user, item in run.behaviors:  # behaviors do not wait for each other
                 user_source, item_source = first if layer == 1 else (user.units[-1], item.units[-1])
+                if layer > 1:
+                    tasks += run.add_up(user) + run.add_up(item)
                 tasks += run.advance(user, item, item_source, layer)
                 tasks += run.advance(item, user, user_source, layer)
             run.run(tasks)
-            for side in itertools.chain(*run.behaviors):
-                run.add_up(side, layer)
         if run.packed:
             workspace.give(*first)
         out = []
         for side in itertools.chain(*run.behaviors):
+            side.total += side.units[-1]
             out.append(torch.from_numpy(side.total).mul_(weight).index_select(0, side.expand))
             del side.total
         ctx.run = run
