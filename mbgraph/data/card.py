@@ -6,22 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
-__all__ = ["COUNT", "FORMATS", "Card", "Source"]
-
-FORMATS = (
-    "npz",
-    "pairs",
-    "dicts",
-    "ehcf",
-    "adjacency",
-    "mbcgcn",
-    "csr-pickle",
-    "sslrec",
-    "missl",
-    "recbole",
-    "events",
-)
-"""File formats a card may name."""
+__all__ = ["COUNT", "Card", "Source"]
 
 COUNT = "count"
 """The part of a file that holds the numbers of users and items."""
@@ -39,7 +24,7 @@ class Source:
     path : str
         Path inside the repository, with ``/``. Its last piece is what the file is called on disk.
     format : str
-        One of `FORMATS`.
+        One of `mbgraph.data.formats.FORMATS`.
     repository, commit : str, optional
         GitHub owner/name and the full commit id.
     git_blob, sha256 : str, optional
@@ -85,7 +70,7 @@ class Card:
     licence : str
         Terms of use, or the statement that none are published.
     format : str
-        Format of the source files, one of `FORMATS`; a `Source` may say otherwise for itself.
+        Format of the source files, see `Source`; a `Source` may say otherwise for itself.
     users, items : int
         Numbers of them, those without any pair included.
     behaviors : tuple of str

@@ -9,7 +9,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from mbgraph.data.card import COUNT, FORMATS, Card, Source
+from mbgraph.data.card import COUNT, Card, Source
+from mbgraph.data.formats import FORMATS
 from mbgraph.errors import DataError, nearest
 
 try:

@@ -10,12 +10,12 @@ from functools import cache
 from pathlib import Path
 
 from mbgraph.data.aliases import canonical_behavior
-from mbgraph.data.card import FORMATS, Card, Source
+from mbgraph.data.card import Card, Source
 from mbgraph.data.card_reader import load_card
 from mbgraph.errors import DataError, UnknownNameError
 from mbgraph.files import shipped
 
-__all__ = ["FORMATS", "Card", "Source", "canonical_behavior", "cards", "find_card", "get_card", "load_card"]
+__all__ = ["Card", "Source", "canonical_behavior", "cards", "find_card", "get_card", "load_card"]
 
 
 def cards() -> dict[str, Card]:

@@ -15,6 +15,7 @@ from urllib.parse import quote, urlsplit
 
 import numpy as np
 
+from mbgraph.data import formats
 from mbgraph.data.card import COUNT, Card, Source
 from mbgraph.data.cards import get_card
 from mbgraph.data.dataset import SPLITS, MultiBehaviorDataset
@@ -268,14 +269,13 @@ def _read_source(card: Card, folder: Path) -> MultiBehaviorDataset:
     """Read verified files: one of them per behavior and split, or a folder in the npz layout."""
     if card.format == "npz":
         return read_npz(folder)
-    read_part = _formats().read_part
     parts: dict[str, Pairs] = {}
     for source in card.sources:
         path = folder / source.name
         if source.part == COUNT:
             _check_count(card, path)
         else:
-            parts[source.part] = _distinct(_cropped(read_part(path, format=source.format), card.crop), card.items)
+            parts[source.part] = _distinct(_cropped(formats.read_part(path, source.format), card.crop), card.items)
     edges = {behavior: parts[behavior] for behavior in card.behaviors}
     splits = {split: parts[split] for split in SPLITS if split in parts}
     users, items = (Vocabulary(size=size, kind=kind) for kind, size in (("user", card.users), ("item", card.items)))
@@ -288,17 +288,7 @@ def _read_folder(card: Card, folder: Path) -> MultiBehaviorDataset:
         return read_npz(folder)
     if card.format == "events":
         raise _by_hand(card)
-    ds: MultiBehaviorDataset = _formats().read(
-        folder, format=None if card.format == "npz" else card.format, target=card.target
-    )
-    return ds
-
-
-def _formats() -> Any:
-    """Return the readers of all formats, imported late: a download that fails needs none."""
-    from mbgraph.data import formats
-
-    return formats
+    return formats.read(folder, None if card.format == "npz" else card.format, target=card.target)
 
 
 def _check_count(card: Card, path: Path) -> None:

@@ -17,16 +17,23 @@ from mbgraph.cli.common import Command, console, emit_json, json_option, table
 Examples:
   mbgraph bench speed --quick                   a few minutes, the embedded data
   mbgraph bench speed taobao15k beibei --threads 2 -o benchmarks/results
+  mbgraph bench speed --part growth --threads 2
 """,
 )
 @click.argument("datasets", nargs=-1, metavar="[DATASET]...")
 @click.option("--quick", is_flag=True, help="Fewer repetitions, smaller graphs, no complete fit.")
-@click.option("--no-scaling", is_flag=True, help="Leave the generated graphs out.")
+@click.option(
+    "--part",
+    type=click.Choice(["all", "datasets", "growth"]),
+    default="all",
+    show_default=True,
+    help="Datasets beside the plain loop, growth over generated graphs, or both.",
+)
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: torch's]")
 @click.option("-o", "--out", "folder", type=click.Path(path_type=Path), help="Folder for speed*.csv.")
 @json_option
 def command(
-    datasets: tuple[str, ...], quick: bool, no_scaling: bool, threads: int | None, folder: Path | None, as_json: bool
+    datasets: tuple[str, ...], quick: bool, part: str, threads: int | None, folder: Path | None, as_json: bool
 ) -> None:
     """Measure training, evaluation, loading, memory and growth against the plain loop.
 
@@ -49,12 +56,12 @@ def command(
     machine = {"cpu": cpu_name(), "threads": torch.get_num_threads(), "torch": torch.__version__}
     parts: list[dict[str, Any]] = []
     shares: list[dict[str, Any]] = []
-    for name in datasets or ("demo",):
-        parts += [part.row(machine) for part in speed.measure(name, settings, notify)]
+    for name in (datasets or ("demo",)) if part != "growth" else ():
+        parts += [measured.row(machine) for measured in speed.measure(name, settings, notify)]
         notify(f"{name}: where a step's time goes")
         shares += [{**row, **machine} for row in speed.step_shares(name)]
     growth: list[dict[str, Any]] = []
-    if not no_scaling:
+    if part != "datasets":
         for edges in settings.edges:
             notify(f"generated graph of {edges:,} edges")
             growth += [{**row, **machine} for row in speed.scaling((edges,))]
@@ -77,12 +84,13 @@ def _show(
 
     columns = ["dataset", "part", "unit", "ours", "plain", "ratio", "goal", "floor", "times floor"]
     title = f"Medians on {machine['threads']} threads of {machine['cpu']}"
-    table(title, columns, [[number(row[column]) for column in columns] for row in parts])
-    table(
-        "Where a step's time goes",
-        ["dataset", "rows", "part", "ms", "share"],
-        [[row["dataset"], row["rows"], row["part"], f"{row['ms']:.1f}", f"{row['share']:.0%}"] for row in shares],
-    )
+    if parts:
+        table(title, columns, [[number(row[column]) for column in columns] for row in parts])
+        table(
+            "Where a step's time goes",
+            ["dataset", "rows", "part", "ms", "share"],
+            [[row["dataset"], row["rows"], row["part"], f"{row['ms']:.1f}", f"{row['share']:.0%}"] for row in shares],
+        )
     if growth:
         names = [name for name in growth[0] if name not in machine]
         table("Generated graphs", names, [[f"{row[name]:,}" for name in names] for row in growth])
