@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from mbgraph.data.protocols import check_protocol
 from mbgraph.errors import DataError, UnknownNameError, UsageError
 
 try:
@@ -36,7 +37,7 @@ TRAINING_OPTIONS = (
     "diagnose_every",
 )
 EVALUATION_OPTIONS = ("metric", "k", "mask", "ties")
-_TOP = ("dataset", "model", "variant", "seed", "validation", "device", "threads")
+_TOP = ("dataset", "model", "variant", "seed", "protocol", "validation", "device", "threads")
 _WRITTEN = ("format", "mbgraph")  # stand in a run's config.toml and are checked by the run, not set by a user
 
 
@@ -52,6 +53,10 @@ class FitConfig:
     """Named preset of the model; None for its default."""
     seed: int = 2026
     """Seed of initialisation and sampling."""
+    protocol: str = "paper"
+    """How the target pairs are split, see `mbgraph.data.protocols.apply_protocol`: ``paper`` as published or imported,
+    ``loo``, ``random``, ``ratio:TRAIN,VALID,TEST`` or ``temporal:CUT``. Random orders have a seed of their own, 0, so
+    that the seeds of a study share one split."""
     validation: str = "auto"
     """``given``: the dataset's own pairs; ``holdout``: one random train target pair per user; ``auto``: given if there
     are any, else holdout; ``none``: no validation, exactly ``epochs`` epochs; ``merge``: the same after moving the
@@ -72,6 +77,7 @@ class FitConfig:
     def __post_init__(self) -> None:
         if self.validation not in VALIDATIONS:
             raise UnknownNameError("validation", self.validation, VALIDATIONS)
+        check_protocol(self.protocol)
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
             raise UsageError(f"seed must be a non-negative integer, got {self.seed!r}")
         if not isinstance(self.threads, int) or self.threads < 0:

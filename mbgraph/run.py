@@ -18,6 +18,7 @@ from mbgraph import __version__
 from mbgraph.config import FitConfig, read_config
 from mbgraph.data.catalog import find_dataset, load_dataset
 from mbgraph.data.dataset import MultiBehaviorDataset
+from mbgraph.data.protocols import apply_protocol
 from mbgraph.data.splits import hold_out, merge_split
 from mbgraph.errors import RunError, UsageError
 from mbgraph.evaluation.evaluate import EvaluationResult, evaluate_splits
@@ -107,8 +108,8 @@ class Run:
 
 
 def prepare_dataset(config: FitConfig) -> MultiBehaviorDataset:
-    """Load a dataset and arrange its validation part; the arrangement stands in ``metadata["validation"]``."""
-    dataset = load_dataset(config.dataset)
+    """Load a dataset, split it by the protocol and arrange its validation part (``metadata["validation"]``)."""
+    dataset = apply_protocol(load_dataset(config.dataset), config.protocol, rng=0)
     choice = config.validation
     if choice == "auto":
         # An untrained model selects nothing: it keeps every train pair.
@@ -164,6 +165,7 @@ def fit(
             "users": dataset.num_users,
             "items": dataset.num_items,
             "counts": dataset.counts,
+            "protocol": config.protocol,
             "validation": dataset.metadata["validation"],
         },
     )

@@ -30,6 +30,9 @@ Examples:
 @click.option("--batch-size", type=int, help="Rows per step.")
 @click.option("--lr", type=float, help="Step size of Adam.")
 @click.option("--seed", type=int, help="Seed of initialisation and sampling.  [default: 2026]")
+@click.option(
+    "--protocol", help="Split of the target: paper (as published), loo, ratio:A,B,C or temporal:CUT.  [default: paper]"
+)
 @click.option("--validation", help="given, holdout, none, merge or auto.  [default: auto]")
 @click.option("--regularizer", "regularizers", multiple=True, metavar="NAME[:weight=..,..]", help="Add or change one.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Set any option by name.")
@@ -107,7 +110,7 @@ def _config(
     config = FitConfig() if config_file is None else read_config(config_file)
     top = {
         "dataset": dataset,
-        **{key: flags[key] for key in ("model", "variant", "seed", "validation", "device", "threads")},
+        **{key: flags[key] for key in ("model", "variant", "seed", "protocol", "validation", "device", "threads")},
     }
     config = config.replace(**{key: value for key, value in top.items() if value is not None})
     model_class = MODELS.get(config.model)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timezone
 from typing import Any
 
 import numpy as np
@@ -19,28 +20,39 @@ __all__ = [
     "PROTOCOLS",
     "assign_loo",
     "assign_ratio",
+    "assign_temporal",
     "hold_out",
     "merge_split",
     "not_later",
     "parse_protocol",
     "split_pairs",
+    "temporal_cuts",
 ]
 
-PROTOCOLS = ("auto", "loo", "random", "ratio:TRAIN,VALID,TEST", "given", "none")
+PROTOCOLS = ("auto", "loo", "random", "ratio:TRAIN,VALID,TEST", "temporal:CUT", "given", "none")
 CUTOFFS = ("none", "target")
 TRAIN, VALID, TEST = 0, 1, 2
 
 
-def parse_protocol(text: str) -> tuple[str, tuple[float, ...]]:
-    """Split ``"ratio:0.7,0.2,0.1"`` into its name and shares; other protocols have none.
+def parse_protocol(text: str) -> tuple[str, tuple[Any, ...]]:
+    """Split ``"ratio:0.7,0.2,0.1"`` into its name and shares, ``"temporal:2024-05-01"`` into its name and cuts.
+
+    Other protocols have no values. A cut is a number or an ISO date as text.
 
     Raises
     ------
     UnknownNameError, UsageError
     """
     name, _, rest = text.partition(":")
-    if name not in ("auto", "loo", "random", "ratio", "given", "none"):
+    if name not in ("auto", "loo", "random", "ratio", "temporal", "given", "none"):
         raise UnknownNameError("split protocol", text, PROTOCOLS)
+    if name == "temporal":
+        cuts = tuple(cut.strip() for cut in rest.split(","))
+        if not 1 <= len(cuts) <= 2 or not all(cuts):
+            raise UsageError(
+                f"cannot read split {text!r}", "write it as temporal:2024-05-01, or temporal:VALID,TEST with two dates"
+            )
+        return name, cuts
     if name != "ratio":
         if rest:
             raise UsageError(f"split protocol {name!r} takes no shares", f"write it as {name}")
@@ -52,6 +64,46 @@ def parse_protocol(text: str) -> tuple[str, tuple[float, ...]]:
     if len(shares) != 3 or not (min(shares) >= 0 and shares[0] > 0 and abs(sum(shares) - 1) <= 1e-6):  # NaN is none
         raise UsageError(f"cannot read split {text!r}", "write it as ratio:0.7,0.2,0.1, three shares that add up to 1")
     return name, shares
+
+
+def temporal_cuts(cuts: Sequence[str], times: np.ndarray) -> list[float]:
+    """Return cuts in the clock of ``times`` (N,): numbers as they are, ISO dates as seconds, ms, us or ns since 1970.
+
+    Which of them the clock counts is told by its size: seconds of the years 1973 to 5138 are between 1e8 and 1e11.
+
+    Raises
+    ------
+    UsageError
+        If a cut is neither, the second is not later than the first, or the clock does not count since 1970.
+    """
+    found = []
+    for cut in cuts:
+        try:
+            found.append(float(cut))
+            continue
+        except ValueError:
+            pass
+        try:
+            moment = datetime.fromisoformat(cut)
+        except ValueError as error:
+            raise UsageError(f"cannot read the cut {cut!r}", "write a number, or a date as 2024-05-01") from error
+        seconds = (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
+        middle = float(np.median(times)) if len(times) else 0.0
+        unit = next((unit for unit in (1, 10**3, 10**6, 10**9) if 1e8 <= middle / unit < 1e11), None)
+        if unit is None:
+            raise UsageError(f"the times of this data are no dates (their median is {middle:g})", "give a number")
+        found.append(seconds * unit)
+    if len(found) == 2 and not found[0] < found[1]:
+        raise UsageError(f"the cuts {', '.join(cuts)} do not ascend", "give the one for validation first")
+    return found
+
+
+def assign_temporal(times: np.ndarray, cuts: Sequence[float]) -> IntArray:
+    """Cut all users at the same moments: from the last cut on test, from the first of two on valid: (N,) -> (N,)."""
+    part = np.where(times >= cuts[-1], TEST, TRAIN)
+    if len(cuts) == 2:
+        part[(times >= cuts[0]) & (times < cuts[1])] = VALID
+    return part
 
 
 def _positions(user: IntArray, order_key: np.ndarray) -> tuple[IntArray, IntArray, IntArray]:
@@ -104,7 +156,8 @@ def split_pairs(
     protocol : str
         One of `PROTOCOLS`. ``"auto"`` is ``"loo"``: the last pair of each user is test, the one before it validation,
         as long as one stays in train (`assign_loo`). ``"random"`` is the same in random order. ``"ratio:A,B,C"``: see
-        `assign_ratio`. Loo and ratio go by time where there are times, by a random order where there are none.
+        `assign_ratio`. ``"temporal:CUT"`` or ``"temporal:VALID,TEST"``: see `assign_temporal`. Loo and ratio go by time
+        where there are times, by a random order where there are none.
         ``"given"``: ``parts``. ``"none"``: everything is train.
     parts : int array (N,), optional
         For ``"given"``: 0 train, 1 valid, 2 test.
@@ -122,24 +175,39 @@ def split_pairs(
     Raises
     ------
     UnknownNameError, UsageError
-        If the protocol cannot be understood.
+        If the protocol cannot be understood, or needs times.
+    DataError
+        If a cut leaves no train or no test pair.
     """
-    name, shares = parse_protocol(protocol)
+    name, values = parse_protocol(protocol)
     if (name == "given") != (parts is not None):
         raise UsageError("split 'given' and parts belong together", "pass both or neither")
     generator = as_generator(rng)
     by = {"given": "given", "none": "nothing", "random": "random"}.get(name, "random" if pairs.time is None else "time")
     if parts is None:
         order_key = _random_order(pairs, generator) if by == "random" else pairs.time
-        if by == "nothing" or order_key is None:
+        if name == "temporal":
+            parts = _cut(pairs, values, protocol)
+        elif by == "nothing" or order_key is None:
             parts = np.full(len(pairs), TRAIN)
         else:
-            parts = assign_ratio(pairs.user, order_key, shares) if shares else assign_loo(pairs.user, order_key)
+            parts = assign_ratio(pairs.user, order_key, values) if values else assign_loo(pairs.user, order_key)
     record: dict[str, Any] = {"act": "split", "protocol": "loo" if name == "auto" else protocol, "by": by}
     if by == "random" and not isinstance(rng, np.random.Generator):
         record["seed"] = int(rng)
     held_out = {split: pairs[parts == part] for split, part in (("valid", VALID), ("test", TEST))}
     return pairs[parts == TRAIN], {split: held for split, held in held_out.items() if len(held)}, record
+
+
+def _cut(pairs: Pairs, cuts: Sequence[str], protocol: str) -> IntArray:
+    if pairs.time is None:
+        raise UsageError(f"split {protocol!r} needs times", "name the time column, or use another protocol")
+    parts = assign_temporal(pairs.time, temporal_cuts(cuts, pairs.time))
+    for part, name in ((TRAIN, "train"), (TEST, "test")):
+        if not (parts == part).any():
+            low, high = pairs.time.min(), pairs.time.max()
+            raise DataError(f"{protocol!r} leaves no {name} pair (times run from {low} to {high})", "move the cut")
+    return parts
 
 
 def _random_order(pairs: Pairs, generator: np.random.Generator) -> np.ndarray:
