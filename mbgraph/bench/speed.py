@@ -72,13 +72,22 @@ class Settings:
     """Times the plain loop builds its graph."""
     edges: tuple[int, ...] = (1_000_000, 3_000_000, 10_000_000, 30_000_000)
     """Sizes of the generated graphs."""
+    crowd: tuple[int, int] | None = (20_000_000, 1_000_000)
+    """Edges and users of one more graph, with few edges per user: what memory is mostly for."""
     whole_fit: bool = True
     """Whether to time a complete fit with early stopping on the first dataset."""
 
     @classmethod
     def quick(cls) -> Settings:
         """Return settings for a few minutes."""
-        return cls(repeats=3, plain_steps=1, build_repeats=1, edges=(300_000, 1_000_000, 3_000_000), whole_fit=False)
+        return cls(
+            repeats=3,
+            plain_steps=1,
+            build_repeats=1,
+            edges=(300_000, 1_000_000, 3_000_000),
+            crowd=None,
+            whole_fit=False,
+        )
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ def measured(monkeypatch):
     asked = []
     monkeypatch.setattr(speed, "measure", lambda name, settings, notify: asked.append((name, settings)) or [PART])
     monkeypatch.setattr(speed, "step_shares", lambda name: [SHARE])
-    monkeypatch.setattr(speed, "scaling", lambda sizes: asked.append(sizes) or [GROWTH])
+    monkeypatch.setattr(speed, "scaling", lambda sizes, users: asked.append((*sizes, users)) or [GROWTH])
     return asked
 
 
@@ -41,7 +41,10 @@ def test_speed_writes_a_file_per_table(measured, tmp_path):
 
 def test_parts_can_be_chosen(measured, tmp_path):
     run("shop", "--part", "growth", "--quick")
-    assert measured == [(edges,) for edges in speed.Settings.quick().edges]
+    assert measured == [(edges, 0) for edges in speed.Settings.quick().edges]
+    measured.clear()
+    run("--part", "growth")
+    assert measured[-1] == (20_000_000, 1_000_000)
     measured.clear()
     run("--part", "datasets")
     assert measured == [("demo", speed.Settings())]

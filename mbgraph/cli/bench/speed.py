@@ -62,9 +62,10 @@ def command(
         shares += [{**row, **machine} for row in speed.step_shares(name)]
     growth: list[dict[str, Any]] = []
     if part != "datasets":
-        for edges in settings.edges:
-            notify(f"generated graph of {edges:,} edges")
-            growth += [{**row, **machine} for row in speed.scaling((edges,))]
+        graphs = [(edges, 0) for edges in settings.edges] + ([settings.crowd] if settings.crowd else [])
+        for edges, users in graphs:
+            notify(f"generated graph of {edges:,} edges" + (f" and {users:,} users" if users else ""))
+            growth += [{**row, **machine} for row in speed.scaling((edges,), users)]
     if folder is not None:
         for name, rows in (("speed", parts), ("speed_step", shares), ("speed_growth", growth)):
             if rows:
