@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from mbgraph.errors import UnknownNameError, UsageError
 from mbgraph.nn.propagation import Relation, relations
-from mbgraph.nn.rows import TINY, Workspace, check_row_dtype, encode_rows
+from mbgraph.nn.rows import TINY, Workspace, check_row_dtype, encode_all, encode_rows
 
 if TYPE_CHECKING:
     import dgl
@@ -185,10 +185,11 @@ class BehaviorEncoder(nn.Module):
         tables = (self.user_embedding, self.item_embedding)
         if torch.is_grad_enabled():
             return {behavior: self.conv(relation, *tables) for behavior, relation in chosen.items()}
-        every = [torch.arange(len(table), device=table.device) for table in tables]
-        return {
-            behavior: self.conv.rows(relation, *tables, *every) for behavior, relation in chosen.items()
-        }  # nobody derives it: the hand-written pass, always in float32
+        conv = self.conv  # nobody derives it: the hand-written pass
+        made = encode_all(
+            list(chosen.values()), *tables, conv.num_layers, conv.layer_norm, conv.weight, self._workspace
+        )
+        return dict(zip(chosen, made, strict=True))
 
     def rows(
         self, user_rows: Mapping[str, Tensor], item_rows: Mapping[str, Tensor], *, fast: bool = True

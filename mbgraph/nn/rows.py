@@ -25,7 +25,15 @@ from mbgraph.nn import kernels
 from mbgraph.nn.propagation import Relation
 from mbgraph.parallel import Task, run_chunks, run_tasks, tasks_of
 
-__all__ = ["ROW_DTYPES", "EncodeRows", "EncodeRowsCompiled", "Workspace", "check_row_dtype", "encode_rows"]
+__all__ = [
+    "ROW_DTYPES",
+    "EncodeRows",
+    "EncodeRowsCompiled",
+    "Workspace",
+    "check_row_dtype",
+    "encode_all",
+    "encode_rows",
+]
 
 ROW_DTYPES = ("float32", "bfloat16")
 _MANY = 10_000  # rows: fewer are packed before another thread wakes
@@ -92,14 +100,7 @@ def encode_rows(
 
     Shapes: (U, D), (I, D) tables, K x (N,), K x (M,) rows -> K x ((N, D), (M, D)). Rows may repeat.
     """
-    compiled = (
-        kernels.available
-        and all(relation.backend == "auto" for relation in relations)
-        and users.device.type == "cpu"
-        and users.dtype == torch.float32
-        and num_layers > 0
-    )
-    if compiled:
+    if _is_compiled(relations, users, num_layers):
         space = Workspace() if workspace is None else workspace
         flat = EncodeRowsCompiled.apply(
             users, items, user_rows, item_rows, relations, num_layers, layer_norm, weight, row_dtype, space
@@ -109,6 +110,56 @@ def encode_rows(
         EncodeRows.apply(users, items, *rows, relation, num_layers, layer_norm, weight, row_dtype)
         for relation, *rows in zip(relations, user_rows, item_rows, strict=True)
     ]
+
+
+@torch.no_grad()
+def encode_all(
+    relations: Sequence[Relation],
+    users: Tensor,
+    items: Tensor,
+    num_layers: int,
+    layer_norm: bool,
+    weight: float,
+    workspace: Workspace | None = None,
+) -> list[tuple[Tensor, Tensor]]:
+    """Return ``weight * (layer 0 + ... + layer L)`` of all rows per relation, in float32, for nobody to derive.
+
+    Shapes: (U, D), (I, D) tables -> K x ((U, D), (I, D)).
+    """
+    if not _is_compiled(relations, users, num_layers):
+        every = [torch.arange(len(table), device=table.device) for table in (users, items)]
+        options = (num_layers, layer_norm, weight, "float32")
+        return [EncodeRows.apply(users, items, *every, relation, *options) for relation in relations]
+    space = Workspace() if workspace is None else workspace
+    run = _Pass(num_layers, layer_norm, weight, "float32", users.shape[1], space)
+    tables = [table.detach().contiguous() for table in (users, items)]
+    made = []
+    for relation in relations:
+        user, item = (
+            _Side(relation, side, table.numpy(), None) for side, table in zip(("user", "item"), tables, strict=True)
+        )
+        run.behaviors.append((user, item))
+        made.append((tables[0].clone(), tables[1].clone()))
+    for layer in range(1, num_layers + 1):
+        tasks: list[Task] = []
+        for user, item in run.behaviors:
+            user_source, item_source = [t.numpy() for t in tables] if layer == 1 else (user.units[-1], item.units[-1])
+            tasks += run.advance(user, item, item_source, layer) + run.advance(item, user, user_source, layer)
+        run.run(tasks)
+        for sides, sums in zip(run.behaviors, made, strict=True):
+            for side, total in zip(sides, sums, strict=True):
+                total.add_(torch.from_numpy(side.units[-1]))
+    return [(total_users.mul_(weight), total_items.mul_(weight)) for total_users, total_items in made]
+
+
+def _is_compiled(relations: Sequence[Relation], users: Tensor, num_layers: int) -> bool:
+    return (
+        kernels.available
+        and all(relation.backend == "auto" for relation in relations)
+        and users.device.type == "cpu"
+        and users.dtype == torch.float32
+        and num_layers > 0
+    )
 
 
 class EncodeRows(torch.autograd.Function):
@@ -199,21 +250,28 @@ def _normalize_backward(gradient: Tensor, unit: Tensor, inverse: Tensor) -> Tens
 
 
 class _Side:
-    """One side (users or items) of one behavior in a compiled pass: its adjacency, its chosen rows and its layers."""
+    """One side (users or items) of one behavior in a compiled pass: its adjacency, its chosen rows and its layers.
 
-    def __init__(self, relation: Relation, side: str, table: np.ndarray[Any, Any], rows: Tensor) -> None:
+    Without chosen rows all layers are whole.
+    """
+
+    def __init__(self, relation: Relation, side: str, table: np.ndarray[Any, Any], rows: Tensor | None) -> None:
         self.relation, self.side = relation, side
         pointers, self.indices = relation.neighbors(side)
         self.most = int(np.diff(pointers).max(initial=0))
         scale = relation.user_scale if side == "user" else relation.item_scale
         self.scale = scale.numpy().reshape(-1)
-        self.chosen, self.expand = torch.unique(rows, return_inverse=True)
-        self.rows = self.chosen.numpy()
+        self.units: list[np.ndarray[Any, Any]] = []
+        self.inverses: list[np.ndarray[Any, Any]] = []
+        self.is_whole = rows is None
+        if rows is None:
+            self.rows = np.empty(0, np.int64)
+            return
+        chosen, self.expand = torch.unique(rows, return_inverse=True)
+        self.rows = chosen.numpy()
         self.position = np.full(len(self.scale), -1, np.int32)
         self.position[self.rows] = np.arange(len(self.rows), dtype=np.int32)
         self.total = table[self.rows]  # (n, D)
-        self.units: list[np.ndarray[Any, Any]] = []
-        self.inverses: list[np.ndarray[Any, Any]] = []
 
 
 class _Pass:
@@ -266,7 +324,7 @@ class _Pass:
 
         The layer is appended to ``side.units``; the last one has the chosen rows only.
         """
-        last = layer == self.num_layers
+        last = layer == self.num_layers and not side.is_whole
         count = len(side.rows) if last else len(side.scale)
         out = self.space.take((count, self.width), "float32") if last else self.rows(count)
         inverse = self.space.take((count if self.layer_norm else 0,), "float32")

@@ -201,6 +201,23 @@ def test_bfloat16_rows_round_alike_and_little(layer_norm, monkeypatch):
         assert float((mine - other).detach().abs().mean()) < 3e-4 * size
 
 
+@pytest.mark.usefixtures("blocks")
+@pytest.mark.parametrize("layer_norm", [True, False])
+@pytest.mark.parametrize("num_layers", [0, 1, 3])
+def test_encoding_without_gradients_is_the_same(compiled, num_layers, layer_norm, monkeypatch):
+    monkeypatch.setattr(kernels, "available", compiled)
+    graph, _ = random_graph(3)
+    encoder = BehaviorEncoder(graph, embedding_dim=D, num_layers=num_layers, layer_norm=layer_norm, padding=1)
+    expected = encoder()
+    for _ in range(2):  # the second time in memory that was used before
+        with torch.no_grad():
+            made = encoder()
+        for behavior, sides in expected.items():
+            for mine, reference in zip(made[behavior], sides, strict=True):
+                assert not mine.requires_grad
+                assert_close(mine, reference.detach(), rtol=1e-5, atol=1e-6)
+
+
 def test_packing_is_torch_s_rounding():
     if not kernels.available:
         pytest.skip("needs numba")
