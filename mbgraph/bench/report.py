@@ -16,6 +16,7 @@ from typing import Any
 
 from mbgraph.errors import DataError, RunError
 from mbgraph.files import atomic_write, read_json
+from mbgraph.run import Run
 
 __all__ = ["collect", "read_rows", "render_page", "render_table", "write_rows"]
 
@@ -41,6 +42,9 @@ def collect(runs: Iterable[str | os.PathLike[str]]) -> list[dict[str, Any]]:
         environment = read_json(path / "env.json")
         row = {key: outcome[key] for key in ("dataset", "model", "variant", "seed")}
         row["variant"] = row["variant"] or ""
+        options = Run.load(path).config["options"]
+        row["row_dtype"] = options.get("row_dtype", "float32" if "embedding_dim" in options else "")
+        row["protocol"] = data.get("protocol", "paper")
         row["validation"] = data["validation"]
         row.update({key: outcome[key] for key in ("epochs", "best_epoch")})
         row["seconds_per_epoch"] = round(outcome["seconds_per_epoch"], 3)
