@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -34,7 +34,7 @@ __all__ = ["available", "balanced_chunks", "block_pointers", "even_chunks", "unp
 
 _WORTHWHILE = 4  # neighbours per row and block
 _TINY = np.float32(1e-12)
-_AHEAD = 8  # edges between asking for a row and adding it
+_AHEAD = 16  # edges between asking for a row and adding it
 _LINE = 16  # float32 numbers of a cache line
 _UPPER = np.uint32(0xFFFF0000)
 _HALF = np.uint32(16)
@@ -163,16 +163,20 @@ if available:
 
         return types.void(rows, row, column), generate
 
-    def _add_rows(total, source, columns, start, stop, last, scale, width, ahead):
+    def _add_rows(total, beside, source, columns, start, stop, last, scale, width, ahead):
         """Add ``scale[c] * source[c]`` over ``c`` in ``columns[start:stop]`` to ``total``, four rows at a time.
+
+        ``beside`` is room for a second sum: two that take turns wait half as long for themselves.
 
         ``ahead`` asks for the rows that many edges before they are added; 0 where the source is in the cache anyway.
         """
 
     @overload(_add_rows, jit_options={"fastmath": True}, inline="always")
-    def _add_rows_of(total, source, columns, start, stop, last, scale, width, ahead):
-        def add_floats(total, source, columns, start, stop, last, scale, width, ahead):
+    def _add_rows_of(total, beside, source, columns, start, stop, last, scale, width, ahead):
+        def add_floats(total, beside, source, columns, start, stop, last, scale, width, ahead):
             fours = start + (stop - start) // 4 * 4
+            for d in range(width):
+                beside[d] = np.float32(0)
             for edge in range(start, fours, 4):
                 if ahead > 0:
                     for later in range(edge + ahead, edge + ahead + 4):
@@ -182,21 +186,25 @@ if available:
                 a, b, c, e = columns[edge], columns[edge + 1], columns[edge + 2], columns[edge + 3]
                 by_a, by_b, by_c, by_e = scale[a], scale[b], scale[c], scale[e]
                 for d in range(width):
-                    value = total[d]
+                    value, second = total[d], beside[d]
                     value += by_a * source[a, d]
-                    value += by_b * source[b, d]
+                    second += by_b * source[b, d]
                     value += by_c * source[c, d]
-                    value += by_e * source[e, d]
-                    total[d] = value
+                    second += by_e * source[e, d]
+                    total[d], beside[d] = value, second
             for edge in range(fours, stop):
                 a = columns[edge]
                 by_a = scale[a]
                 for d in range(width):
                     total[d] += by_a * source[a, d]
+            for d in range(width):
+                total[d] += beside[d]
 
-        def add_packed(total, source, columns, start, stop, last, scale, width, ahead):
+        def add_packed(total, beside, source, columns, start, stop, last, scale, width, ahead):
             half = width // 2
             fours = start + (stop - start) // 4 * 4
+            for d in range(width):
+                beside[d] = np.float32(0)
             for edge in range(start, fours, 4):
                 if ahead > 0:
                     for later in range(edge + ahead, edge + ahead + 4):
@@ -208,14 +216,17 @@ if available:
                 for d in range(half):
                     in_a, in_b, in_c, in_e = source[a, d], source[b, d], source[c, d], source[e, d]
                     low, high = total[d], total[d + half]
+                    low_beside, high_beside = beside[d], beside[d + half]
                     low += by_a * _float_of(in_a << _HALF)
                     high += by_a * _float_of(in_a & _UPPER)
-                    low += by_b * _float_of(in_b << _HALF)
-                    high += by_b * _float_of(in_b & _UPPER)
+                    low_beside += by_b * _float_of(in_b << _HALF)
+                    high_beside += by_b * _float_of(in_b & _UPPER)
                     low += by_c * _float_of(in_c << _HALF)
                     high += by_c * _float_of(in_c & _UPPER)
-                    low += by_e * _float_of(in_e << _HALF)
-                    high += by_e * _float_of(in_e & _UPPER)
+                    low_beside += by_e * _float_of(in_e << _HALF)
+                    high_beside += by_e * _float_of(in_e & _UPPER)
+                    beside[d] = low_beside
+                    beside[d + half] = high_beside
                     total[d] = low
                     total[d + half] = high
             for edge in range(fours, stop):
@@ -225,6 +236,8 @@ if available:
                     in_a = source[a, d]
                     total[d] += by_a * _float_of(in_a << _HALF)
                     total[d + half] += by_a * _float_of(in_a & _UPPER)
+            for d in range(width):
+                total[d] += beside[d]
 
         return add_packed if source.dtype == types.uint32 else add_floats
 
@@ -284,9 +297,19 @@ if available:
         return ((s + w) + (t + x)) + ((u + y) + (v + z))
 
 
+class Kernels(NamedTuple):
+    """Compiled row loops, see `width_kernels`."""
+
+    forward: Any
+    back: Any
+    pack: Any
+    gather: Any
+    collect: Any
+
+
 @lru_cache(maxsize=8)
-def width_kernels(width: int) -> tuple[Any, Any, Any, Any]:
-    """Return ``(forward, back, pack, gather)`` compiled for rows of ``width`` numbers.
+def width_kernels(width: int) -> Kernels:
+    """Return the kernels compiled for rows of ``width`` numbers.
 
     The width is a constant of the compiled code: only then do the inner loops become a few vector instructions. All
     take ``start, stop`` first, the rows to do, and release the interpreter lock. Sources and results may be packed.
@@ -304,14 +327,20 @@ def width_kernels(width: int) -> tuple[Any, Any, Any, Any]:
     in a compact ``source``, -1 where the gradient is zero; empty means all rows. ``most`` is the largest number of
     neighbours.
 
-    ``pack(start, stop, source, out)`` writes float32 rows packed; ``gather(start, stop, source, rows, into)`` adds
-    ``source[rows[k]]`` to ``into[k]``.
+    ``pack(start, stop, source, out)`` writes float32 rows packed.
+
+    ``gather(start, stop, source, rows, add, into)`` writes ``source[rows[k]]`` to ``into[k]``, or adds it.
+
+    ``collect(start, stop, gradient, places, weight, scale, unit, inverse, norm, into, out)`` sums
+    ``weight * gradient[k]`` at ``into[places[k]]`` and writes to ``out`` what that is before the row was finished:
+    before its normalisation (``norm``) or its ``scale``.
     """
 
     @njit(fastmath=True, nogil=True, cache=True)
     def forward(start, stop, cuts, indices, scale_in, source, rows, whole, scale_out, norm, sums, out, inverse):
         _wide()
         total = carray(stack_floats(width), width)
+        beside = carray(stack_floats(width), width)
         blocks = cuts.shape[0] - 1
         last = len(indices) - 1
         ahead = _AHEAD if blocks == 1 else 0
@@ -323,7 +352,9 @@ def width_kernels(width: int) -> tuple[Any, Any, Any, Any]:
                         total[d] = np.float32(0)
                 else:
                     _get_row(total, sums, k, width)
-                _add_rows(total, source, indices, cuts[block, row], cuts[block + 1, row], last, scale_in, width, ahead)
+                _add_rows(
+                    total, beside, source, indices, cuts[block, row], cuts[block + 1, row], last, scale_in, width, ahead
+                )
                 if block < blocks - 1:
                     _put_row(sums, k, total, np.float32(1), width)
                     continue
@@ -359,6 +390,7 @@ def width_kernels(width: int) -> tuple[Any, Any, Any, Any]:
         _wide()
         total = carray(stack_floats(width), width)
         own = carray(stack_floats(width), width)
+        beside = carray(stack_floats(width), width)
         compact = position.shape[0] > 0
         picked = np.empty(most if compact else 0, np.uint32)
         one = np.float32(1)
@@ -379,9 +411,11 @@ def width_kernels(width: int) -> tuple[Any, Any, Any, Any]:
                         place = position[indices[edge]]
                         picked[count] = np.uint32(place)
                         count += 1 if place >= 0 else 0
-                    _add_rows(total, source, picked, 0, count, count - 1, ones, width, 0)
+                    _add_rows(total, beside, source, picked, 0, count, count - 1, ones, width, 0)
                 else:
-                    _add_rows(total, source, indices, cuts[block, row], cuts[block + 1, row], last, ones, width, ahead)
+                    _add_rows(
+                        total, beside, source, indices, cuts[block, row], cuts[block + 1, row], last, ones, width, ahead
+                    )
                 if block < blocks - 1:
                     _put_row(sums, row, total, one, width)
                     continue
@@ -415,12 +449,45 @@ def width_kernels(width: int) -> tuple[Any, Any, Any, Any]:
             _put_row(out, row, values, np.float32(1), width)
 
     @njit(fastmath=True, nogil=True, cache=True)
-    def gather(start, stop, source, rows, into):
+    def gather(start, stop, source, rows, add, into):
         _wide()
         values = carray(stack_floats(width), width)
+        last = len(rows) - 1
         for k in range(start, stop):
+            coming = rows[min(k + _AHEAD, last)]
+            for d in range(0, source.shape[1], _LINE):
+                _prefetch(source, coming, d)
             _get_row(values, source, rows[k], width)
-            for d in range(width):
-                into[k, d] += values[d]
+            if add:
+                for d in range(width):
+                    into[k, d] += values[d]
+            else:
+                for d in range(width):
+                    into[k, d] = values[d]
 
-    return forward, back, pack, gather
+    @njit(fastmath=True, nogil=True, cache=True)
+    def collect(start, stop, gradient, places, weight, scale, unit, inverse, norm, into, out):
+        _wide()
+        total = carray(stack_floats(width), width)
+        own = carray(stack_floats(width), width)
+        for row in range(start, stop):
+            for d in range(width):
+                into[row, d] = np.float32(0)
+        for k in range(len(places)):
+            row = places[k]
+            if start <= row < stop:
+                for d in range(width):
+                    into[row, d] += weight * gradient[k, d]
+        for row in range(start, stop):
+            _get_row(total, into, row, width)
+            if norm:
+                _get_row(own, unit, row, width)
+                along = _dot(total, own, width)
+                for d in range(width):
+                    total[d] -= along * own[d]
+                factor = inverse[row]
+            else:
+                factor = scale[row]
+            _put_row(out, row, total, factor, width)
+
+    return Kernels(forward, back, pack, gather, collect)

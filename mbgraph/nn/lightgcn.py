@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from mbgraph.errors import UnknownNameError, UsageError
+from mbgraph.nn.compiled import Workspace
 from mbgraph.nn.propagation import Relation, relations
-from mbgraph.nn.rows import TINY, Workspace, check_row_dtype, encode_all, encode_rows
+from mbgraph.nn.rows import TINY, check_row_dtype, encode_all, encode_rows
 
 if TYPE_CHECKING:
     import dgl

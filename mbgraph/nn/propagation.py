@@ -77,6 +77,13 @@ class Relation:
             self._views[key] = (pointers, ordered.numpy().astype(np.uint32))  # the lower half
         return self._views[key]
 
+    def most_neighbors(self, side: str) -> int:
+        """Return the largest degree of one side."""
+        key = (side, "most")
+        if key not in self._views:
+            self._views[key] = int(np.diff(self.neighbors(side)[0]).max(initial=0))
+        return self._views[key]
+
     def blocks(self, side: str, row_bytes: int) -> Any:
         """Return `kernels.block_pointers` of one side for source rows of so many bytes: (blocks + 1, R)."""
         key = (side, f"blocks {row_bytes}")

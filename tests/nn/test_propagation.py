@@ -10,7 +10,8 @@ from torch.testing import assert_close
 from mbgraph._dgl import import_dgl
 from mbgraph.errors import UnknownNameError, UsageError
 from mbgraph.nn import BehaviorEncoder, LightGCN, kernels, relations
-from mbgraph.nn.rows import Workspace, encode_rows
+from mbgraph.nn.compiled import Workspace
+from mbgraph.nn.rows import encode_rows
 
 U, I, D = 37, 23, 8
 BEHAVIORS = ("view", "buy")
@@ -224,7 +225,7 @@ def test_packing_is_torch_s_rounding():
     rows = torch.randn(50, 6, generator=torch.Generator().manual_seed(0)) * 10.0 ** torch.arange(-3, 3)
     rows[0] = torch.tensor([1.0, 1 + 2**-8, 1 + 3 * 2**-8, -0.0, 1 - 2**-9, 3e38])  # ties to even
     packed = np.empty((50, 3), np.uint32)
-    kernels.width_kernels(6)[2](0, 50, rows.numpy(), packed)
+    kernels.width_kernels(6).pack(0, 50, rows.numpy(), packed)
     assert torch.equal(torch.from_numpy(kernels.unpack_rows(packed)), rows.bfloat16().float())
 
 
