@@ -167,67 +167,60 @@ class RMBRec(Recommender):
         StepOutputs
             ``losses["main"]`` is Eq. 10 without its norm term; ``risks`` are Eq. 2.
         """
-        distinct, row_of = torch.unique(batch.users, return_inverse=True)  # (N,), (B,)
-        rows = {behavior: self._triple_rows(batch, behavior, row_of, len(distinct)) for behavior in self.behaviors}
-        target_users, target_positives, target_negatives = rows[self.target]
-        if self.padding:
-            distinct = torch.cat([distinct, distinct.new_tensor([self.num_users])])  # (N + 1,) last: padding node
+        rows = {behavior: self._triple_rows(batch, behavior) for behavior in self.behaviors}
+        contrasted = torch.unique(rows[self.target][0])  # (M,) users with a target edge, the padding node once
+        user_rows, item_rows = {}, {}
+        for behavior, (users, positives, negatives) in rows.items():
+            own = () if behavior == self.target else (users, positives, negatives)
+            user_rows[behavior] = torch.cat([contrasted, rows[self.target][0], *own[:1]])
+            item_rows[behavior] = torch.cat([*rows[self.target][1:], *own[1:]])
+        encoded = self.encoder.rows(user_rows, item_rows, fast=not double_backward)
 
-        item_rows = {}
-        for behavior, (_, positives, negatives) in rows.items():
-            own = [] if behavior == self.target else [positives, negatives]
-            item_rows[behavior] = torch.cat([target_positives, target_negatives, *own])
-        encoded = self.encoder.rows(
-            {behavior: distinct for behavior in self.behaviors}, item_rows, fast=not double_backward
-        )
-
-        triples, fused = {}, []
+        triples, fused, anchors = {}, [], {}
+        at_target = len(rows[self.target][0])
         for behavior, (users, items) in encoded.items():
-            size = len(target_positives)
-            at_target = (users[target_users], items[:size], items[size : 2 * size])  # 3 x (B_t, D)
-            fused.append(at_target)
-            if behavior == self.target:
-                triples[behavior] = at_target
-            else:
-                own_positives, own_negatives = items[2 * size :].chunk(2)
-                triples[behavior] = (users[rows[behavior][0]], own_positives, own_negatives)  # 3 x (B_b, D)
+            size = len(rows[behavior][0])
+            own_sizes = [] if behavior == self.target else [size]
+            # split, not sliced: the derivative of a slice is a table of zeros around it
+            anchors[behavior], *users_of = users.split([len(contrasted), at_target, *own_sizes])
+            items_of = items.split([at_target, at_target, *own_sizes, *own_sizes])
+            fused.append((users_of[0], *items_of[:2]))  # 3 x (B_t, D)
+            triples[behavior] = (users_of[-1], *items_of[-2:])  # 3 x (B_b, D)
         margins = {behavior: _margin(*triple) for behavior, triple in triples.items() if len(triple[0])}
         main = bpr(_margin(*(mean_fusion(parts) for parts in zip(*fused, strict=True))), self.gamma)  # (B_t,)
-        contrasted = torch.unique(target_users)  # (M,) rows of users with a target edge, the padding node once
         return StepOutputs(
             target=self.target,
             losses={"main": main.mean() if len(main) else main.sum()},
             risks={behavior: bpr(margin, self.gamma).mean() for behavior, margin in margins.items()},
             margins=margins,
-            users={behavior: users[contrasted] for behavior, (users, _) in encoded.items()},
+            users=anchors,
             triples=triples,
             ego={
-                behavior: (
-                    self.encoder.user_embedding[distinct[users]],
-                    self.encoder.item_embedding[positives],
-                    self.encoder.item_embedding[negatives],
+                self.target: tuple(
+                    table[own]
+                    for table, own in zip(
+                        (self.encoder.user_embedding, *[self.encoder.item_embedding] * 2),
+                        rows[self.target],
+                        strict=True,
+                    )
                 )
-                for behavior, (users, positives, negatives) in rows.items()
-                if behavior == self.target
             },
             tables=(self.encoder.user_embedding, self.encoder.item_embedding),
             user_mask={behavior: torch.isin(contrasted, users) for behavior, (users, _, _) in rows.items()},
         )
 
-    def _triple_rows(
-        self, batch: Batch, behavior: str, row_of: Tensor, padding_row: int
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return rows of distinct users, positive items and negative items of a behavior, 3 x (B_b,)."""
+    def _triple_rows(self, batch: Batch, behavior: str) -> tuple[Tensor, Tensor, Tensor]:
+        """Return users, positive items and negative items of a behavior's triples, 3 x (B_b,)."""
         positives, negatives = batch.positives[behavior], batch.negatives[behavior]
         present = positives >= 0
         if self.padding:
             absent = ~present
             return (
-                row_of.masked_fill(absent, padding_row),
+                batch.users.masked_fill(absent, self.num_users),
                 positives.masked_fill(absent, self.num_items),
                 negatives.masked_fill(absent, self.num_items),
             )
-        return row_of[present], positives[present], negatives[present]
+        return batch.users[present], positives[present], negatives[present]
 
     def options(self) -> dict[str, Any]:
         """Return the resolved options."""
