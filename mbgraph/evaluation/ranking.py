@@ -27,11 +27,11 @@ TIES = ("realistic", "optimistic", "pessimistic")
 def block_rows(num_items: int) -> int:
     """Return the number of users per matrix product.
 
-    It depends on nothing but the catalogue, because the rounding of a product may depend on its shape. 64 rows of
-    40,000 items (10 MB) are still in the cache when they are counted: product and counting then take half as long as
-    with 256 rows. Small catalogues take more rows, so that calls do not cost more than the work.
+    It depends on nothing but the catalogue, because the rounding of a product may depend on its shape. With 256 rows
+    the calls around a product cost little beside it; small catalogues take more for that reason, and large ones fewer,
+    so that scores stay below 64 MiB.
     """
-    rows = min(max(64, 2**20 // num_items), 1024, max(4, 2**26 // num_items))
+    rows = min(max(256, 2**22 // num_items), 1024, max(4, 2**24 // num_items))
     return 1 << (rows.bit_length() - 1)
 
 

@@ -169,10 +169,10 @@ def test_a_subclass_may_score_in_its_own_way():
 
 
 def test_a_block_is_some_megabytes():
-    assert block_rows(39_493) == 64
-    assert block_rows(7_977) == 128
+    assert block_rows(39_493) == 256
+    assert block_rows(7_977) == 512
     assert block_rows(10) == 1024
-    assert block_rows(10**7) * 10**7 <= 2**26
+    assert block_rows(10**6) * 10**6 <= 2**24
     assert block_rows(10**9) == 4
 
 
