@@ -168,16 +168,19 @@ class RMBRec(Recommender):
             ``losses["main"]`` is Eq. 10 without its norm term; ``risks`` are Eq. 2.
         """
         rows = {behavior: self._triple_rows(batch, behavior) for behavior in self.behaviors}
-        contrasted = torch.unique(rows[self.target][0])  # (M,) users with a target edge, the padding node once
+        own_users, own_positives, own_negatives = rows[self.target]
+        contrasted = torch.unique(own_users)  # (M,) users with a target edge, the padding node once
         user_rows, item_rows = {}, {}
         for behavior, (users, positives, negatives) in rows.items():
-            own = () if behavior == self.target else (users, positives, negatives)
-            user_rows[behavior] = torch.cat([contrasted, rows[self.target][0], *own[:1]])
-            item_rows[behavior] = torch.cat([*rows[self.target][1:], *own[1:]])
+            at_users, at_items = [contrasted, own_users], [own_positives, own_negatives]
+            if behavior != self.target:
+                at_users.append(users)
+                at_items += [positives, negatives]
+            user_rows[behavior], item_rows[behavior] = torch.cat(at_users), torch.cat(at_items)
         encoded = self.encoder.rows(user_rows, item_rows, fast=not double_backward)
 
         triples, fused, anchors = {}, [], {}
-        at_target = len(rows[self.target][0])
+        at_target, tables = len(own_users), (self.encoder.user_embedding, self.encoder.item_embedding)
         for behavior, (users, items) in encoded.items():
             size = len(rows[behavior][0])
             own_sizes = [] if behavior == self.target else [size]
@@ -195,17 +198,8 @@ class RMBRec(Recommender):
             margins=margins,
             users=anchors,
             triples=triples,
-            ego={
-                self.target: tuple(
-                    table[own]
-                    for table, own in zip(
-                        (self.encoder.user_embedding, *[self.encoder.item_embedding] * 2),
-                        rows[self.target],
-                        strict=True,
-                    )
-                )
-            },
-            tables=(self.encoder.user_embedding, self.encoder.item_embedding),
+            ego={self.target: (tables[0][own_users], tables[1][own_positives], tables[1][own_negatives])},
+            tables=tables,
             user_mask={behavior: torch.isin(contrasted, users) for behavior, (users, _, _) in rows.items()},
         )
 
