@@ -8,7 +8,6 @@ too, because through torch it costs a third of a step.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -238,7 +237,7 @@ class _Pass:
         scale_self = side.scale if layer > 0 and not self.layer_norm else _NO_SCALE
         cuts = side.relation.blocks(side.side, self.row_bytes)
         return (
-            cuts, side.indices, source, _ones(len(source)), _ALL if whole else other.position, side.scale, base,
+            cuts, side.indices, source, _ALL if whole else other.position, side.scale, base,
             side.position, unit, inverse, norm, scale_self, side.most, add, self.sums(out, cuts, add), out,
         )  # fmt: skip
 
@@ -268,11 +267,6 @@ def _combine(
     gather(start, stop, last, places, True, out)
     if weight != 1:
         out[start:stop] *= np.float32(weight)
-
-
-@lru_cache(maxsize=8)
-def _ones(count: int) -> Array:
-    return np.ones(count, np.float32)
 
 
 class EncodeRowsCompiled(torch.autograd.Function):

@@ -155,10 +155,13 @@ def test_block_pointers_cut_every_row():
     indptr, indices = np.array([0, 3, 3, 5]), np.array([0, 4, 9, 4, 5], np.uint32)
     assert kernels.block_pointers(indptr, indices, 10, 1).tolist() == [[0, 3, 3], [3, 3, 5]]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kernels, "_cache_bytes", lambda: 20)
         patch.setattr(kernels, "_WORTHWHILE", 0)
-        assert kernels.block_pointers(indptr, indices, 10, 4).tolist() == [[0, 3, 3], [2, 3, 4], [3, 3, 5]]
-        patch.setattr(kernels, "_WORTHWHILE", 1)  # five edges are too few for three rows in two blocks
+        patch.setattr(kernels, "_cache_bytes", lambda: 40)  # ten rows of four bytes fit
+        assert len(kernels.block_pointers(indptr, indices, 10, 4)) == 2
+        patch.setattr(kernels, "_cache_bytes", lambda: 39)  # three blocks: columns 0 to 2, 3 to 5, 6 to 9
+        cuts = kernels.block_pointers(indptr, indices, 10, 4)
+        assert cuts.tolist() == [[0, 3, 3], [1, 3, 3], [2, 3, 5], [3, 3, 5]]
+        patch.setattr(kernels, "_WORTHWHILE", 1)  # five edges are too few for three rows in three blocks
         assert len(kernels.block_pointers(indptr, indices, 10, 4)) == 2
 
 

@@ -1,0 +1,287 @@
+"""Rows of numbers as vectors of the processor: what the compiled kernels do to one row, for numba.
+
+Written in LLVM's own vectors, because the compiler makes vectors of loops over the numbers of a row only sometimes: it
+read packed rows number by number, rounded them in words twice as long and counted references to arrays in every row,
+which together took as long as the sums.
+
+A row is ``width`` float32 numbers, or packed bfloat16: ``width / 2`` uint32 words, where word ``d`` holds number ``d``
+in its lower and number ``d + width / 2`` in its upper half, so that unpacking is a shift and a mask. ``width`` is a
+constant of the compiled code everywhere. No index is checked.
+
+numba's cache of compiled kernels looks at the file of the kernels alone: after a change here, touch ``kernels.py``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+__all__ = ["add_rows", "dot", "get_row", "prefetch", "put_row", "stack_floats", "wide"]
+
+_LINE = 16  # float32 numbers of a cache line, and of the longest vectors
+_UPPER = 0xFFFF0000
+_HALF = 16
+_FAST = ("fast",)  # as numba's fastmath: additions may change their order
+_I32, _I64, _F32 = ir.IntType(32), ir.IntType(64), ir.FloatType()
+
+
+def _lines(count: int) -> list[tuple[int, int]]:
+    """Return where the vectors of ``count`` numbers start and how long they are."""
+    return [(start, min(_LINE, count - start)) for start in range(0, count, _LINE)]
+
+
+def _parts(width: int, packed: bool) -> list[tuple[int, int]]:
+    """Return the vectors of a row in the order in which `_numbers` gives them."""
+    if not packed:
+        return _lines(width)
+    return [(start + shift, lanes) for start, lanes in _lines(width // 2) for shift in (0, width // 2)]
+
+
+def _data(target: Any, builder: Any, signature: Any, arguments: Any, number: int) -> Any:
+    return target.make_array(signature.args[number])(target, builder, arguments[number]).data
+
+
+def _index(target: Any, builder: Any, signature: Any, arguments: Any, number: int) -> Any:
+    return target.cast(builder, arguments[number], signature.args[number], types.intp)
+
+
+def _row(builder: Any, data: Any, row: Any, words: int) -> Any:
+    return builder.gep(data, [builder.mul(row, _I64(words))])
+
+
+def _load(builder: Any, pointer: Any, start: int, lanes: int) -> Any:
+    kind = ir.VectorType(pointer.type.pointee, lanes)
+    vector = builder.load(builder.bitcast(builder.gep(pointer, [_I64(start)]), kind.as_pointer()))
+    vector.align = 4
+    return vector
+
+
+def _store(builder: Any, pointer: Any, start: int, vector: Any) -> None:
+    place = builder.bitcast(builder.gep(pointer, [_I64(start)]), vector.type.as_pointer())
+    builder.store(vector, place).align = 4
+
+
+def _numbers(builder: Any, pointer: Any, width: int, packed: bool) -> list[Any]:
+    """Return a row as vectors of float32, those of `_parts`."""
+    if not packed:
+        return [_load(builder, pointer, start, lanes) for start, lanes in _lines(width)]
+    made = []
+    for start, lanes in _lines(width // 2):
+        words = _load(builder, pointer, start, lanes)
+        for bits in (
+            builder.shl(words, words.type([_HALF] * lanes)),
+            builder.and_(words, words.type([_UPPER] * lanes)),
+        ):
+            made.append(builder.bitcast(bits, ir.VectorType(_F32, lanes)))
+    return made
+
+
+def _spread(builder: Any, number: Any, lanes: int) -> Any:
+    """Return a vector of ``lanes`` times the same number."""
+    kind = ir.VectorType(number.type, lanes)
+    first = builder.insert_element(kind(ir.Undefined), number, _I32(0))
+    return builder.shuffle_vector(first, first, ir.VectorType(_I32, lanes)([0] * lanes))
+
+
+def _rounded(builder: Any, floats: Any) -> Any:
+    """Return the bits of floats after adding what carries into the upper half where they round up."""
+    lanes = floats.type.count
+    kind = ir.VectorType(_I32, lanes)
+    bits = builder.bitcast(floats, kind)
+    odd = builder.and_(builder.lshr(bits, kind([_HALF] * lanes)), kind([1] * lanes))
+    return builder.add(builder.add(bits, kind([0x7FFF] * lanes)), odd)
+
+
+def _total(builder: Any, vector: Any, start: Any) -> Any:
+    kind = ir.FunctionType(_F32, [_F32, vector.type])
+    function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.vector.reduce.fadd.v{vector.type.count}f32")
+    return builder.call(function, [start, vector], fastmath=_FAST)
+
+
+@intrinsic(prefer_literal=True)
+def _stack_floats(context, count):
+    """Return a pointer to ``count`` float32 numbers on the stack.
+
+    The compiler knows that nothing else points there; of a numpy array it must fear that it is also the source.
+    """
+
+    def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        memory = cgutils.alloca_once(builder, ir.ArrayType(_F32, count.literal_value))
+        memory.align = 4 * _LINE
+        return builder.bitcast(memory, _F32.as_pointer())
+
+    return types.CPointer(types.float32)(count), generate
+
+
+@intrinsic
+def _wide(context):
+    """Let the function that calls this use vectors of 512 bits where the processor has them.
+
+    LLVM avoids them on processors whose clock they lower; sums of long rows gain a fifth by them all the same.
+    """
+
+    def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        # llvmlite's list of attributes does not know this one of LLVM's; its set takes it
+        set.add(builder.function.attributes, '"prefer-vector-width"="512"')
+        return target.get_dummy_value()
+
+    return types.void(), generate
+
+
+def _ask(builder: Any, pointer: Any, words: int) -> None:
+    """Ask for the cache lines of a row."""
+    byte = ir.IntType(8).as_pointer()
+    kind = ir.FunctionType(ir.VoidType(), [byte, _I32, _I32, _I32])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch")
+    read, near, data = _I32(0), _I32(3), _I32(1)
+    for start, _ in _lines(words):
+        builder.call(function, [builder.bitcast(builder.gep(pointer, [_I64(start)]), byte), read, near, data])
+
+
+@intrinsic(prefer_literal=True)
+def _prefetch(context, rows, row, width):
+    """Ask for the cache lines of ``rows[row]``."""
+
+    def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        words = width.literal_value // (2 if rows.dtype == types.uint32 else 1)
+        data = _data(target, builder, signature, arguments, 0)
+        _ask(builder, _row(builder, data, _index(target, builder, signature, arguments, 1), words), words)
+        return target.get_dummy_value()
+
+    return types.void(rows, row, width), generate
+
+
+@intrinsic(prefer_literal=True)
+def _get_row(context, values, rows, row, width):
+    """Read ``rows[row]`` to ``values``, float32 (width,)."""
+    packed = rows.dtype == types.uint32
+
+    def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        count = width.literal_value
+        into, data = (_data(target, builder, signature, arguments, n) for n in (0, 1))
+        index = _index(target, builder, signature, arguments, 2)
+        source = _row(builder, data, index, count // 2 if packed else count)
+        numbers = _numbers(builder, source, count, packed)
+        for (start, _), vector in zip(_parts(count, packed), numbers, strict=True):
+            _store(builder, into, start, vector)
+        return target.get_dummy_value()
+
+    return types.void(values, rows, row, width), generate
+
+
+@intrinsic(prefer_literal=True)
+def _put_row(context, out, row, values, factor, width):
+    """Write ``factor * values`` to ``out[row]``, rounded to nearest even where rows are packed."""
+    packed = out.dtype == types.uint32
+
+    def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        count = width.literal_value
+        data, values = (_data(target, builder, signature, arguments, n) for n in (0, 2))
+        index = _index(target, builder, signature, arguments, 1)
+        into = _row(builder, data, index, count // 2 if packed else count)
+        scale = target.cast(builder, arguments[3], signature.args[3], types.float32)
+
+        def scaled(start: int, lanes: int) -> Any:
+            return builder.fmul(_load(builder, values, start, lanes), _spread(builder, scale, lanes), flags=_FAST)
+
+        if not packed:
+            for start, lanes in _lines(count):
+                _store(builder, into, start, scaled(start, lanes))
+            return target.get_dummy_value()
+        for start, lanes in _lines(count // 2):
+            low, high = (_rounded(builder, scaled(start + shift, lanes)) for shift in (0, count // 2))
+            low = builder.lshr(low, low.type([_HALF] * lanes))
+            high = builder.and_(high, high.type([_UPPER] * lanes))
+            _store(builder, into, start, builder.or_(low, high))
+        return target.get_dummy_value()
+
+    return types.void(out, row, values, factor, width), generate
+
+
+@intrinsic(prefer_literal=True)
+def _dot(context, a, b, width):
+    """Return the inner product of two float32 (width,)."""
+
+    def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        left, right = (_data(target, builder, signature, arguments, n) for n in (0, 1))
+        sums, result = None, _F32(0.0)
+        for start, lanes in _lines(width.literal_value):
+            product = builder.fmul(_load(builder, left, start, lanes), _load(builder, right, start, lanes), flags=_FAST)
+            if lanes < _LINE:
+                result = _total(builder, product, result)
+            else:
+                sums = product if sums is None else builder.fadd(sums, product, flags=_FAST)
+        return result if sums is None else _total(builder, sums, result)
+
+    return types.float32(a, b, width), generate
+
+
+@intrinsic(prefer_literal=True)
+def _add_rows(context, total, source, columns, start, stop, scale, width, ahead, last):
+    """Add ``scale[c] * source[c]`` over ``c`` in ``columns[start:stop]`` to ``total``; ``scale`` None stands for ones.
+
+    ``ahead`` asks for rows that many edges before they are added, up to edge ``last``; 0 does not ask.
+    """
+    packed = source.dtype == types.uint32
+    scaled = not isinstance(scale, types.NoneType)
+
+    def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        count = width.literal_value
+        words = count // 2 if packed else count
+        into, rows, neighbors = (_data(target, builder, signature, arguments, n) for n in (0, 1, 2))
+        factors = _data(target, builder, signature, arguments, 5) if scaled else None
+        first, end, far, final = (_index(target, builder, signature, arguments, n) for n in (3, 4, 7, 8))
+        parts = _parts(count, packed)
+        # two sums that take turns wait half as long for themselves
+        sums = [[cgutils.alloca_once(builder, ir.VectorType(_F32, lanes)) for _, lanes in parts] for _ in range(2)]
+        for (offset, lanes), total_part, beside in zip(parts, *sums, strict=True):
+            builder.store(_load(builder, into, offset, lanes), total_part)
+            builder.store(beside.type.pointee([0.0] * lanes), beside)
+
+        def column(edge: Any) -> Any:
+            return builder.zext(builder.load(builder.gep(neighbors, [edge])), _I64)
+
+        def add(edge: Any, to: list[Any]) -> None:
+            where = column(edge)
+            factor = builder.load(builder.gep(factors, [where])) if scaled else None
+            vectors = _numbers(builder, _row(builder, rows, where, words), count, packed)
+            for vector, part in zip(vectors, to, strict=True):
+                if scaled:
+                    vector = builder.fmul(vector, _spread(builder, factor, vector.type.count), flags=_FAST)
+                builder.store(builder.fadd(builder.load(part), vector, flags=_FAST), part)
+
+        left = builder.and_(builder.sub(end, first), _I64(3))
+        fours = builder.sub(end, left)
+        is_asking = builder.icmp_signed(">", far, _I64(0))
+        with cgutils.for_range_slice(builder, first, fours, _I64(4)) as (edge, _):
+            with builder.if_then(is_asking):
+                for k in range(4):
+                    later = builder.add(edge, builder.add(far, _I64(k)))
+                    is_inside = builder.icmp_signed("<", later, final)
+                    _ask(builder, _row(builder, rows, column(builder.select(is_inside, later, final)), words), words)
+            for k in range(4):
+                add(builder.add(edge, _I64(k)), sums[k % 2])
+        with builder.if_then(builder.icmp_signed(">=", left, _I64(2))):
+            add(fours, sums[0])
+            add(builder.add(fours, _I64(1)), sums[1])
+        with builder.if_then(builder.trunc(left, ir.IntType(1))):
+            add(builder.sub(end, _I64(1)), sums[0])
+        for (offset, _), total_part, beside in zip(parts, *sums, strict=True):
+            _store(builder, into, offset, builder.fadd(builder.load(total_part), builder.load(beside), flags=_FAST))
+        return target.get_dummy_value()
+
+    return types.void(total, source, columns, start, stop, scale, width, ahead, last), generate
+
+
+# numba's type of an intrinsic says that the compiler's argument is the caller's
+stack_floats: Any = _stack_floats
+wide: Any = _wide
+prefetch: Any = _prefetch
+get_row: Any = _get_row
+put_row: Any = _put_row
+dot: Any = _dot
+add_rows: Any = _add_rows

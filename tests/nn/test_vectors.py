@@ -1,0 +1,117 @@
+"""Every row operation of the compiled kernels against numpy, for widths that fill vectors and widths that do not."""
+
+import numpy as np
+import pytest
+import torch
+
+numba = pytest.importorskip("numba")
+carray, njit = numba.carray, numba.njit
+
+from mbgraph.nn import vectors  # noqa: E402
+from mbgraph.nn.kernels import unpack_rows  # noqa: E402
+
+WIDTHS = (1, 6, 16, 20, 64, 100)
+ROWS = 7
+
+
+def table(width, packed, seed=0):
+    """Return rows as the kernels read them, and their numbers."""
+    numbers = torch.from_numpy(np.random.default_rng(seed).standard_normal((ROWS, width)).astype(np.float32))
+    if not packed:
+        return numbers.numpy(), numbers.numpy()
+    bits = numbers.bfloat16().view(torch.int16).numpy().view(np.uint16).astype(np.uint32)
+    half = width // 2
+    return bits[:, :half] | bits[:, half:] << np.uint32(16), numbers.bfloat16().float().numpy()
+
+
+@pytest.fixture(
+    params=[(width, packed) for width in WIDTHS for packed in (False, True) if not (packed and width % 2)],
+    ids=lambda case: f"{case[0]}-{'packed' if case[1] else 'float'}",
+)
+def case(request):
+    width, packed = request.param
+    return width, packed, *table(width, packed)
+
+
+def test_a_packed_table_is_what_unpack_rows_reads():
+    packed, numbers = table(6, True)
+    assert (unpack_rows(packed) == numbers).all()
+
+
+def test_get_row(case):
+    width, _, rows, numbers = case
+
+    @njit
+    def run(rows, row):
+        values = carray(vectors.stack_floats(width), width)
+        vectors.get_row(values, rows, row, width)
+        return values.copy()
+
+    for row in (0, ROWS - 1):
+        assert (run(rows, row) == numbers[row]).all()
+
+
+def test_put_row_scales_and_rounds_to_nearest_even(case):
+    width, packed, rows, _ = case
+
+    @njit
+    def run(out, row, values, factor):
+        vectors.put_row(out, row, values, factor, width)
+
+    values = np.random.default_rng(1).standard_normal(width).astype(np.float32)
+    values[0] = np.float32(1 + 2**-8)  # half way between two bfloat16 numbers, times one below
+    for factor in (np.float32(1), np.float32(0.3)):
+        out = np.zeros_like(rows)
+        run(out, 2, values, factor)
+        expected = torch.from_numpy(values * factor)
+        expected = expected.bfloat16().float() if packed else expected
+        written = unpack_rows(out) if packed else out
+        assert (written[2] == expected.numpy()).all()
+        assert not written[[0, 1, *range(3, ROWS)]].any()
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_dot(width):
+    @njit
+    def run(a, b):
+        return vectors.dot(a, b, width)
+
+    a, b = np.random.default_rng(2).standard_normal((2, width)).astype(np.float32)
+    assert run(a, b) == pytest.approx(float(a.astype(np.float64) @ b.astype(np.float64)), rel=1e-5, abs=1e-5)
+
+
+@pytest.mark.parametrize("has_scale", [True, False])
+@pytest.mark.parametrize("ahead", [0, 5])
+def test_add_rows_of_every_count(case, has_scale, ahead):
+    """Four rows at a time and what is left of them: all counts from none to nine, from any start."""
+    width, _, rows, numbers = case
+    rng = np.random.default_rng(3)
+    columns = rng.integers(0, ROWS, 12).astype(np.uint32)
+    scale = rng.random(ROWS).astype(np.float32) if has_scale else None
+
+    @njit
+    def run(rows, columns, start, stop, scale, ahead, total):
+        vectors.add_rows(total, rows, columns, start, stop, scale, width, ahead, len(columns) - 1)
+
+    for start in (0, 3):
+        for count in range(10):
+            total = np.arange(width, dtype=np.float32)
+            run(rows, columns, start, start + count, scale, ahead, total)
+            chosen = columns[start : start + count]
+            weights = np.ones(count) if scale is None else scale[chosen]
+            expected = np.arange(width) + (numbers[chosen].astype(np.float64) * weights[:, None]).sum(0)
+            assert total == pytest.approx(expected, rel=1e-5, abs=1e-5)
+
+
+@pytest.mark.parametrize("row", [0, ROWS - 1])
+def test_prefetch_changes_nothing(case, row):
+    width, _, rows, _ = case
+
+    @njit
+    def run(rows, row):
+        vectors.wide()
+        vectors.prefetch(rows, row, width)
+
+    before = rows.copy()
+    run(rows, row)
+    assert (rows == before).all()
