@@ -9,6 +9,7 @@ import torch
 from mbgraph.evaluation.ranking import EmbeddingScorer
 from mbgraph.models.base import MODELS, Batch, Encoded, Recommender, TrainingDefaults
 from mbgraph.nn import BehaviorEncoder, bpr
+from mbgraph.nn.losses import triple_margin
 from mbgraph.regularizers import L2, Regularizer, StepOutputs
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ class LightGCN(Recommender):
             fast=not double_backward,
         )[self.target]
         positive, negative = items.chunk(2)  # 2 x (B, D)
-        margin = torch.linalg.vecdot(users, positive) - torch.linalg.vecdot(users, negative)  # (B,)
+        margin = triple_margin(users, positive, negative)  # (B,)
         risk = bpr(margin, self.gamma).mean()
         tables = (self.encoder.user_embedding, self.encoder.item_embedding)
         return StepOutputs(

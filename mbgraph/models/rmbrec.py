@@ -21,6 +21,7 @@ from mbgraph.errors import UnknownNameError
 from mbgraph.evaluation.ranking import EmbeddingScorer
 from mbgraph.models.base import MODELS, Batch, Encoded, Recommender, TrainingDefaults
 from mbgraph.nn import BehaviorEncoder, bpr, mean_fusion
+from mbgraph.nn.losses import triple_margin
 from mbgraph.regularizers import L2, InfoNCE, Regularizer, REx, StepOutputs
 
 if TYPE_CHECKING:
@@ -189,8 +190,8 @@ class RMBRec(Recommender):
             items_of = items.split([at_target, at_target, *own_sizes, *own_sizes])
             fused.append((users_of[0], *items_of[:2]))  # 3 x (B_t, D)
             triples[behavior] = (users_of[-1], *items_of[-2:])  # 3 x (B_b, D)
-        margins = {behavior: _margin(*triple) for behavior, triple in triples.items() if len(triple[0])}
-        main = bpr(_margin(*(mean_fusion(parts) for parts in zip(*fused, strict=True))), self.gamma)  # (B_t,)
+        margins = {behavior: triple_margin(*triple) for behavior, triple in triples.items() if len(triple[0])}
+        main = bpr(triple_margin(*(mean_fusion(parts) for parts in zip(*fused, strict=True))), self.gamma)  # (B_t,)
         return StepOutputs(
             target=self.target,
             losses={"main": main.mean() if len(main) else main.sum()},
@@ -219,8 +220,3 @@ class RMBRec(Recommender):
     def options(self) -> dict[str, Any]:
         """Return the resolved options."""
         return {**super().options(), "variant": self.variant}
-
-
-def _margin(users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-    """Score of the positive minus score of the negative: three (B, D) -> (B,)."""
-    return torch.linalg.vecdot(users, positives) - torch.linalg.vecdot(users, negatives)

@@ -1,11 +1,19 @@
-"""Pairwise ranking losses on score margins."""
+"""Score margins of triples and pairwise ranking losses on them."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-__all__ = ["bpr"]
+__all__ = ["bpr", "triple_margin"]
+
+
+def triple_margin(users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+    """Return the score of the positive item minus the score of the negative one, as inner products.
+
+    Shapes: three (B, D) -> (B,). The items are subtracted first, so that one product is derived and not two.
+    """
+    return torch.linalg.vecdot(users, positives - negatives)
 
 
 def bpr(margin: Tensor, gamma: float = 1e-10) -> Tensor:

@@ -22,6 +22,7 @@ from mbgraph.models.base import Batch, Recommender
 from mbgraph.regularizers.base import Regularizer
 from mbgraph.training.callbacks import Callback, EarlyStopping
 from mbgraph.training.checkpoint import load_checkpoint, save_checkpoint, save_weights
+from mbgraph.training.interrupts import Interrupts
 from mbgraph.training.sampler import TripleSampler
 
 __all__ = ["FitResult", "Trainer", "resolve_device"]
@@ -159,6 +160,7 @@ class Trainer:
             self.model.parameters(), lr=self.lr, weight_decay=self.weight_decay, fused=fused or None
         )
         self._best: dict[str, Tensor] = {}
+        self._interrupts = Interrupts()
 
     @property
     def has_validation(self) -> bool:
@@ -182,11 +184,13 @@ class Trainer:
             self._load()
         self._notify("on_train_begin")
         interrupted = False
-        try:
-            while self.epoch < self.epochs and not (self.has_validation and self.stopping.should_stop(self.epoch)):
-                self._run_epoch(self.epoch + 1)
-        except KeyboardInterrupt:
-            interrupted = True
+        with self._interrupts:
+            try:
+                while self.epoch < self.epochs and not (self.has_validation and self.stopping.should_stop(self.epoch)):
+                    self._run_epoch(self.epoch + 1)
+                    self._interrupts.check()
+            except KeyboardInterrupt:
+                interrupted = True
         if self._best:
             self.model.load_state_dict(self._best)
         self._notify("on_train_end")
@@ -247,6 +251,7 @@ class Trainer:
             for name, value in terms.items():
                 sums[name] = sums.get(name, 0.0) + value
             self._notify("on_step_end", step, terms)
+            self._interrupts.check()
         return {name: value / len(self.sampler) for name, value in sums.items()}, norms
 
     def weighted_terms(self, batch: Batch, epoch: int) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from mbgraph.nn import bpr, mean_fusion
+from mbgraph.nn.losses import triple_margin
 
 
 @pytest.mark.parametrize("margin", [-3.0, 0.0, 0.5, 4.0])
@@ -14,6 +15,19 @@ def test_bpr_by_hand(margin):
     expected = -math.log(1 / (1 + math.exp(-margin)))
     assert bpr(torch.tensor([margin]), gamma=0).item() == pytest.approx(expected, rel=1e-5)
     assert bpr(torch.tensor([margin])).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_triple_margin_by_hand():
+    users, positives, negatives = (
+        torch.tensor(rows, requires_grad=True)
+        for rows in ([[1.0, 2.0], [0.0, -1.0]], [[3.0, 1.0], [5.0, 2.0]], [[1.0, 1.0], [7.0, 4.0]])
+    )
+    margin = triple_margin(users, positives, negatives)
+    assert margin.tolist() == [5 - 3, -2 + 4]
+    derived = torch.autograd.grad(margin.sum(), (users, positives, negatives))
+    assert derived[0].tolist() == [[2, 0], [-2, -2]]  # positive minus negative
+    assert derived[1].tolist() == users.tolist()
+    assert derived[2].tolist() == (-users).tolist()
 
 
 def test_zero_margin_costs_ln_two():

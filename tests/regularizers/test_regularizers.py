@@ -200,6 +200,12 @@ def test_triple_norm_by_hand():
     assert triple_norm(*[torch.zeros(0, 2)] * 3).item() == 0
 
 
+def test_triple_norm_can_be_derived_twice():
+    triple = [torch.randn(3, 2, dtype=torch.float64, requires_grad=True) for _ in range(3)]
+    assert torch.autograd.gradcheck(triple_norm, triple)
+    assert torch.autograd.gradgradcheck(triple_norm, triple)
+
+
 def test_l2_on_three_things():
     outputs = toy_outputs()
     propagated = sum(triple_norm(*triple) for triple in outputs.triples.values())

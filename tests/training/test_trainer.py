@@ -1,6 +1,7 @@
 """The trainer: what it minimises, what it never sees, and what survives a kill."""
 
 import json
+import signal
 
 import numpy as np
 import pytest
@@ -149,6 +150,33 @@ def test_interrupt_leaves_a_usable_model(dataset, tmp_path):
     assert result.epochs == 2
     assert (tmp_path / "model.safetensors").exists()
     assert load_checkpoint(tmp_path / "checkpoint.pt")["epoch"] == 2
+
+
+def test_ctrl_c_waits_for_the_end_of_the_step(dataset):
+    class PressedInTheMiddle(L2):
+        calls = 0
+
+        def __call__(self, outputs):
+            self.calls += 1
+            if self.calls == 4:
+                signal.raise_signal(signal.SIGINT)
+            return super().__call__(outputs)
+
+    class Count(Callback):
+        steps = 0
+
+        def on_step_end(self, trainer, step, terms):
+            self.steps += 1
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        count = Count()
+        result = make(dataset, regularizers=[PressedInTheMiddle()], callbacks=[count], diagnose_every=0).fit()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert result.interrupted
+    assert count.steps == 4
+    assert result.epochs == 1  # the second epoch ends with this step, but was not validated
 
 
 def test_nan_stops_names_the_term_and_keeps_the_checkpoint(dataset, tmp_path):
