@@ -41,7 +41,13 @@ def _parts(width: int, packed: bool) -> list[tuple[int, int]]:
     return [(start + shift, lanes) for start, lanes in _lines(width // 2) for shift in (0, width // 2)]
 
 
+def _words(width: int, packed: bool) -> int:
+    """Return how many words of memory a row takes."""
+    return width // 2 if packed else width
+
+
 def _data(target: Any, builder: Any, signature: Any, arguments: Any, number: int) -> Any:
+    """Return the pointer of an array among the arguments."""
     return target.make_array(signature.args[number])(target, builder, arguments[number]).data
 
 
@@ -50,6 +56,7 @@ def _index(target: Any, builder: Any, signature: Any, arguments: Any, number: in
 
 
 def _row(builder: Any, data: Any, row: Any, words: int) -> Any:
+    """Return the pointer of a row."""
     return builder.gep(data, [builder.mul(row, _I64(words))])
 
 
@@ -147,7 +154,7 @@ def _prefetch(context, rows, row, width):
     """Ask for the cache lines of ``rows[row]``."""
 
     def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        words = width.literal_value // (2 if rows.dtype == types.uint32 else 1)
+        words = _words(width.literal_value, rows.dtype == types.uint32)
         data = _data(target, builder, signature, arguments, 0)
         _ask(builder, _row(builder, data, _index(target, builder, signature, arguments, 1), words), words)
         return target.get_dummy_value()
@@ -162,9 +169,8 @@ def _get_row(context, values, rows, row, width):
 
     def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         count = width.literal_value
-        into, data = (_data(target, builder, signature, arguments, n) for n in (0, 1))
-        index = _index(target, builder, signature, arguments, 2)
-        source = _row(builder, data, index, count // 2 if packed else count)
+        into, source = (_data(target, builder, signature, arguments, n) for n in (0, 1))
+        source = _row(builder, source, _index(target, builder, signature, arguments, 2), _words(count, packed))
         numbers = _numbers(builder, source, count, packed)
         for (start, _), vector in zip(_parts(count, packed), numbers, strict=True):
             _store(builder, into, start, vector)
@@ -180,13 +186,12 @@ def _put_row(context, out, row, values, factor, width):
 
     def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         count = width.literal_value
-        data, values = (_data(target, builder, signature, arguments, n) for n in (0, 2))
-        index = _index(target, builder, signature, arguments, 1)
-        into = _row(builder, data, index, count // 2 if packed else count)
+        into, numbers = (_data(target, builder, signature, arguments, n) for n in (0, 2))
+        into = _row(builder, into, _index(target, builder, signature, arguments, 1), _words(count, packed))
         scale = target.cast(builder, arguments[3], signature.args[3], types.float32)
 
         def scaled(start: int, lanes: int) -> Any:
-            return builder.fmul(_load(builder, values, start, lanes), _spread(builder, scale, lanes), flags=_FAST)
+            return builder.fmul(_load(builder, numbers, start, lanes), _spread(builder, scale, lanes), flags=_FAST)
 
         if not packed:
             for start, lanes in _lines(count):
@@ -231,7 +236,7 @@ def _add_rows(context, total, source, columns, start, stop, scale, width, ahead,
 
     def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         count = width.literal_value
-        words = count // 2 if packed else count
+        words = _words(count, packed)
         into, rows, neighbors = (_data(target, builder, signature, arguments, n) for n in (0, 1, 2))
         factors = _data(target, builder, signature, arguments, 5) if scaled else None
         first, end, far, final = (_index(target, builder, signature, arguments, n) for n in (3, 4, 7, 8))
