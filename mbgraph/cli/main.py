@@ -42,4 +42,7 @@ def main() -> None:
     # waits for a thread to wake. It has to be said before the first OpenMP library loads.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "4000")
+    # Tables of large graphs in large pages: rows are read in no order, and small pages' addresses do not fit the
+    # processor's cache of them. torch reads this when it allocates for the first time.
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     cli(prog_name="mbgraph")

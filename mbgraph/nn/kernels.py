@@ -11,6 +11,7 @@ Rows are float32 (N, D), or packed bfloat16, uint32 (N, D / 2): see `mbgraph.nn.
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -56,15 +57,17 @@ def block_pointers(
     """Cut every row's sorted neighbours where a new block of the source table begins: -> (blocks + 1, R).
 
     A table that does not fit the core's cache is cut into blocks of half of it, as indices and results pass through it
-    too. Where that would leave a row with too few neighbours per block to be worth another visit, there is one block.
+    too. Where that would leave a row with too few neighbours per block to be worth another visit, blocks are as large
+    as the cache; where those are too many as well, there is one block.
     """
     size, cache = columns * row_bytes, _cache_bytes()
-    blocks = 1 if size <= cache else -(-2 * size // cache)
     rows = len(indptr) - 1
-    if blocks > 1 and len(indices) >= _WORTHWHILE * rows * blocks:
-        keys = np.repeat(np.arange(rows), np.diff(indptr)) * columns + indices
-        cuts = np.linspace(0, columns, blocks + 1).astype(np.int64)
-        return np.stack([np.searchsorted(keys, np.arange(rows) * columns + cut) for cut in cuts])
+    for block_bytes in (cache / 2, cache) if size > cache else ():
+        blocks = math.ceil(size / block_bytes)
+        if len(indices) >= _WORTHWHILE * rows * blocks:
+            keys = np.repeat(np.arange(rows), np.diff(indptr)) * columns + indices
+            cuts = np.linspace(0, columns, blocks + 1).astype(np.int64)
+            return np.stack([np.searchsorted(keys, np.arange(rows) * columns + cut) for cut in cuts])
     return np.stack([indptr[:-1], indptr[1:]])
 
 
