@@ -161,7 +161,7 @@ def test_block_pointers_cut_every_row():
         patch.setattr(kernels, "_cache_bytes", lambda: 39)  # three blocks: columns 0 to 2, 3 to 5, 6 to 9
         cuts = kernels.block_pointers(indptr, indices, 10, 4)
         assert cuts.tolist() == [[0, 3, 3], [1, 3, 3], [2, 3, 5], [3, 3, 5]]
-        patch.setattr(kernels, "_WORTHWHILE", 5 / 6)  # five edges are enough for three rows in two blocks as large as it
+        patch.setattr(kernels, "_WORTHWHILE", 5 / 6)  # enough for three rows in two blocks
         assert kernels.block_pointers(indptr, indices, 10, 4).tolist() == [[0, 3, 3], [2, 3, 4], [3, 3, 5]]
         patch.setattr(kernels, "_WORTHWHILE", 1)  # and too few for these
         assert len(kernels.block_pointers(indptr, indices, 10, 4)) == 2
