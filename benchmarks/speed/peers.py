@@ -18,9 +18,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-OURS = {"GOMP_SPINCOUNT": "4000", "THP_MEM_ALLOC_ENABLE": "1"}  # as the command line does, before torch loads
-for setting, value in OURS.items():
-    os.environ.setdefault(setting, value)
+# as the command line does, before torch loads
+os.environ.setdefault("GOMP_SPINCOUNT", "4000")
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 import torch
 
@@ -61,7 +61,8 @@ def run_peer(python: str, folder: Path, name: str, threads: int, epochs: int, ev
     """
     program = Path(__file__).with_name("peer_recbole.py")
     counts = ["--threads", str(threads), "--epochs", str(epochs), "--evaluations", str(evaluations)]
-    environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", *OURS)}
+    ours = ("PYTHONPATH", "GOMP_SPINCOUNT", "THP_MEM_ALLOC_ENABLE")
+    environment = {key: value for key, value in os.environ.items() if key not in ours}
     environment["OMP_NUM_THREADS"] = str(threads)
     try:
         done = subprocess.run(
