@@ -6,7 +6,7 @@ whatever the number of threads. Work is cut into chunks of equal edge counts, be
 leave one core waiting for the other. A source table larger than the core's own cache is read in blocks that fit: all
 destinations take what they need of one block before the next is touched.
 
-Rows are float32 (N, D), or packed bfloat16, uint32 (N, D / 2): see `mbgraph.nn.vectors`. Sums are float32 either way.
+Rows are float32 (N, D), or packed bfloat16, uint32 (N, D / 2): see `mbgraph.vectors`. Sums are float32 either way.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 try:
     from numba import carray, njit
 
-    from mbgraph.nn.vectors import add_rows, dot, get_row, prefetch, put_row, stack_floats, wide
+    from mbgraph.vectors import BUILD, add_rows, dot, get_row, prefetch, put_row, stack_floats, wide
 
     available = True
 except ImportError:  # numba is optional
@@ -73,13 +73,25 @@ def block_pointers(
 
 @lru_cache(maxsize=1)
 def _cache_bytes() -> int:
-    """Return the size of a core's own cache, 1 MiB where the system does not tell."""
+    """Return the size of the cache that rows should come from, 1 MiB where the system does not tell.
+
+    It is a core's second level. On AMD's processors it is the third, which few cores share: rows asked for ahead
+    arrive from there as fast as they are added, and smaller blocks only cost.
+    """
+    level, most = (3, 2**25) if _is_amd() else (2, 2**22)
     try:
-        text = Path("/sys/devices/system/cpu/cpu0/cache/index2/size").read_text(encoding="ascii").strip()
+        text = Path(f"/sys/devices/system/cpu/cpu0/cache/index{level}/size").read_text(encoding="ascii").strip()
     except OSError:
         text = ""
     number, unit = text[:-1], {"K": 2**10, "M": 2**20}.get(text[-1:], 0)
-    return min(max(int(number) * unit, 2**18), 2**22) if unit and number.isdigit() else 2**20
+    return min(max(int(number) * unit, 2**18), most) if unit and number.isdigit() else 2**20
+
+
+def _is_amd() -> bool:
+    try:
+        return "AuthenticAMD" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:  # not Linux
+        return False
 
 
 def unpack_rows(rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -125,10 +137,11 @@ def width_kernels(width: int) -> Kernels:
     ``weight * gradient[k]`` at ``into[places[k]]`` and writes to ``out`` what that is before the row was finished:
     before its normalisation (``norm``) or its ``scale``.
     """
+    build = BUILD  # a variable of this function, which numba's cache sees; it does not see those of the module
 
     @njit(fastmath=True, nogil=True, cache=True)
     def forward(start, stop, cuts, indices, scale_in, source, rows, whole, scale_out, norm, sums, out, inverse):
-        wide()
+        wide(build)
         total = carray(stack_floats(width), width)
         blocks = cuts.shape[0] - 1
         last = len(indices) - 1
@@ -173,7 +186,7 @@ def width_kernels(width: int) -> Kernels:
         sums,
         out,
     ):
-        wide()
+        wide(build)
         total = carray(stack_floats(width), width)
         own = carray(stack_floats(width), width)
         compact = position.shape[0] > 0
@@ -225,7 +238,7 @@ def width_kernels(width: int) -> Kernels:
 
     @njit(fastmath=True, nogil=True, cache=True)
     def pack(start, stop, source, out):
-        wide()
+        wide(build)
         values = carray(stack_floats(width), width)
         for row in range(start, stop):
             get_row(values, source, row, width)
@@ -233,7 +246,7 @@ def width_kernels(width: int) -> Kernels:
 
     @njit(fastmath=True, nogil=True, cache=True)
     def gather(start, stop, source, rows, add, into):
-        wide()
+        wide(build)
         values = carray(stack_floats(width), width)
         last = len(rows) - 1
         for k in range(start, stop):
@@ -249,7 +262,7 @@ def width_kernels(width: int) -> Kernels:
 
     @njit(fastmath=True, nogil=True, cache=True)
     def collect(start, stop, gradient, places, weight, scale, unit, inverse, norm, into, out):
-        wide()
+        wide(build)
         total = carray(stack_floats(width), width)
         own = carray(stack_floats(width), width)
         for row in range(start, stop):

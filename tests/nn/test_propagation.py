@@ -167,6 +167,13 @@ def test_block_pointers_cut_every_row():
         assert len(kernels.block_pointers(indptr, indices, 10, 4)) == 2
 
 
+@pytest.mark.parametrize("is_amd", [False, True])
+def test_the_cache_that_rows_come_from_is_some_cache(is_amd, monkeypatch):
+    monkeypatch.setattr(kernels, "_is_amd", lambda: is_amd)
+    size = kernels._cache_bytes.__wrapped__()
+    assert 2**18 <= size <= (2**25 if is_amd else 2**22)
+
+
 @pytest.mark.usefixtures("blocks")
 @pytest.mark.parametrize("layer_norm", [True, False])
 @pytest.mark.parametrize("num_layers", [0, 1, 2, 3])

@@ -1,4 +1,4 @@
-"""Rows of numbers as vectors of the processor: what the compiled kernels do to one row, for numba.
+"""Rows of numbers as vectors of the processor: the inner loops of the compiled kernels, for numba.
 
 Written in LLVM's own vectors, because the compiler makes vectors of loops over the numbers of a row only sometimes: it
 read packed rows number by number, rounded them in words twice as long and counted references to arrays in every row,
@@ -7,12 +7,12 @@ which together took as long as the sums.
 A row is ``width`` float32 numbers, or packed bfloat16: ``width / 2`` uint32 words, where word ``d`` holds number ``d``
 in its lower and number ``d + width / 2`` in its upper half, so that unpacking is a shift and a mask. ``width`` is a
 constant of the compiled code everywhere. No index is checked.
-
-numba's cache of compiled kernels looks at the file of the kernels alone: after a change here, touch ``kernels.py``.
 """
 
 from __future__ import annotations
 
+import zlib
+from pathlib import Path
 from typing import Any
 
 from llvmlite import ir
@@ -20,7 +20,11 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-__all__ = ["add_rows", "dot", "get_row", "prefetch", "put_row", "stack_floats", "wide"]
+__all__ = ["BUILD", "add_rows", "count_above", "dot", "get_row", "prefetch", "put_row", "stack_floats", "wide"]
+
+BUILD = zlib.crc32(Path(__file__).read_bytes())
+"""A number of this file. A kernel that holds it is compiled anew when the file has changed: numba's cache of compiled
+kernels looks at the kernel's own file and at the constants around it, but not at the intrinsics that it calls."""
 
 _LINE = 16  # float32 numbers of a cache line, and of the longest vectors
 _UPPER = 0xFFFF0000
@@ -125,8 +129,8 @@ def _stack_floats(context, count):
 
 
 @intrinsic
-def _wide(context):
-    """Let the function that calls this use vectors of 512 bits where the processor has them.
+def _wide(context, build):
+    """Let the function that calls this, compiled for `BUILD`, use vectors of 512 bits where the processor has them.
 
     LLVM avoids them on processors whose clock they lower; sums of long rows gain a fifth by them all the same.
     """
@@ -136,7 +140,7 @@ def _wide(context):
         set.add(builder.function.attributes, '"prefer-vector-width"="512"')
         return target.get_dummy_value()
 
-    return types.void(), generate
+    return types.void(build), generate
 
 
 def _ask(builder: Any, pointer: Any, words: int) -> None:
@@ -282,6 +286,43 @@ def _add_rows(context, total, source, columns, start, stop, scale, width, ahead,
     return types.void(total, source, columns, start, stop, scale, width, ahead, last), generate
 
 
+@intrinsic(prefer_literal=True)
+def _count_above(context, scores, start, stop, column, lanes, own, place, above, same):
+    """Count what exceeds a number in each of ``lanes`` columns, and what equals it.
+
+    For ``l`` below ``lanes``, adds to ``above[place + l]`` how many of ``scores[start:stop, column + l]`` are greater
+    than ``own[place + l]``, and to ``same[place + l]`` how many are equal. Scores are floats (R, C), counts int32.
+    """
+
+    def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        count = lanes.literal_value
+        table = target.make_array(signature.args[0])(target, builder, arguments[0])
+        width = cgutils.unpack_tuple(builder, table.shape, 2)[1]
+        low, high, left, where = (_index(target, builder, signature, arguments, n) for n in (1, 2, 3, 6))
+        numbers, greater, equal = (
+            builder.gep(_data(target, builder, signature, arguments, n), [where]) for n in (5, 7, 8)
+        )
+        parts = _lines(count)
+        bounds = [_load(builder, numbers, begin, size) for begin, size in parts]
+        sums = [
+            [cgutils.alloca_once_value(builder, _load(builder, data, begin, size)) for begin, size in parts]
+            for data in (greater, equal)
+        ]
+        with cgutils.for_range_slice(builder, low, high, _I64(1)) as (row, _):
+            scored = builder.gep(table.data, [builder.add(builder.mul(row, width), left)])
+            for (begin, size), bound, *own_sums in zip(parts, bounds, *sums, strict=True):
+                vector = _load(builder, scored, begin, size)
+                for kind, part in zip((">", "=="), own_sums, strict=True):
+                    hit = builder.sext(builder.fcmp_ordered(kind, vector, bound), part.type.pointee)  # -1 where true
+                    builder.store(builder.sub(builder.load(part), hit), part)
+        for data, made in zip((greater, equal), sums, strict=True):
+            for (begin, _), part in zip(parts, made, strict=True):
+                _store(builder, data, begin, builder.load(part))
+        return target.get_dummy_value()
+
+    return types.void(scores, start, stop, column, lanes, own, place, above, same), generate
+
+
 # numba's type of an intrinsic says that the compiler's argument is the caller's
 stack_floats: Any = _stack_floats
 wide: Any = _wide
@@ -289,4 +330,5 @@ prefetch: Any = _prefetch
 get_row: Any = _get_row
 put_row: Any = _put_row
 dot: Any = _dot
+count_above: Any = _count_above
 add_rows: Any = _add_rows

@@ -1,5 +1,7 @@
 """Every row operation of the compiled kernels against numpy, for widths that fill vectors and widths that do not."""
 
+import inspect
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,9 @@ import torch
 numba = pytest.importorskip("numba")
 carray, njit = numba.carray, numba.njit
 
-from mbgraph.nn import vectors  # noqa: E402
+from mbgraph import vectors  # noqa: E402
+from mbgraph.evaluation import kernels as ranking_kernels  # noqa: E402
+from mbgraph.nn import kernels  # noqa: E402
 from mbgraph.nn.kernels import unpack_rows  # noqa: E402
 
 WIDTHS = (1, 6, 16, 20, 64, 100)
@@ -109,9 +113,38 @@ def test_prefetch_changes_nothing(case, row):
 
     @njit
     def run(rows, row):
-        vectors.wide()
+        vectors.wide(0)
         vectors.prefetch(rows, row, width)
 
     before = rows.copy()
     run(rows, row)
     assert (rows == before).all()
+
+
+def test_a_change_of_the_vectors_compiles_every_kernel_anew():
+    """numba's cache knows a kernel by its code and the variables around it."""
+    for kernel in (*kernels.width_kernels(6), ranking_kernels._counter()):
+        assert inspect.getclosurevars(kernel.py_func).nonlocals["build"] == vectors.BUILD
+
+
+@pytest.mark.parametrize("lanes", [1, 4, 32])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_count_above_counts_a_window_of_columns(lanes, dtype):
+    rng = np.random.default_rng(4)
+    scores = rng.integers(0, 5, (9, 40)).astype(dtype)  # small integers: many are equal
+    own = rng.integers(0, 5, 50).astype(dtype)
+    own[7] = np.inf
+
+    @njit
+    def run(scores, start, stop, column, own, place, above, same):
+        vectors.count_above(scores, start, stop, column, lanes, own, place, above, same)
+
+    for start, stop, column, place in ((0, 9, 0, 0), (2, 7, 8, 6), (3, 3, 1, 0)):
+        above, same = np.full(50, 3, np.int32), np.full(50, 8, np.int32)
+        run(scores, start, stop, column, own, place, above, same)
+        expected_above, expected_same = np.full(50, 3), np.full(50, 8)
+        window = slice(place, place + lanes)
+        expected_above[window] += (scores[start:stop, column : column + lanes] > own[window]).sum(0)
+        expected_same[window] += (scores[start:stop, column : column + lanes] == own[window]).sum(0)
+        assert (above == expected_above).all()
+        assert (same == expected_same).all()
