@@ -11,14 +11,13 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
-import os
 import random
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,15 +30,12 @@ from mbgraph.data.catalog import load_dataset
 from mbgraph.data.formats.npz import read_npz, write_npz
 from mbgraph.data.interactions import Pairs
 from mbgraph.data.splits import hold_out
-from mbgraph.data.synthetic import SyntheticConfig, generate
 from mbgraph.errors import RunError
 from mbgraph.evaluation.evaluate import evaluate_splits
 from mbgraph.files import shipped
 from mbgraph.models.rmbrec import RMBRec
 from mbgraph.nn.propagation import relations
 from mbgraph.nn.rows import encode_rows
-from mbgraph.run import peak_memory_mb
-from mbgraph.training.memory import estimate_memory
 from mbgraph.training.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -48,10 +44,9 @@ if TYPE_CHECKING:
 __all__ = [
     "Part",
     "Settings",
-    "generated",
     "load_plain",
+    "make_trainer",
     "measure",
-    "scaling",
     "step_shares",
     "step_work",
     "write_pair_files",
@@ -71,9 +66,11 @@ class Settings:
     build_repeats: int = 5
     """Times the plain loop builds its graph."""
     edges: tuple[int, ...] = (1_000_000, 3_000_000, 10_000_000, 30_000_000)
-    """Sizes of the generated graphs."""
-    crowd: tuple[int, int] | None = (20_000_000, 1_000_000)
+    """Sizes of the generated graphs that grow."""
+    crowd: tuple[int, int] = (20_000_000, 1_000_000)
     """Edges and users of one more graph, with few edges per user: what memory is mostly for."""
+    base: int = 2_000_000
+    """Edges of the generated graph of which one property varies at a time."""
     whole_fit: bool = True
     """Whether to time a complete fit with early stopping on the first dataset."""
 
@@ -85,7 +82,8 @@ class Settings:
             plain_steps=1,
             build_repeats=1,
             edges=(300_000, 1_000_000, 3_000_000),
-            crowd=None,
+            crowd=(1_000_000, 50_000),
+            base=300_000,
             whole_fit=False,
         )
 
@@ -103,15 +101,15 @@ class Part:
     goal: str = ""
     repeats: int = 1
 
-    def row(self, machine: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the part as a row of a CSV file."""
+    def row(self) -> dict[str, Any]:
+        """Return the part as a row of a table; what it does not have is empty."""
         values = asdict(self)
         values["ratio"] = None if self.plain is None else self.plain / self.ours
         values["times floor"] = None if self.floor is None else self.ours / self.floor
         return {
             key: round(value, 4) if isinstance(value, float) else "" if value is None else value
             for key, value in values.items()
-        } | dict(machine)
+        }
 
 
 def measure(name: str, settings: Settings, notify: Callable[[str], None]) -> Iterator[Part]:
@@ -121,6 +119,8 @@ def measure(name: str, settings: Settings, notify: Callable[[str], None]) -> Ite
     if not len(ds.valid):
         ds = hold_out(ds, split="valid", rng=0)
     bandwidth, rate = copy_bandwidth(), gemm_rate()
+    yield Part("the machine: a copy in main memory", name, "GB/s", bandwidth / 1e9)
+    yield Part("the machine: a large matrix product", name, "Gflop/s", rate / 1e9)
     with tempfile.TemporaryDirectory() as folder:
         yield from _loading(ds, Path(folder), settings, notify)
         plain = load_plain()
@@ -192,9 +192,12 @@ def _loading(
     yield Part("npz folder to ready graph", ds.name, "s", kept, build, goal="100x", repeats=settings.build_repeats)
 
 
-def _trainer(ds: MultiBehaviorDataset, row_dtype: str = "float32") -> Trainer:
-    model = RMBRec(ds.graph, ds.target, variant="official", row_dtype=row_dtype, rng=SEED)
-    return Trainer(model, ds, rng=SEED, diagnose_every=0, device="cpu")
+def make_trainer(
+    ds: MultiBehaviorDataset, row_dtype: str = "float32", embedding_dim: int = 64, batch_size: int | None = None
+) -> Trainer:
+    """Return the trainer whose steps are measured: RMBRec as published, on the CPU."""
+    model = RMBRec(ds.graph, ds.target, variant="official", embedding_dim=embedding_dim, row_dtype=row_dtype, rng=SEED)
+    return Trainer(model, ds, batch_size=batch_size, rng=SEED, diagnose_every=0, device="cpu")
 
 
 def _training(
@@ -206,7 +209,7 @@ def _training(
     rate: float,
     notify: Callable[[str], None],
 ) -> Iterator[Part]:
-    trainers = {dtype: _trainer(ds, dtype) for dtype in ("float32", "bfloat16")}
+    trainers = {dtype: make_trainer(ds, dtype) for dtype in ("float32", "bfloat16")}
     optimizer, rng = plain.make_optimizer(yardstick), random.Random(SEED)
     seconds: dict[str, list[float]] = {"plain": [], **{dtype: [] for dtype in trainers}}
     with contextlib.suppress(StopIteration):
@@ -238,7 +241,7 @@ def step_work(trainer: Trainer) -> tuple[float, float]:
     model = trainer.model
     assert isinstance(model, RMBRec)
     encoder, batch = model.encoder, next(trainer.sampler.epoch(1))
-    width = 64 if model.embedding_dim is None else model.embedding_dim
+    width = model.embedding_dim
     row = width * (2 if model.row_dtype == "bfloat16" else 4)
     layers, moved = model.num_layers, 0.0
     for behavior, relation in encoder.relations.items():
@@ -262,7 +265,7 @@ def step_work(trainer: Trainer) -> tuple[float, float]:
 def _evaluation(
     ds: MultiBehaviorDataset, plain: Any, yardstick: Any, settings: Settings, rate: float, notify: Callable[[str], None]
 ) -> Iterator[Part]:
-    model = _trainer(ds).model.eval()
+    model = make_trainer(ds).model.eval()
     ours, usual = [], []
     evaluate_splits(model, ds)
     for turn in range(settings.repeats):
@@ -297,14 +300,10 @@ def _propagation(ds: MultiBehaviorDataset, settings: Settings, bandwidth: float)
     for dtype, row in (("float32", 256), ("bfloat16", 128)):
         seconds = layers(4, dtype) - layers(3, dtype)  # what one more inner layer costs
         moved = 2 * len(ds.edges[name]) * (row + 4) + (ds.num_users + ds.num_items) * row
-        yield Part(
-            f"one layer of {name}, {dtype} rows: bytes per second over a copy's",
-            ds.name,
-            "x copy",
-            moved / seconds / bandwidth,
-            goal="above 1.0",
-            repeats=max(settings.repeats, 9),
-        )
+        part, rounds = f"one layer of {name}, {dtype} rows", max(settings.repeats, 9)
+        yield Part(f"{part}: bytes moved", ds.name, "GB/s", moved / seconds / 1e9, repeats=rounds)
+        ratio = moved / seconds / bandwidth
+        yield Part(f"{part}: over a copy's", ds.name, "x copy", ratio, goal="above 1.0", repeats=rounds)
 
 
 def _fit(name: str, extra: tuple[str, ...]) -> tuple[dict[str, Any], float]:
@@ -330,7 +329,7 @@ def step_shares(name: str, steps: int = 8) -> list[dict[str, Any]]:
     ds = load_dataset(name)
     rows = []
     for dtype in ("float32", "bfloat16"):
-        trainer = _trainer(ds, dtype)
+        trainer = make_trainer(ds, dtype)
         trainer.train_epoch(1)
         start = time.perf_counter()
         batches = list(trainer.sampler.epoch(2))
@@ -362,52 +361,3 @@ def step_shares(name: str, steps: int = 8) -> list[dict[str, Any]]:
             for part, seconds in named.items()
         ]
     return rows
-
-
-def generated(edges: int, threads: int, users: int = 0) -> dict[str, Any]:
-    """Train three steps on a generated graph; return seconds per step and edge, and the memory beside the forecast.
-
-    Meant for a process of its own, whose peak memory it reports.
-    """
-    torch.set_num_threads(threads)
-    config = SyntheticConfig.scaled(edges, held_out=False)
-    if users:
-        config = SyntheticConfig.scaled(
-            edges, held_out=False, num_users=users, num_items=users // 3, pairs_per_user=0.1 * edges / users
-        )
-    ds = generate(config, rng=0)
-    ds.graph  # noqa: B018 (built here, so that it is not timed)
-    trainer = _trainer(ds)
-    batches = [batch for _, batch in zip(range(6), trainer.sampler.epoch(1), strict=False)]
-    seconds = []
-    for number, batch in enumerate([batches[0], *batches]):
-        start = time.perf_counter()
-        trainer._step(batch, 1, number)
-        seconds.append(time.perf_counter() - start)
-    step = statistics.median(seconds[1:])  # the first one compiles
-    total = sum(len(pairs) for pairs in ds.edges.values())
-    return {
-        "edges": total,
-        "users": ds.num_users,
-        "items": ds.num_items,
-        "seconds per step": round(step, 4),
-        "ns per edge": round(1e9 * step / total, 2),
-        "peak MiB": round(peak_memory_mb()),
-        "forecast MiB": round(sum(estimate_memory(ds, embedding_dim=64, num_layers=3).values()) / 2**20),
-    }
-
-
-def scaling(sizes: tuple[int, ...], users: int = 0) -> Iterator[dict[str, Any]]:
-    """Yield `generated` for growing graphs, each in a process of its own."""
-    for edges in sizes:
-        code = (
-            "import json; from mbgraph.bench.speed import generated; "
-            f"print(json.dumps(generated({edges}, {torch.get_num_threads()}, {users})))"
-        )
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-        done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment
-        )
-        if done.returncode != 0:
-            raise RunError(f"the graph of {edges:,} edges ended with {done.returncode}: {done.stderr.strip()[-300:]}")
-        yield json.loads(done.stdout.splitlines()[-1])

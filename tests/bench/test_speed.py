@@ -24,11 +24,10 @@ def test_the_machine_copies_and_multiplies():
 
 def test_a_row_holds_ratio_and_distance_from_the_floor():
     part = speed.Part("epoch", "shop", "s", 2.0, 16.0, 0.5, "8x", 5)
-    row = part.row({"cpu": "x"})
+    row = part.row()
     assert row["ratio"] == 8.0
     assert row["times floor"] == 4.0
-    assert row["cpu"] == "x"
-    assert speed.Part("memory", "shop", "MiB", 2.0).row({})["ratio"] == ""
+    assert speed.Part("memory", "shop", "MiB", 2.0).row()["ratio"] == ""
 
 
 def test_step_work_by_hand(tiny):
@@ -49,14 +48,10 @@ def test_step_work_by_hand(tiny):
 def test_every_part_is_measured_on_a_small_dataset(tmp_path):
     settings = speed.Settings(repeats=1, plain_steps=1, build_repeats=1, edges=(), whole_fit=False)
     parts = list(speed.measure("demo", settings, lambda text: None))
-    assert [part.part.split(",")[0] for part in parts[:2]] == ["text files to ready graph", "npz folder to ready graph"]
+    names = [part.part for part in parts]
+    assert names[2:4] == ["text files to ready graph", "npz folder to ready graph"]
+    measured = {part.part: part.ours for part in parts}
+    moved = measured["one layer of view, float32 rows: bytes moved"] / measured["the machine: a copy in main memory"]
+    assert measured["one layer of view, float32 rows: over a copy's"] == pytest.approx(moved)
     assert all(part.ours > 0 for part in parts)
     assert {row["part"] for row in speed.step_shares("demo", steps=1)} >= {"encoder, forward", "Adam", "sampler"}
-
-
-def test_generated_graphs_tell_their_cost():
-    row = speed.generated(3_000, torch.get_num_threads())
-    assert row["edges"] == 3_000
-    assert row["seconds per step"] > 0
-    assert row["ns per edge"] == pytest.approx(1e9 * row["seconds per step"] / 3_000, rel=0.6)
-    assert row["forecast MiB"] > 300

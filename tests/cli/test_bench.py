@@ -1,14 +1,14 @@
 import csv
+import json
 
 import pytest
 from click.testing import CliRunner
 
-from mbgraph.bench import speed
+from mbgraph.bench import costs, speed
 from mbgraph.cli.main import cli
 
 PART = speed.Part("training epoch, float32 rows", "shop", "s", 2.0, 16.0, 0.5, "8x", 5)
 SHARE = {"dataset": "shop", "rows": "float32", "part": "Adam", "ms": 1.5, "share": 0.02}
-GROWTH = {"edges": 3_000, "users": 30, "seconds per step": 0.01}
 
 
 @pytest.fixture
@@ -17,8 +17,24 @@ def measured(monkeypatch):
     asked = []
     monkeypatch.setattr(speed, "measure", lambda name, settings, notify: asked.append((name, settings)) or [PART])
     monkeypatch.setattr(speed, "step_shares", lambda name: [SHARE])
-    monkeypatch.setattr(speed, "scaling", lambda sizes, users: asked.append((*sizes, users)) or [GROWTH])
+    monkeypatch.setattr(
+        costs, "run_apart", lambda shapes, *rates: [asked.append(shape) or row(shape) for shape in shapes]
+    )
     return asked
+
+
+def row(shape):
+    """Return what a generated graph might have taken."""
+    users, items = shape.config().num_users, shape.config().num_items
+    size = round((80 * shape.edges + 3_000 * (users + items)) / 2**20 + 400)
+    return {
+        "edges": shape.edges,
+        "users": users,
+        "items": items,
+        "ms per step": 9.5,
+        "peak MiB": size,
+        "forecast MiB": size,
+    }
 
 
 def run(*arguments):
@@ -36,15 +52,37 @@ def test_speed_writes_a_file_per_table(measured, tmp_path):
     assert rows[0]["threads"].isdigit()
     assert [row["part"] for row in csv.DictReader((tmp_path / "speed_step.csv").open(encoding="utf-8"))] == ["Adam"]
     growth = list(csv.DictReader((tmp_path / "speed_growth.csv").open(encoding="utf-8")))
-    assert len(growth) == len(speed.Settings.quick().edges)
+    quick = speed.Settings.quick()
+    assert [int(row["edges"]) for row in growth] == [*quick.edges, quick.crowd[0]]
+    memory = list(csv.DictReader((tmp_path / "speed_memory.csv").open(encoding="utf-8")))
+    assert [row["memory"] for row in memory] == ["measured", "forecast"]
+    assert float(memory[0]["bytes per edge"]) == pytest.approx(80, rel=0.05)
+    varied = list(csv.DictReader((tmp_path / "speed_costs.csv").open(encoding="utf-8")))
+    assert [row["varied"] for row in varied] == [name for name, _ in costs.varying(quick)]
 
 
-def test_parts_can_be_chosen(measured, tmp_path):
+def test_parts_can_be_chosen(measured):
     run("shop", "--part", "growth", "--quick")
-    assert measured == [(edges, 0) for edges in speed.Settings.quick().edges]
+    assert measured == costs.growing(speed.Settings.quick())
     measured.clear()
     run("--part", "growth")
-    assert measured[-1] == (20_000_000, 1_000_000)
+    assert measured[-1] == costs.Shape(20_000_000, 1_000_000)
     measured.clear()
     run("--part", "datasets")
     assert measured == [("demo", speed.Settings())]
+    measured.clear()
+    run("--part", "costs")
+    assert measured == [shape for _, shape in costs.varying(speed.Settings())]
+
+
+def test_json_holds_every_table_and_the_machine(measured):
+    made = json.loads(run("shop", "--quick", "--json").stdout)
+    assert set(made) == {"machine", "parts", "step", "growth", "memory", "costs"}
+    assert made["parts"][0]["ours"] == 2.0
+    assert made["machine"]["threads"] > 0
+
+
+def test_tables_show_shares_as_percent_and_counts_with_commas(measured):
+    shown = run("shop", "--quick").stdout
+    assert "2%" in shown
+    assert "1,000,000" in shown

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
 from mbgraph.cli.common import Command, console, emit_json, json_option, table
+
+PARTS = ("datasets", "growth", "costs")
+TITLES = {
+    "parts": "Beside the plain loop",
+    "step": "Where a step's time goes",
+    "growth": "Generated graphs that grow",
+    "memory": "Memory of a fit",
+    "costs": "One property at a time",
+}
 
 
 @click.command(
@@ -24,10 +34,10 @@ Examples:
 @click.option("--quick", is_flag=True, help="Fewer repetitions, smaller graphs, no complete fit.")
 @click.option(
     "--part",
-    type=click.Choice(["all", "datasets", "growth"]),
+    type=click.Choice(["all", *PARTS]),
     default="all",
     show_default=True,
-    help="Datasets beside the plain loop, growth over generated graphs, or both.",
+    help="Datasets beside the plain loop; generated graphs that grow; one property of them at a time; or all.",
 )
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: torch's]")
 @click.option("-o", "--out", "folder", type=click.Path(path_type=Path), help="Folder for speed*.csv.")
@@ -42,56 +52,58 @@ def command(
     """
     import torch
 
-    from mbgraph.bench import speed
+    from mbgraph.bench import costs, speed
+    from mbgraph.bench.machine import copy_bandwidth, gemm_rate
     from mbgraph.bench.report import write_rows
     from mbgraph.run import cpu_name
 
     if threads:
         torch.set_num_threads(threads)
     settings = speed.Settings.quick() if quick else speed.Settings()
+    chosen = PARTS if part == "all" else (part,)
 
     def notify(text: str) -> None:
         console.print(text, markup=False)
 
+    def generated(shapes: list[costs.Shape]) -> Iterator[dict[str, Any]]:
+        bandwidth, rate = copy_bandwidth(), gemm_rate()
+        for shape in shapes:
+            notify(f"generated graph: {shape}")
+            yield from costs.run_apart([shape], bandwidth, rate)
+
     machine = {"cpu": cpu_name(), "threads": torch.get_num_threads(), "torch": torch.__version__}
-    parts: list[dict[str, Any]] = []
-    shares: list[dict[str, Any]] = []
-    for name in (datasets or ("demo",)) if part != "growth" else ():
-        parts += [measured.row(machine) for measured in speed.measure(name, settings, notify)]
-        notify(f"{name}: where a step's time goes")
-        shares += [{**row, **machine} for row in speed.step_shares(name)]
-    growth: list[dict[str, Any]] = []
-    if part != "datasets":
-        graphs = [(edges, 0) for edges in settings.edges] + ([settings.crowd] if settings.crowd else [])
-        for edges, users in graphs:
-            notify(f"generated graph of {edges:,} edges" + (f" and {users:,} users" if users else ""))
-            growth += [{**row, **machine} for row in speed.scaling((edges,), users)]
+    made: dict[str, list[dict[str, Any]]] = {name: [] for name in TITLES}
+    if "datasets" in chosen:
+        for name in datasets or ("demo",):
+            made["parts"] += [measured.row() for measured in speed.measure(name, settings, notify)]
+            notify(f"{name}: where a step's time goes")
+            made["step"] += speed.step_shares(name)
+    if "growth" in chosen:
+        made["growth"] += generated(costs.growing(settings))
+        made["memory"] += costs.memory_per(made["growth"])
+    if "costs" in chosen:
+        varied, shapes = zip(*costs.varying(settings), strict=True)
+        made["costs"] += [{"varied": name, **row} for name, row in zip(varied, generated([*shapes]), strict=True)]
     if folder is not None:
-        for name, rows in (("speed", parts), ("speed_step", shares), ("speed_growth", growth)):
+        for name, rows in made.items():
             if rows:
-                write_rows(folder / f"{name}.csv", rows)
-                console.print(f"wrote {folder / f'{name}.csv'}", markup=False)
+                path = folder / ("speed.csv" if name == "parts" else f"speed_{name}.csv")
+                write_rows(path, [{**row, **machine} for row in rows])
+                console.print(f"wrote {path}", markup=False)
     if as_json:
-        emit_json({"parts": parts, "step": shares, "growth": growth})
+        emit_json({"machine": machine, **made})
         return
-    _show(parts, shares, growth, machine)
+    console.print(f"medians on {machine['threads']} threads of {machine['cpu']}", markup=False)
+    for name, rows in made.items():
+        if rows:
+            _show(TITLES[name], rows)
 
 
-def _show(
-    parts: list[dict[str, Any]], shares: list[dict[str, Any]], growth: list[dict[str, Any]], machine: dict[str, Any]
-) -> None:
-    def number(value: Any) -> str:
-        return f"{value:,.3g}" if isinstance(value, float) else str(value)
+def _show(title: str, rows: list[dict[str, Any]]) -> None:
+    def cell(column: str, value: Any) -> str:
+        if isinstance(value, float):
+            return f"{value:.0%}" if column in ("share", "largest error") else f"{value:,.3g}"
+        return f"{value:,}" if isinstance(value, int) else str(value)
 
-    columns = ["dataset", "part", "unit", "ours", "plain", "ratio", "goal", "floor", "times floor"]
-    title = f"Medians on {machine['threads']} threads of {machine['cpu']}"
-    if parts:
-        table(title, columns, [[number(row[column]) for column in columns] for row in parts])
-        table(
-            "Where a step's time goes",
-            ["dataset", "rows", "part", "ms", "share"],
-            [[row["dataset"], row["rows"], row["part"], f"{row['ms']:.1f}", f"{row['share']:.0%}"] for row in shares],
-        )
-    if growth:
-        names = [name for name in growth[0] if name not in machine]
-        table("Generated graphs", names, [[f"{row[name]:,}" for name in names] for row in growth])
+    columns = [column for column in rows[0] if column != "repeats"]
+    table(title, columns, [[cell(column, row[column]) for column in columns] for row in rows])

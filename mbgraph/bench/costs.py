@@ -1,0 +1,189 @@
+"""What one training step costs as the graph or the model grows: time, its floor, and memory.
+
+Graphs are generated; each is trained in a process of its own, whose peak of memory is its own too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from mbgraph.bench.speed import Settings, make_trainer, step_work
+from mbgraph.data.synthetic import Auxiliary, SyntheticConfig, generate
+from mbgraph.errors import RunError, UsageError
+from mbgraph.run import peak_memory_mb
+from mbgraph.training.memory import estimate_memory
+
+__all__ = ["Shape", "growing", "measure_step", "memory_per", "run_apart", "varying"]
+
+_STEPS = 6
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A generated graph, and the model that is trained on it."""
+
+    edges: int
+    """Train pairs of all behaviors together; a tenth are the target's."""
+    users: int = 0
+    """0: one per hundred edges."""
+    items: int = 0
+    """0: one per three users."""
+    behaviors: int = 3
+    """The target and its auxiliary behaviors. The number of edges does not depend on it."""
+    width: int = 64
+    """Numbers per embedding."""
+    batch: int = 1024
+    """Users per step."""
+
+    def config(self) -> SyntheticConfig:
+        """Return the configuration of the graph."""
+        users = self.users or max(30, self.edges // 100)
+        changes: dict[str, Any] = {
+            "num_users": users,
+            "num_items": self.items or max(300, users // 3),
+        }
+        scaled = SyntheticConfig.scaled(self.edges, held_out=False)
+        if self.behaviors != 1 + len(scaled.auxiliary):
+            edges = sum(spec.edges for spec in scaled.auxiliary.values())
+            count = self.behaviors - 1
+            sizes = np.diff(np.linspace(0, edges, count + 1).astype(int)).tolist()
+            changes["auxiliary"] = {f"aux{n}": Auxiliary(size, 0.35, 0.1) for n, size in enumerate(sizes, 1)}
+            changes["dt"] = None
+        return replace(scaled, **changes, pairs_per_user=scaled.num_pairs / users)
+
+
+def growing(settings: Settings) -> list[Shape]:
+    """Return graphs of one kind that grow, and one with many users of few edges."""
+    edges, users = settings.crowd
+    return [*(Shape(size) for size in settings.edges), Shape(edges, users)]
+
+
+def varying(settings: Settings) -> list[tuple[str, Shape]]:
+    """Return shapes in each of which one property, named, differs from the first."""
+    base = Shape(settings.base, users=settings.base // 100, items=settings.base // 300)
+    changes: dict[str, tuple[int, ...]] = {
+        "users": (base.users * 2, base.users * 4),
+        "items": (base.items * 2, base.items * 4),
+        "behaviors": (2, 4, 5),
+        "width": (32, 128, 256),
+        "batch": (256, 512, 2048, 4096),
+    }
+    varied = [(name, replace(base, **{name: value})) for name, values in changes.items() for value in values]
+    return [("base", base), *varied]
+
+
+def measure_step(shape: Shape) -> dict[str, Any]:
+    """Train some steps; return the median of their seconds, the work in one, and the memory beside the forecast.
+
+    Meant for a process of its own, whose peak memory it reports.
+    """
+    ds = generate(shape.config(), rng=0)
+    ds.graph  # noqa: B018 (built here, so that it is not timed)
+    trainer = make_trainer(ds, embedding_dim=shape.width, batch_size=shape.batch)
+    batches = [batch for _, batch in zip(range(_STEPS), trainer.sampler.epoch(1), strict=False)]
+    seconds = []
+    for number, batch in enumerate([batches[0], *batches]):
+        start = time.perf_counter()
+        trainer._step(batch, 1, number)
+        seconds.append(time.perf_counter() - start)
+    moved, operations = step_work(trainer)
+    forecast = estimate_memory(ds, embedding_dim=shape.width, num_layers=3, batch_size=shape.batch)
+    return {
+        "edges": sum(len(pairs) for pairs in ds.edges.values()),
+        "users": ds.num_users,
+        "items": ds.num_items,
+        "behaviors": len(ds.behaviors),
+        "width": shape.width,
+        "batch": shape.batch,
+        "steps": len(trainer.sampler),
+        "seconds": statistics.median(seconds[1:]),  # the first one compiles
+        "moved": moved,
+        "operations": operations,
+        "peak": peak_memory_mb(),
+        "forecast": sum(forecast.values()) / 2**20,
+    }
+
+
+def run_apart(shapes: Sequence[Shape], bandwidth: float, rate: float) -> Iterator[dict[str, Any]]:
+    """Yield a row of the table for each shape, from a process of its own.
+
+    Parameters
+    ----------
+    shapes : sequence of Shape
+    bandwidth, rate : float
+        Bytes per second of a copy, operations per second of a matrix product: see `mbgraph.bench.machine`.
+    """
+    code = (
+        "import json, sys, torch; from mbgraph.bench.costs import Shape, measure_step; "
+        "shape, threads = json.loads(sys.argv[1]); torch.set_num_threads(threads); "
+        "print(json.dumps(measure_step(Shape(**shape))))"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    for shape in shapes:
+        argument = json.dumps([asdict(shape), torch.get_num_threads()])
+        done = subprocess.run(
+            [sys.executable, "-c", code, argument], capture_output=True, text=True, check=False, env=environment
+        )
+        if done.returncode != 0:
+            raise RunError(f"{shape} ended with {done.returncode}: {done.stderr.strip()[-300:]}")
+        yield _row(json.loads(done.stdout.splitlines()[-1]), bandwidth, rate)
+
+
+def _row(measured: Mapping[str, Any], bandwidth: float, rate: float) -> dict[str, Any]:
+    seconds, steps = measured["seconds"], measured["steps"]
+    floor = measured["moved"] / bandwidth + measured["operations"] / rate
+    return {
+        **{name: measured[name] for name in ("edges", "users", "items", "behaviors", "width", "batch")},
+        "ms per step": round(1e3 * seconds, 2),
+        "ns per edge": round(1e9 * seconds / measured["edges"], 2),
+        "floor, ms": round(1e3 * floor, 2),
+        "times floor": round(seconds / floor, 2),
+        "s per epoch": round(seconds * steps, 2),
+        "peak MiB": round(measured["peak"]),
+        "forecast MiB": round(measured["forecast"]),
+    }
+
+
+def memory_per(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return what an edge and a node take, measured and forecast: the line through all rows.
+
+    Least squares of relative errors over ``bytes = start + per edge x edges + per node x (users + items)``, so that
+    small graphs count as much as large ones; ``largest error`` tells how straight it is. The rows must have one
+    width, one batch, as many behaviors, and not all as many edges per node.
+
+    Raises
+    ------
+    UsageError
+        If they all have as many edges per node.
+    """
+    counts = np.array([[row["edges"], row["users"] + row["items"], 1] for row in rows], float)  # (R, 3)
+    made: list[dict[str, Any]] = []
+    for source in ("peak", "forecast"):
+        size = 2.0**20 * np.array([row[f"{source} MiB"] for row in rows])  # (R,)
+        design = counts / size[:, None]
+        scale = np.linalg.norm(design, axis=0)
+        solution, _, rank, _ = np.linalg.lstsq(design / scale, np.ones(len(rows)), rcond=1e-4)
+        if rank < counts.shape[1]:
+            raise UsageError("graphs with as many edges per node do not tell an edge from a node", "measure another")
+        per_edge, per_node, start = (solution / scale).tolist()
+        made.append(
+            {
+                "memory": "measured" if source == "peak" else source,
+                "bytes per edge": round(per_edge, 1),
+                "bytes per node": round(per_node),
+                "MiB beside": round(start / 2**20),
+                "largest error": round(float(np.abs(design @ (per_edge, per_node, start) - 1).max()), 3),
+            }
+        )
+    return made
