@@ -46,6 +46,12 @@ class Shape:
     batch: int = 1024
     """Users per step."""
 
+    def __str__(self) -> str:
+        sizes = [f"{self.edges:,} edges"]
+        sizes += [f"{count:,} {name}" for name, count in (("users", self.users), ("items", self.items)) if count]
+        sizes += [f"{self.behaviors} behaviors", f"width {self.width}", f"batches of {self.batch:,}"]
+        return ", ".join(sizes)
+
     def config(self) -> SyntheticConfig:
         """Return the configuration of the graph."""
         users = self.users or max(30, self.edges // 100)
@@ -136,7 +142,7 @@ def run_apart(shapes: Sequence[Shape], bandwidth: float, rate: float) -> Iterato
             [sys.executable, "-c", code, argument], capture_output=True, text=True, check=False, env=environment
         )
         if done.returncode != 0:
-            raise RunError(f"{shape} ended with {done.returncode}: {done.stderr.strip()[-300:]}")
+            raise RunError(f"the graph of {shape} ended with {done.returncode}: {done.stderr.strip()[-300:]}")
         yield _row(json.loads(done.stdout.splitlines()[-1]), bandwidth, rate)
 
 

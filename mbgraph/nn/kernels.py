@@ -32,6 +32,7 @@ __all__ = ["available", "balanced_chunks", "block_pointers", "even_chunks", "unp
 _WORTHWHILE = 4  # neighbours per row and block
 _TINY = np.float32(1e-12)
 _AHEAD = 64  # edges between asking for a row and adding it
+_CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 _UPPER = np.uint32(0xFFFF0000)
 _HALF = np.uint32(16)
 
@@ -73,18 +74,18 @@ def block_pointers(
 
 @lru_cache(maxsize=1)
 def _cache_bytes() -> int:
-    """Return the size of the cache that rows should come from, 1 MiB where the system does not tell.
+    """Return how much cache rows should come from: 1 MiB where the system does not tell.
 
-    It is a core's second level. On AMD's processors it is the third, which few cores share: rows asked for ahead
-    arrive from there as fast as they are added, and smaller blocks only cost.
+    It is a core's second level. On AMD's processors it is half of the third: rows asked for ahead arrive from there as
+    fast as they are added, smaller blocks only cost, and the other half belongs to the cores beside ours.
     """
-    level, most = (3, 2**25) if _is_amd() else (2, 2**22)
+    level, parts, most = (3, 2, 2**25) if _is_amd() else (2, 1, 2**22)
     try:
-        text = Path(f"/sys/devices/system/cpu/cpu0/cache/index{level}/size").read_text(encoding="ascii").strip()
+        text = (_CACHES / f"index{level}" / "size").read_text(encoding="ascii").strip()
     except OSError:
         text = ""
     number, unit = text[:-1], {"K": 2**10, "M": 2**20}.get(text[-1:], 0)
-    return min(max(int(number) * unit, 2**18), most) if unit and number.isdigit() else 2**20
+    return min(max(int(number) * unit // parts, 2**18), most) if unit and number.isdigit() else 2**20
 
 
 def _is_amd() -> bool:

@@ -21,6 +21,13 @@ def test_a_graph_has_the_edges_and_behaviors_of_its_shape(behaviors):
     assert len(ds.edges[ds.target]) == EDGES // 10
 
 
+def test_a_shape_says_itself_in_words():
+    assert str(Shape(EDGES, users=60, items=300, behaviors=4, width=8)) == (
+        "3,000 edges, 60 users, 300 items, 4 behaviors, width 8, batches of 1,024"
+    )
+    assert str(Shape(EDGES)) == "3,000 edges, 3 behaviors, width 64, batches of 1,024"
+
+
 def test_one_property_differs_at_a_time():
     (_, base), *others = costs.varying(Settings.quick())
     for name, shape in others:
@@ -57,7 +64,7 @@ def test_a_step_runs_in_a_process_of_its_own():
 
 
 def test_a_process_that_fails_says_why():
-    with pytest.raises(RunError, match=r"behaviors=1"):
+    with pytest.raises(RunError, match=r"1 behaviors.*ended with 1"):
         next(costs.run_apart([Shape(EDGES, behaviors=1)], 1e10, 1e11))
 
 

@@ -167,11 +167,29 @@ def test_block_pointers_cut_every_row():
         assert len(kernels.block_pointers(indptr, indices, 10, 4)) == 2
 
 
-@pytest.mark.parametrize("is_amd", [False, True])
-def test_the_cache_that_rows_come_from_is_some_cache(is_amd, monkeypatch):
+@pytest.mark.parametrize(
+    ("is_amd", "sizes", "expected"),
+    [
+        (False, {2: "1280K\n", 3: "32M\n"}, 1280 * 2**10),
+        (True, {2: "512K\n", 3: "32768K\n"}, 2**24),  # half of the third level
+        (False, {2: "64K\n"}, 2**18),
+        (False, {2: "16M\n"}, 2**22),
+        (True, {3: "1G\n"}, 2**20),  # a unit that no cache has
+        (True, {3: "\n"}, 2**20),
+        (False, {}, 2**20),
+    ],
+)
+def test_the_cache_that_rows_come_from(is_amd, sizes, expected, monkeypatch, tmp_path):
+    for level, size in sizes.items():
+        (tmp_path / f"index{level}").mkdir()
+        (tmp_path / f"index{level}" / "size").write_text(size)
+    monkeypatch.setattr(kernels, "_CACHES", tmp_path)
     monkeypatch.setattr(kernels, "_is_amd", lambda: is_amd)
-    size = kernels._cache_bytes.__wrapped__()
-    assert 2**18 <= size <= (2**25 if is_amd else 2**22)
+    assert kernels._cache_bytes.__wrapped__() == expected
+
+
+def test_this_machine_has_such_a_cache():
+    assert 2**18 <= kernels._cache_bytes.__wrapped__() <= 2**25
 
 
 @pytest.mark.usefixtures("blocks")
