@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any
 
-__all__ = ["Task", "run_chunks", "run_tasks", "tasks_of"]
+__all__ = ["Task", "even_chunks", "run_chunks", "run_tasks", "tasks_of"]
 
 Task = tuple[Callable[..., Any], int, int, Sequence[Any]]
 """Work on rows ``start`` to ``stop``: called as ``work(start, stop, *arguments)``."""
@@ -44,6 +44,12 @@ def run_tasks(tasks: Sequence[Task], threads: int) -> None:
 def tasks_of(work: Callable[..., Any], bounds: Sequence[int], arguments: Sequence[Any]) -> list[Task]:
     """Return one task per chunk, ``bounds[n]`` to ``bounds[n + 1]``; empty chunks have none."""
     return [(work, start, stop, arguments) for start, stop in itertools.pairwise(bounds) if stop > start]
+
+
+def even_chunks(count: int, chunks: int) -> list[int]:
+    """Return boundaries that cut ``count`` rows evenly."""
+    chunks = min(chunks, max(count, 1))
+    return [count * number // chunks for number in range(chunks + 1)]
 
 
 def run_chunks(work: Callable[..., Any], bounds: Sequence[int], arguments: Sequence[Any], threads: int) -> None:

@@ -7,20 +7,40 @@ which together took as long as the sums.
 A row is ``width`` float32 numbers, or packed bfloat16: ``width / 2`` uint32 words, where word ``d`` holds number ``d``
 in its lower and number ``d + width / 2`` in its upper half, so that unpacking is a shift and a mask. ``width`` is a
 constant of the compiled code everywhere. No index is checked.
+
+A kernel calls these and no compiled function of its own: in numba's cache such a function has one name for all widths,
+and of two that are read into one process the first would serve both.
 """
 
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
+from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
-__all__ = ["BUILD", "add_rows", "count_above", "dot", "get_row", "prefetch", "put_row", "stack_floats", "wide"]
+__all__ = [
+    "BUILD",
+    "Processor",
+    "add_rows",
+    "count_above",
+    "dot",
+    "get_row",
+    "multiply",
+    "prefetch",
+    "processor",
+    "product",
+    "put_row",
+    "stack_floats",
+    "wide",
+]
 
 BUILD = zlib.crc32(Path(__file__).read_bytes())
 """A number of this file. A kernel that holds it is compiled anew when the file has changed: numba's cache of compiled
@@ -31,6 +51,37 @@ _UPPER = 0xFFFF0000
 _HALF = 16
 _FAST = ("fast",)  # as numba's fastmath: additions may change their order
 _I32, _I64, _F32 = ir.IntType(32), ir.IntType(64), ir.FloatType()
+
+
+class Processor(NamedTuple):
+    """What numba compiles for."""
+
+    registers: int
+    """Vectors that it holds."""
+    lanes: int
+    """float32 numbers of a vector."""
+    has_fused: bool
+    """Whether it multiplies and adds in one operation, rounded once."""
+
+    def holds(self, vectors: Sequence[int]) -> bool:
+        """Tell whether vectors of so many numbers each stay in registers, beside a few that are at work."""
+        return sum(-(-count // self.lanes) for count in vectors) <= self.registers - 4
+
+
+@lru_cache(maxsize=1)
+def processor() -> Processor:
+    """Return the processor that numba compiles for."""
+    triple, _, features = cpu_target.target_context.codegen().magic_tuple()
+    return _processor(triple, frozenset(features.split(",")))
+
+
+def _processor(triple: str, features: frozenset[str]) -> Processor:
+    if "+avx512f" in features:
+        return Processor(32, 16, True)
+    if "+avx" in features:
+        return Processor(16, 8, "+fma" in features)
+    is_arm = triple.startswith(("aarch64", "arm64"))
+    return Processor(32 if is_arm else 16, 4, is_arm)
 
 
 def _lines(count: int) -> list[tuple[int, int]]:
@@ -245,11 +296,13 @@ def _add_rows(context, total, source, columns, start, stop, scale, width, ahead,
         factors = _data(target, builder, signature, arguments, 5) if scaled else None
         first, end, far, final = (_index(target, builder, signature, arguments, n) for n in (3, 4, 7, 8))
         parts = _parts(count, packed)
-        # two sums that take turns wait half as long for themselves
-        sums = [[cgutils.alloca_once(builder, ir.VectorType(_F32, lanes)) for _, lanes in parts] for _ in range(2)]
-        for (offset, lanes), total_part, beside in zip(parts, *sums, strict=True):
+        # two sums that take turns wait half as long for themselves, if registers hold both
+        turns = 2 if processor().holds([lanes for _, lanes in parts] * 2) else 1
+        sums = [[cgutils.alloca_once(builder, ir.VectorType(_F32, lanes)) for _, lanes in parts] for _ in range(turns)]
+        for (offset, lanes), total_part, *beside in zip(parts, *sums, strict=True):
             builder.store(_load(builder, into, offset, lanes), total_part)
-            builder.store(beside.type.pointee([0.0] * lanes), beside)
+            for part in beside:
+                builder.store(part.type.pointee([0.0] * lanes), part)
 
         def column(edge: Any) -> Any:
             return builder.zext(builder.load(builder.gep(neighbors, [edge])), _I64)
@@ -273,17 +326,88 @@ def _add_rows(context, total, source, columns, start, stop, scale, width, ahead,
                     is_inside = builder.icmp_signed("<", later, final)
                     _ask(builder, _row(builder, rows, column(builder.select(is_inside, later, final)), words), words)
             for k in range(4):
-                add(builder.add(edge, _I64(k)), sums[k % 2])
+                add(builder.add(edge, _I64(k)), sums[k % turns])
         with builder.if_then(builder.icmp_signed(">=", left, _I64(2))):
             add(fours, sums[0])
-            add(builder.add(fours, _I64(1)), sums[1])
+            add(builder.add(fours, _I64(1)), sums[-1])
         with builder.if_then(builder.trunc(left, ir.IntType(1))):
             add(builder.sub(end, _I64(1)), sums[0])
-        for (offset, _), total_part, beside in zip(parts, *sums, strict=True):
-            _store(builder, into, offset, builder.fadd(builder.load(total_part), builder.load(beside), flags=_FAST))
+        for (offset, _), total_part, *beside in zip(parts, *sums, strict=True):
+            whole = builder.load(total_part)
+            for part in beside:
+                whole = builder.fadd(whole, builder.load(part), flags=_FAST)
+            _store(builder, into, offset, whole)
         return target.get_dummy_value()
 
     return types.void(total, source, columns, start, stop, scale, width, ahead, last), generate
+
+
+def _fuse(builder: Any, a: Any, b: Any, c: Any) -> Any:
+    """Return ``a * b + c``, in the one way that all who call this on one processor share."""
+    if not processor().has_fused:  # LLVM would call a function of the C library for every number
+        return builder.fadd(builder.fmul(a, b), c)
+    name = f"llvm.fma.v{a.type.count}f32" if isinstance(a.type, ir.VectorType) else "llvm.fma.f32"
+    function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(a.type, [a.type] * 3), name)
+    return builder.call(function, [a, b, c])
+
+
+@intrinsic(prefer_literal=True)
+def _product(context, users, user, items, item, width):
+    """Return the product of ``users[user]`` and ``items[item]``, float32 (.., width), as `multiply` computes it."""
+
+    def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        count = width.literal_value
+        left, right = (
+            _row(
+                builder,
+                _data(target, builder, signature, arguments, n),
+                _index(target, builder, signature, arguments, n + 1),
+                count,
+            )
+            for n in (0, 2)
+        )
+        total = cgutils.alloca_once_value(builder, _F32(0.0))
+        with cgutils.for_range_slice(builder, _I64(0), _I64(count), _I64(1)) as (k, _):
+            a, b = (builder.load(builder.gep(row, [k])) for row in (left, right))
+            builder.store(_fuse(builder, a, b, builder.load(total)), total)
+        return builder.load(total)
+
+    return types.float32(users, user, items, item, width), generate
+
+
+@intrinsic(prefer_literal=True)
+def _multiply(context, items, item, users, group, scores, row, width, lanes, tile):
+    """Write products of ``tile`` items with ``lanes`` users to ``scores[row:row + tile, :lanes]``.
+
+    Items are rows of float32 (I, width) from ``item`` on, users packed by lanes, ``users[group]`` of (G, width,
+    lanes). Every product is summed from its first number to its last, as `product` does it.
+    """
+
+    def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        numbers, count, high = (signature.args[n].literal_value for n in (6, 7, 8))
+        table, packed = (_data(target, builder, signature, arguments, n) for n in (0, 2))
+        first, which, place = (_index(target, builder, signature, arguments, n) for n in (1, 3, 5))
+        out = target.make_array(signature.args[4])(target, builder, arguments[4])
+        stride = cgutils.unpack_tuple(builder, out.shape, 2)[1]
+        kind = ir.VectorType(_F32, count)
+        sums = [cgutils.alloca_once(builder, kind) for _ in range(high)]
+        for part in sums:
+            builder.store(kind([0.0] * count), part)
+        item_rows, user_rows = _row(builder, table, first, numbers), _row(builder, packed, which, numbers * count)
+        step = next(size for size in (4, 2, 1) if numbers % size == 0)
+        with cgutils.for_range_slice(builder, _I64(0), _I64(numbers), _I64(step)) as (start, _):
+            for k in (builder.add(start, _I64(n)) for n in range(step)):
+                vector = _load(builder, _row(builder, user_rows, k, count), 0, count)
+                for n, part in enumerate(sums):
+                    number = builder.load(builder.gep(item_rows, [builder.add(k, _I64(n * numbers))]))
+                    made = _fuse(builder, vector, _spread(builder, number, count), builder.load(part))
+                    builder.store(made, part)
+        for n, part in enumerate(sums):
+            line = builder.gep(out.data, [builder.mul(builder.add(place, _I64(n)), stride)])
+            _store(builder, line, 0, builder.load(part))
+        return target.get_dummy_value()
+
+    return types.void(items, item, users, group, scores, row, width, lanes, tile), generate
 
 
 @intrinsic(prefer_literal=True)
@@ -331,4 +455,6 @@ get_row: Any = _get_row
 put_row: Any = _put_row
 dot: Any = _dot
 count_above: Any = _count_above
+multiply: Any = _multiply
+product: Any = _product
 add_rows: Any = _add_rows

@@ -86,8 +86,10 @@ def test_dot(width):
 
 @pytest.mark.parametrize("has_scale", [True, False])
 @pytest.mark.parametrize("ahead", [0, 5])
-def test_add_rows_of_every_count(case, has_scale, ahead):
+@pytest.mark.parametrize("registers", [0, 1000], ids=["one sum", "two sums"])
+def test_add_rows_of_every_count(case, has_scale, ahead, registers, monkeypatch):
     """Four rows at a time and what is left of them: all counts from none to nine, from any start."""
+    monkeypatch.setattr(vectors, "processor", lambda: vectors.Processor(registers, 16, True))
     width, _, rows, numbers = case
     rng = np.random.default_rng(3)
     columns = rng.integers(0, ROWS, 12).astype(np.uint32)
@@ -123,8 +125,58 @@ def test_prefetch_changes_nothing(case, row):
 
 def test_a_change_of_the_vectors_compiles_every_kernel_anew():
     """numba's cache knows a kernel by its code and the variables around it."""
-    for kernel in (*kernels.width_kernels(6), ranking_kernels._counter()):
+    for kernel in (*kernels.width_kernels(6), ranking_kernels._counter(), *ranking_kernels._product_kernels(6, 16)):
         assert inspect.getclosurevars(kernel.py_func).nonlocals["build"] == vectors.BUILD
+
+
+@pytest.mark.parametrize(
+    ("triple", "features", "expected"),
+    [
+        ("x86_64-unknown-linux-gnu", "+avx,+avx2,+avx512f,+fma", (32, 16, True)),
+        ("x86_64-unknown-linux-gnu", "+avx,+avx2,-avx512f,+fma", (16, 8, True)),
+        ("x86_64-unknown-linux-gnu", "+avx,-fma", (16, 8, False)),
+        ("x86_64-unknown-linux-gnu", "+sse2,-avx", (16, 4, False)),
+        ("aarch64-unknown-linux-gnu", "+neon", (32, 4, True)),
+        ("arm64-apple-darwin", "+neon", (32, 4, True)),
+    ],
+)
+def test_a_processor_by_what_it_can_do(triple, features, expected):
+    assert vectors._processor(triple, frozenset(features.split(","))) == expected
+
+
+def test_what_registers_hold():
+    processor = vectors.Processor(16, 8, True)
+    assert processor.holds([16] * 6)
+    assert not processor.holds([16] * 6 + [1])  # twelve of them, beside four at work
+    assert not vectors.processor().holds([vectors.processor().lanes] * vectors.processor().registers)
+
+
+@pytest.mark.parametrize("has_fused", [True, False])
+@pytest.mark.parametrize("lanes", [1, 8, 32])
+@pytest.mark.parametrize("tile", [1, 6])
+@pytest.mark.parametrize("width", WIDTHS)
+def test_multiply_sums_as_product_does(width, tile, lanes, has_fused, monkeypatch):
+    monkeypatch.setattr(vectors, "processor", lambda: vectors.Processor(16, 8, has_fused))
+    rng = np.random.default_rng(5)
+    items = rng.standard_normal((9, width)).astype(np.float32)
+    users = rng.standard_normal((3, width, lanes)).astype(np.float32)
+    rows = np.ascontiguousarray(users[1].T)
+
+    @njit
+    def run(item, group, row, scores):
+        vectors.multiply(items, item, users, group, scores, row, width, lanes, tile)
+
+    @njit
+    def alone(item, lane):
+        return vectors.product(rows, lane, items, item, width)
+
+    scores = np.zeros((10, lanes), np.float32)
+    run(2, 1, 3, scores)
+    expected = items[2 : 2 + tile].astype(np.float64) @ users[1].astype(np.float64)
+    assert scores[3 : 3 + tile] == pytest.approx(expected, rel=1e-4, abs=1e-5)
+    assert not scores[[*range(3), *range(3 + tile, 10)]].any()
+    for row in range(tile):
+        assert scores[3 + row].tolist() == [alone(2 + row, lane) for lane in range(lanes)]
 
 
 @pytest.mark.parametrize("lanes", [1, 4, 32])

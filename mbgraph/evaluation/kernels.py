@@ -1,7 +1,11 @@
 """The compiled counting loops; used when numba is installed.
 
-Scores come item by item, (I, B): a product in that form runs on all cores, and the users of a row are the lanes of a
-vector. Threads take items in pieces and count into rows of their own.
+Scores that a scorer gives come item by item, (I, B): the users of a row are the lanes of a vector. Threads take items
+in pieces and count into rows of their own.
+
+Products of embeddings are computed and counted a few users and items at a time, so that no score reaches the memory.
+Threads take users in pieces. Every product is one chain of additions, whoever asks for it: a pair's own score is equal
+to the one that it meets in the row of all items.
 """
 
 from __future__ import annotations
@@ -11,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from mbgraph.data.interactions import CSR
 from mbgraph.data.keys import runs
-from mbgraph.parallel import run_chunks
+from mbgraph.parallel import even_chunks, run_chunks, run_tasks, tasks_of
 from mbgraph.typing import IntArray
 
 try:
@@ -24,9 +29,12 @@ try:
 except ImportError:  # numba is optional
     available = False
 
-__all__ = ["available", "count_above", "take_back"]
+__all__ = ["available", "count_above", "count_products", "take_back", "take_back_products"]
 
 _CHUNK_BYTES = 2**17  # scores that are compared with every pair of their users before the next ones: they stay cached
+_ITEMS = 120  # items whose products with a few users are counted before the next users: they stay cached
+_TILE = 6  # items whose products with a vector or two of users are summed at once, in registers
+_USERS = 256  # of a task: they share what is read of the item table
 
 if available:
 
@@ -116,3 +124,120 @@ def take_back(
 ) -> None:
     """Subtract from the counts the items of ``indices`` that are no candidates, in place; scores are (B, I)."""
     _take_back(scores, where, items, users, indptr, indices, greater, equal)
+
+
+@lru_cache(maxsize=8)
+def _product_kernels(width: int, lanes: int) -> tuple[Any, Any]:
+    """Return the compiled loops of `count_products` and `take_back_products`, for embeddings of ``width`` numbers.
+
+    ``count(start, stop, users, items, rows, pointers, held_out, own, greater, equal)`` does users ``rows[start:stop]``,
+    ``lanes`` at a time; the pairs of ``rows[n]`` are ``pointers[n]`` to ``pointers[n + 1]``.
+
+    ``back(start, stop, users, items, who, held_out, own, indptr, indices, greater, equal)`` does pairs ``start`` to
+    ``stop``.
+    """
+    build = vectors.BUILD  # a variable of this function, which numba's cache sees
+    chunk, tile = _ITEMS, _TILE
+
+    @njit(cache=True, nogil=True)
+    def count(start, stop, users, items, rows, pointers, held_out, own, greater, equal):
+        vectors.wide(build)
+        groups = (stop - start + lanes - 1) // lanes
+        packed = np.empty((groups, width, lanes), np.float32)
+        slots = np.zeros(groups + 1, np.int64)  # a user's first pair, the second, ..., for all users of a group at once
+        for group in range(groups):
+            low, high = start + group * lanes, min(start + (group + 1) * lanes, stop)
+            slots[group + 1] = slots[group] + max(1, (pointers[high] - pointers[low] + lanes // 2) // lanes)
+            for lane in range(lanes):
+                user = rows[min(low + lane, stop - 1)]
+                for k in range(width):
+                    packed[group, k, lane] = users[user, k]
+        bounds = np.full(slots[groups] * lanes, np.inf, np.float32)
+        above, same = np.zeros(len(bounds), np.int32), np.zeros(len(bounds), np.int32)
+        for n in range(start, stop):
+            group, lane = (n - start) // lanes, (n - start) % lanes
+            room = slots[group + 1] - slots[group]
+            for pair in range(pointers[n], pointers[n + 1]):
+                own[pair] = vectors.product(users, rows[n], items, held_out[pair], width)
+                if pair - pointers[n] < room:
+                    bounds[(slots[group] + pair - pointers[n]) * lanes + lane] = own[pair]
+                greater[pair], equal[pair] = 0, -1  # it meets itself
+        scores = np.empty((chunk, lanes), np.float32)
+        for first in range(0, len(items), chunk):
+            several = min(chunk, len(items) - first)
+            tiled = several - several % tile
+            for group in range(groups):
+                for row in range(0, tiled, tile):
+                    vectors.multiply(items, first + row, packed, group, scores, row, width, lanes, tile)
+                for row in range(tiled, several):
+                    vectors.multiply(items, first + row, packed, group, scores, row, width, lanes, 1)
+                for slot in range(slots[group], slots[group + 1]):
+                    vectors.count_above(scores, 0, several, 0, lanes, bounds, slot * lanes, above, same)
+                room = slots[group + 1] - slots[group]
+                low = start + group * lanes
+                for n in range(low, min(low + lanes, stop)):
+                    for pair in range(pointers[n] + room, pointers[n + 1]):  # of users who have more than the others
+                        for row in range(several):
+                            greater[pair] += scores[row, n - low] > own[pair]
+                            equal[pair] += scores[row, n - low] == own[pair]
+        for n in range(start, stop):
+            group, lane = (n - start) // lanes, (n - start) % lanes
+            room = slots[group + 1] - slots[group]
+            for pair in range(pointers[n], min(pointers[n] + room, pointers[n + 1])):
+                place = (slots[group] + pair - pointers[n]) * lanes + lane
+                greater[pair] += above[place]
+                equal[pair] += same[place]
+
+    @njit(cache=True, nogil=True)
+    def back(start, stop, users, items, who, held_out, own, indptr, indices, greater, equal):
+        vectors.wide(build)
+        for pair in range(start, stop):
+            user = who[pair]
+            for edge in range(indptr[user], indptr[user + 1]):
+                item = indices[edge]
+                if item != held_out[pair]:
+                    score = vectors.product(users, user, items, item, width)
+                    greater[pair] -= score > own[pair]
+                    equal[pair] -= score == own[pair]
+
+    return count, back
+
+
+def count_products(
+    users: np.ndarray[Any, Any], items: np.ndarray[Any, Any], who: IntArray, held_out: IntArray, threads: int
+) -> tuple[np.ndarray[Any, Any], IntArray, IntArray]:
+    """Return the score of every pair, and how many other items score higher and the same.
+
+    Scores are products of finite float32 embeddings: (U, D), (I, D), (M,), (M,) -> (M,), (M,), (M,).
+    """
+    lanes = 2 * vectors.processor().lanes  # with six items, what registers hold
+    users, items = np.ascontiguousarray(users), np.ascontiguousarray(items)
+    order = np.argsort(who, kind="stable")
+    rows, starts = np.unique(who[order], return_index=True)
+    pointers = np.append(starts, len(who))
+    own, (greater, equal) = np.empty(len(who), np.float32), np.empty((2, len(who)), np.int64)
+    piece = lanes * max(1, min(_USERS, -(-len(rows) // threads)) // lanes)
+    bounds = [*range(0, len(rows), piece), len(rows)]
+    count, _ = _product_kernels(users.shape[1], lanes)
+    run_tasks(tasks_of(count, bounds, (users, items, rows, pointers, held_out[order], own, greater, equal)), threads)
+    back = np.empty_like(order)
+    back[order] = np.arange(len(order))
+    return own[back], greater[back], equal[back]
+
+
+def take_back_products(
+    users: np.ndarray[Any, Any],
+    items: np.ndarray[Any, Any],
+    who: IntArray,
+    held_out: IntArray,
+    own: np.ndarray[Any, Any],
+    masked: CSR,
+    greater: IntArray,
+    equal: IntArray,
+    threads: int,
+) -> None:
+    """Subtract from the counts of `count_products` the items that are no candidates, in place."""
+    users, items = np.ascontiguousarray(users), np.ascontiguousarray(items)
+    _, back = _product_kernels(users.shape[1], 2 * vectors.processor().lanes)
+    arguments = (users, items, who, held_out, own, masked.indptr, masked.indices, greater, equal)
+    run_chunks(back, even_chunks(len(who), 4 * threads), arguments, threads)

@@ -1,7 +1,8 @@
 """Ranks of held-out items among all candidates, by counting.
 
 A rank needs no sorted list: it is one plus the number of candidates that score higher. Scores are computed for blocks
-of users, compared, and forgotten; nothing of size users x items ever exists.
+of users, compared, and forgotten; nothing of size users x items ever exists. Products of embeddings are compared where
+they are computed, if numba is installed.
 """
 
 from __future__ import annotations
@@ -161,7 +162,11 @@ def held_out_ranks(
     counts = {
         name: (np.zeros(len(part.user), np.int64), np.zeros(len(part.user), np.int64)) for name, part in splits.items()
     }
-    checked = type(scorer) is EmbeddingScorer  # a subclass may score in its own way
+    checked = False
+    if type(scorer) is EmbeddingScorer:  # a subclass may score in its own way
+        if kernels.available and scorer.users.device.type == "cpu" and scorer.users.dtype == torch.float32:
+            return _product_ranks(scorer, splits, ties)
+        checked = True
     buffer: Tensor | None = None
     for start in range(0, len(users), chunk):
         rows = users[start : start + chunk]
@@ -183,6 +188,26 @@ def held_out_ranks(
             _part_ties(scores[where, item], where, greater[mine], equal[mine])
             counts[name][0][low:high], counts[name][1][low:high] = greater[mine], equal[mine]
     return {name: rank_from_counts(greater, equal, ties) for name, (greater, equal) in counts.items()}
+
+
+def _product_ranks(scorer: EmbeddingScorer, splits: Mapping[str, HeldOut], ties: str) -> dict[str, np.ndarray]:
+    """Return what `held_out_ranks` does, without a block of scores."""
+    users, items, threads = scorer.users.numpy(), scorer.items.numpy(), torch.get_num_threads()
+    who = np.concatenate([part.user for part in splits.values()] or [np.empty(0, np.int64)])
+    held_out = np.concatenate([part.item for part in splits.values()] or [np.empty(0, np.int64)])
+    for side, numbers, count in (("user", who, scorer.num_users), ("item", held_out, scorer.num_items)):
+        if len(numbers) and not 0 <= numbers.min() <= numbers.max() < count:
+            raise UsageError(f"held-out pairs name {side} {numbers.max()}, the scorer has {count} {side}s")
+    counted = kernels.count_products(users, items, who, held_out, threads)
+    ranks, start = {}, 0
+    for name, part in splits.items():
+        own, greater, equal = (values[start : start + len(part.user)] for values in counted)
+        start += len(part.user)
+        if part.masked is not None:
+            kernels.take_back_products(users, items, part.user, part.item, own, part.masked, greater, equal, threads)
+        _part_ties(own, part.user, greater, equal)
+        ranks[name] = rank_from_counts(greater, equal, ties)
+    return ranks
 
 
 def _score(scorer: Scorer, rows: IntArray, block: int, buffer: Tensor | None) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mbgraph.nn import kernels
 from mbgraph.nn.propagation import Relation
-from mbgraph.parallel import Task, run_tasks, tasks_of
+from mbgraph.parallel import Task, even_chunks, run_tasks, tasks_of
 
 __all__ = ["EncodeRowsCompiled", "Workspace", "encode_all_compiled"]
 
@@ -154,7 +154,7 @@ class _Pass:
 
     def even(self, count: int) -> list[int]:
         """Return where to cut rows that all cost the same."""
-        return kernels.even_chunks(count, self.threads)
+        return even_chunks(count, self.threads)
 
     def stored(self, tables: Sequence[Array]) -> list[Array]:
         """Return float32 tables as neighbours read them."""

@@ -27,7 +27,7 @@ try:
 except ImportError:  # numba is optional
     available = False
 
-__all__ = ["available", "balanced_chunks", "block_pointers", "even_chunks", "unpack_rows", "width_kernels"]
+__all__ = ["available", "balanced_chunks", "block_pointers", "unpack_rows", "width_kernels"]
 
 _WORTHWHILE = 4  # neighbours per row and block
 _TINY = np.float32(1e-12)
@@ -44,12 +44,6 @@ def balanced_chunks(indptr: np.ndarray[Any, Any], chunks: int) -> list[int]:
     bounds = np.searchsorted(cost, np.linspace(0, cost[-1], chunks + 1))
     bounds[0], bounds[-1] = 0, rows
     return [int(bound) for bound in bounds]
-
-
-def even_chunks(count: int, chunks: int) -> list[int]:
-    """Return boundaries that cut ``count`` rows evenly."""
-    cuts: list[int] = np.linspace(0, count, min(chunks, max(count, 1)) + 1).astype(np.int64).tolist()
-    return cuts
 
 
 def block_pointers(

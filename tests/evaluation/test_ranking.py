@@ -74,6 +74,44 @@ def test_against_a_loop(counting, ties, dtype, masks):
         np.testing.assert_array_equal(found, naive(scores, held, masked, ties))
 
 
+@pytest.mark.parametrize("ties", ranking.TIES)
+@pytest.mark.parametrize("masks", [True, False])
+@pytest.mark.parametrize(
+    ("num_users", "num_items", "width", "most"),
+    [(13, 11, 3, 3), (3, 130, 1, 2), (40, 125, 64, 3), (33, 121, 6, 40), (300, 12, 5, 1)],
+)
+@pytest.mark.parametrize("threads", [1, 3])
+def test_products_against_a_loop(counting, num_users, num_items, width, most, masks, ties, threads):
+    """Small integers, so that products are exact and many are equal; counts that fill tiles and lanes or do not."""
+    rng = np.random.default_rng(6)
+    users, items = (rng.integers(-1, 2, (count, width)).astype(np.float32) for count in (num_users, num_items))
+    held, masked = question(rng, num_users, num_items, most=most, masks=masks)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        found = held_out_ranks(EmbeddingScorer(torch.tensor(users), torch.tensor(items)), {"test": held}, ties)
+    finally:
+        torch.set_num_threads(before)
+    np.testing.assert_array_equal(found["test"], naive(users @ items.T, held, masked, ties))
+
+
+def test_products_of_any_memory_and_any_float(counting):
+    """Columns of a wider table are no rows one after the other; float64 is ranked as such."""
+    rng = np.random.default_rng(7)
+    users, items = (torch.from_numpy(rng.standard_normal((count, 12))) for count in (30, 50))
+    held, masked = question(rng, 30, 50)
+    expected = naive((users[:, ::2] @ items[:, ::2].T).numpy(), held, masked, "realistic")
+    for dtype in (torch.float32, torch.float64):
+        scorer = EmbeddingScorer(users.to(dtype)[:, ::2], items.to(dtype)[:, ::2])
+        np.testing.assert_array_equal(held_out_ranks(scorer, {"test": held})["test"], expected)
+
+
+def test_nothing_to_rank(counting):
+    nobody = HeldOut(np.empty(0, np.int64), np.empty(0, np.int64), None)
+    assert held_out_ranks(random_embeddings(), {"test": nobody})["test"].shape == (0,)
+    assert held_out_ranks(random_embeddings(), {}) == {}
+
+
 @given(st.integers(0, 10**6))
 def test_ties_never_push_a_metric_over_one(seed):
     rng = np.random.default_rng(seed)
@@ -89,6 +127,10 @@ def test_ties_never_push_a_metric_over_one(seed):
     np.testing.assert_allclose(total["realistic"], (total["optimistic"] + total["pessimistic"]) / 2)
 
 
+class Own(EmbeddingScorer):
+    """A subclass, whose scores are asked for block by block."""
+
+
 def random_embeddings(users=500, items=700, width=16):
     generator = torch.Generator().manual_seed(3)
     return EmbeddingScorer(
@@ -97,9 +139,10 @@ def random_embeddings(users=500, items=700, width=16):
 
 
 @pytest.mark.parametrize("chunk_size", [1, 7, 256, 1000])
-def test_ranks_do_not_depend_on_the_chunk_size(monkeypatch, chunk_size):
+@pytest.mark.parametrize("kind", [EmbeddingScorer, Own])
+def test_ranks_do_not_depend_on_the_chunk_size(monkeypatch, kind, chunk_size):
     monkeypatch.setattr(ranking, "block_rows", lambda num_items: 32)
-    scorer = random_embeddings()
+    scorer = kind(random_embeddings().users, random_embeddings().items)
     held, _ = question(np.random.default_rng(0), 500, 700)
     usual = held_out_ranks(scorer, {"test": held})["test"]
     np.testing.assert_array_equal(held_out_ranks(scorer, {"test": held}, chunk_size=chunk_size)["test"], usual)
@@ -110,9 +153,10 @@ def test_a_scorer_without_a_buffer_gives_the_same(monkeypatch):
     scorer = random_embeddings()
     plain = Table(torch.cat([scorer.scores(rows) for rows in torch.arange(500).split(32)]))
     held, _ = question(np.random.default_rng(1), 500, 700)
-    np.testing.assert_array_equal(
-        held_out_ranks(plain, {"test": held}, chunk_size=90)["test"], held_out_ranks(scorer, {"test": held})["test"]
-    )
+    for other in (scorer, Own(scorer.users, scorer.items)):
+        np.testing.assert_array_equal(
+            held_out_ranks(plain, {"test": held}, chunk_size=90)["test"], held_out_ranks(other, {"test": held})["test"]
+        )
 
 
 def test_splits_share_one_pass():
@@ -134,12 +178,13 @@ def test_splits_share_one_pass():
         np.testing.assert_array_equal(both[name], held_out_ranks(Table(scores), {name: part})[name])
 
 
-def test_ranks_do_not_depend_on_who_else_is_ranked():
+@pytest.mark.parametrize("kind", [EmbeddingScorer, Own])
+def test_ranks_do_not_depend_on_who_else_is_ranked(kind):
     """Items are permutations of one vector: their scores differ by rounding alone, and so do all ranks."""
     generator = torch.Generator().manual_seed(0)
     base = torch.randn(64, generator=generator)
     items = torch.stack([base[torch.randperm(64, generator=generator)] for _ in range(300)])
-    scorer = EmbeddingScorer(torch.ones(1500, 64), items)
+    scorer = kind(torch.ones(1500, 64), items)
     everybody = HeldOut(np.arange(1500), np.full(1500, 5), None)
     usual = held_out_ranks(scorer, {"test": everybody})["test"]
     assert len(set(usual)) == 1
@@ -196,6 +241,14 @@ def test_arguments_are_checked():
         held_out_ranks(scorer, {"test": held}, chunk_size=0)
     with pytest.raises(UsageError, match="embeddings must be"):
         EmbeddingScorer(torch.ones(2, 3), torch.ones(2, 4))
+
+
+@pytest.mark.skipif(not kernels.available, reason="torch checks the numbers itself")
+def test_pairs_beyond_the_embeddings():
+    scorer = EmbeddingScorer(torch.ones(2, 3), torch.ones(4, 3))
+    for side, user, item in (("user", 2, 0), ("user", -1, 0), ("item", 0, 4)):
+        with pytest.raises(UsageError, match=f"held-out pairs name {side} .*, the scorer has"):
+            held_out_ranks(scorer, {"test": HeldOut(np.array([user]), np.array([item]), None)})
 
 
 def test_the_published_ranking(golden):
