@@ -196,8 +196,9 @@ def _product_ranks(scorer: EmbeddingScorer, splits: Mapping[str, HeldOut], ties:
     who = np.concatenate([part.user for part in splits.values()] or [np.empty(0, np.int64)])
     held_out = np.concatenate([part.item for part in splits.values()] or [np.empty(0, np.int64)])
     for side, numbers, count in (("user", who, scorer.num_users), ("item", held_out, scorer.num_items)):
-        if len(numbers) and not 0 <= numbers.min() <= numbers.max() < count:
-            raise UsageError(f"held-out pairs name {side} {numbers.max()}, the scorer has {count} {side}s")
+        for number in (numbers.min(), numbers.max()) if len(numbers) else ():
+            if not 0 <= number < count:
+                raise UsageError(f"held-out pairs name {side} {number}, the scorer has {count} {side}s")
     counted = kernels.count_products(users, items, who, held_out, threads)
     ranks, start = {}, 0
     for name, part in splits.items():
