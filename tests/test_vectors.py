@@ -125,7 +125,7 @@ def test_prefetch_changes_nothing(case, row):
 
 def test_a_change_of_the_vectors_compiles_every_kernel_anew():
     """numba's cache knows a kernel by its code and the variables around it."""
-    for kernel in (*kernels.width_kernels(6), ranking_kernels._counter(), *ranking_kernels._product_kernels(6, 16)):
+    for kernel in (*kernels.width_kernels(6), ranking_kernels._counter(), *ranking_kernels._product_kernels(6)):
         assert inspect.getclosurevars(kernel.py_func).nonlocals["build"] == vectors.BUILD
 
 

@@ -33,8 +33,8 @@ __all__ = ["available", "count_above", "count_products", "take_back", "take_back
 
 _CHUNK_BYTES = 2**17  # scores that are compared with every pair of their users before the next ones: they stay cached
 _ITEMS = 120  # items whose products with a few users are counted before the next users: they stay cached
-_TILE = 6  # items whose products with a vector or two of users are summed at once, in registers
-_USERS = 256  # of a task: they share what is read of the item table
+_TILE = 6  # items whose products with two vectors of users are summed at once, in registers
+_USERS = 256  # of a task at most: they share what is read of the item table
 
 if available:
 
@@ -127,17 +127,17 @@ def take_back(
 
 
 @lru_cache(maxsize=8)
-def _product_kernels(width: int, lanes: int) -> tuple[Any, Any]:
+def _product_kernels(width: int) -> tuple[Any, Any]:
     """Return the compiled loops of `count_products` and `take_back_products`, for embeddings of ``width`` numbers.
 
     ``count(start, stop, users, items, rows, pointers, held_out, own, greater, equal)`` does users ``rows[start:stop]``,
-    ``lanes`` at a time; the pairs of ``rows[n]`` are ``pointers[n]`` to ``pointers[n + 1]``.
+    two vectors of them at a time; the pairs of ``rows[n]`` are ``pointers[n]`` to ``pointers[n + 1]``.
 
     ``back(start, stop, users, items, who, held_out, own, indptr, indices, greater, equal)`` does pairs ``start`` to
     ``stop``.
     """
     build = vectors.BUILD  # a variable of this function, which numba's cache sees
-    chunk, tile = _ITEMS, _TILE
+    chunk, tile, lanes = _ITEMS, _TILE, 2 * vectors.processor().lanes
 
     @njit(cache=True, nogil=True)
     def count(start, stop, users, items, rows, pointers, held_out, own, greater, equal):
@@ -208,17 +208,14 @@ def count_products(
 ) -> tuple[np.ndarray[Any, Any], IntArray, IntArray]:
     """Return the score of every pair, and how many other items score higher and the same.
 
-    Scores are products of finite float32 embeddings: (U, D), (I, D), (M,), (M,) -> (M,), (M,), (M,).
+    Scores are products of finite float32 embeddings, contiguous: (U, D), (I, D), (M,), (M,) -> (M,), (M,), (M,).
     """
-    lanes = 2 * vectors.processor().lanes  # with six items, what registers hold
-    users, items = np.ascontiguousarray(users), np.ascontiguousarray(items)
     order = np.argsort(who, kind="stable")
     rows, starts = np.unique(who[order], return_index=True)
     pointers = np.append(starts, len(who))
     own, (greater, equal) = np.empty(len(who), np.float32), np.empty((2, len(who)), np.int64)
-    piece = lanes * max(1, min(_USERS, -(-len(rows) // threads)) // lanes)
-    bounds = [*range(0, len(rows), piece), len(rows)]
-    count, _ = _product_kernels(users.shape[1], lanes)
+    bounds = even_chunks(len(rows), max(threads, -(-len(rows) // _USERS)))
+    count, _ = _product_kernels(users.shape[1])
     run_tasks(tasks_of(count, bounds, (users, items, rows, pointers, held_out[order], own, greater, equal)), threads)
     back = np.empty_like(order)
     back[order] = np.arange(len(order))
@@ -237,7 +234,6 @@ def take_back_products(
     threads: int,
 ) -> None:
     """Subtract from the counts of `count_products` the items that are no candidates, in place."""
-    users, items = np.ascontiguousarray(users), np.ascontiguousarray(items)
-    _, back = _product_kernels(users.shape[1], 2 * vectors.processor().lanes)
+    _, back = _product_kernels(users.shape[1])
     arguments = (users, items, who, held_out, own, masked.indptr, masked.indices, greater, equal)
     run_chunks(back, even_chunks(len(who), 4 * threads), arguments, threads)

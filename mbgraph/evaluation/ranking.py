@@ -156,23 +156,25 @@ def held_out_ranks(
         raise UnknownNameError("tie policy", ties, TIES)
     if chunk_size is not None and chunk_size < 1:
         raise UsageError(f"chunk_size must be positive, got {chunk_size}")
+    if (
+        type(scorer) is EmbeddingScorer  # a subclass may score in its own way
+        and kernels.available
+        and scorer.users.device.type == "cpu"
+        and scorer.users.dtype == torch.float32
+    ):
+        return _product_ranks(scorer, splits, ties)
     block = block_rows(scorer.num_items)
     chunk = block if hasattr(scorer, "scores_into") else block * -(-(chunk_size or block) // block)
     users = np.unique(np.concatenate([part.user for part in splits.values()] or [np.empty(0, np.int64)]))
     counts = {
         name: (np.zeros(len(part.user), np.int64), np.zeros(len(part.user), np.int64)) for name, part in splits.items()
     }
-    checked = False
-    if type(scorer) is EmbeddingScorer:  # a subclass may score in its own way
-        if kernels.available and scorer.users.device.type == "cpu" and scorer.users.dtype == torch.float32:
-            return _product_ranks(scorer, splits, ties)
-        checked = True
     buffer: Tensor | None = None
     for start in range(0, len(users), chunk):
         rows = users[start : start + chunk]
         buffer = _score(scorer, rows, block, buffer)
         scores = buffer.numpy(force=True)  # (>= C, I)
-        if not checked and np.isnan(scores[: len(rows)]).any():
+        if type(scorer) is not EmbeddingScorer and np.isnan(scores[: len(rows)]).any():
             raise RunError("the model gives NaN scores", "train with a lower --lr")
         bounds = {name: np.searchsorted(part.user, [rows[0], rows[-1] + 1]) for name, part in splits.items()}
         wheres = {name: np.searchsorted(rows, splits[name].user[low:high]) for name, (low, high) in bounds.items()}
@@ -192,7 +194,8 @@ def held_out_ranks(
 
 def _product_ranks(scorer: EmbeddingScorer, splits: Mapping[str, HeldOut], ties: str) -> dict[str, np.ndarray]:
     """Return what `held_out_ranks` does, without a block of scores."""
-    users, items, threads = scorer.users.numpy(), scorer.items.numpy(), torch.get_num_threads()
+    users, items = scorer.users.contiguous().numpy(), scorer.items.contiguous().numpy()
+    threads = torch.get_num_threads()
     who = np.concatenate([part.user for part in splits.values()] or [np.empty(0, np.int64)])
     held_out = np.concatenate([part.item for part in splits.values()] or [np.empty(0, np.int64)])
     for side, numbers, count in (("user", who, scorer.num_users), ("item", held_out, scorer.num_items)):
