@@ -298,7 +298,8 @@ def _propagation(ds: MultiBehaviorDataset, settings: Settings, bandwidth: float)
             )
 
     for dtype, row in (("float32", 256), ("bfloat16", 128)):
-        seconds = layers(4, dtype) - layers(3, dtype)  # what one more inner layer costs
+        # what one more inner layer costs; several, because the difference of one may drown in noise
+        seconds = (layers(11, dtype) - layers(3, dtype)) / 8
         moved = 2 * len(ds.edges[name]) * (row + 4) + (ds.num_users + ds.num_items) * row
         part, rounds = f"one layer of {name}, {dtype} rows", max(settings.repeats, 9)
         yield Part(f"{part}: bytes moved", ds.name, "GB/s", moved / seconds / 1e9, repeats=rounds)
