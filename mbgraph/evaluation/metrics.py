@@ -21,25 +21,29 @@ import numpy as np
 from mbgraph.errors import UsageError
 from mbgraph.typing import IntArray
 
-__all__ = ["METRICS", "check_cutoffs", "per_user_metrics"]
+__all__ = ["METRICS", "per_user_metrics", "usable_cutoffs"]
 
 METRICS = ("HR", "NDCG", "Recall", "Precision", "MRR", "MAP")
 
 
-def check_cutoffs(cutoffs: Sequence[int], num_items: int) -> tuple[int, ...]:
-    """Return the cut-offs; raises `UsageError` if one is not a whole number in 1..num_items."""
+def usable_cutoffs(cutoffs: Sequence[int], num_items: int) -> tuple[int, ...]:
+    """Return distinct cut-offs in the order given, those beyond the catalogue cut to its size.
+
+    Raises
+    ------
+    UsageError
+        If one is not a whole number of at least 1, or there is none.
+    """
     try:
-        chosen = tuple(operator.index(k) for k in cutoffs)
+        chosen = [operator.index(k) for k in cutoffs]
     except TypeError as error:
         raise UsageError(f"cut-offs must be whole numbers, got {cutoffs!r}", "give a list, as k=(10, 20)") from error
     for k in chosen:
         if k < 1:
-            raise UsageError(f"K must be positive, got {k}")
-        if k > num_items:
-            raise UsageError(f"K = {k} is larger than the catalogue of {num_items} items", f"choose K <= {num_items}")
+            raise UsageError(f"a cut-off must be at least 1, got {k}", "give a list, as k=(10, 20)")
     if not chosen:
         raise UsageError("no cut-off K given", "give at least one, for example k=(10, 20)")
-    return chosen
+    return tuple(dict.fromkeys(min(k, num_items) for k in chosen))
 
 
 def per_user_metrics(

@@ -1,26 +1,31 @@
-"""What every model is: built from a heterograph, encodes it, scores items, and lays a training step open."""
+"""What every model is: built from a heterograph, it owns its batches and lays its steps open, encodes and scores."""
 
 from __future__ import annotations
 
-import inspect
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mbgraph.errors import UnknownNameError, UsageError
+from mbgraph.errors import DataError, UsageError
+from mbgraph.evaluation.ranking import EmbeddingScorer
+from mbgraph.models.batches import Batches, StepContext, TripleBatch, TripleBatches
+from mbgraph.models.options import ModelOptions, TrainingOptions
+from mbgraph.models.rules import UpdateRule
+from mbgraph.nn.relations import Relations
 from mbgraph.registry import Registry
-from mbgraph.regularizers.base import Regularizer, StepOutputs
+from mbgraph.regularizers.outputs import StepOutputs
 
 if TYPE_CHECKING:
-    import dgl
-
+    from mbgraph.data.dataset import MultiBehaviorDataset
     from mbgraph.evaluation.ranking import Scorer
+    from mbgraph.nn.relations import GraphLike
 
-__all__ = ["MODELS", "Batch", "Encoded", "Recommender", "TrainingDefaults", "build_model", "check_graph"]
+__all__ = ["MODELS", "EmbeddingRecommender", "Encoded", "Recommender", "build_model"]
 
 MODELS: Registry[type[Recommender]] = Registry("model", "mbgraph.models")
 
@@ -34,7 +39,7 @@ class Encoded:
     users, items : Tensor (U, D), (I, D)
         Fused embeddings, the ones that score.
     behaviors : mapping of str to (Tensor (U, D), Tensor (I, D))
-        Embeddings per behavior.
+        Embeddings per behavior, in the order of the model's behaviors.
     """
 
     users: Tensor
@@ -42,124 +47,232 @@ class Encoded:
     behaviors: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Batch:
-    """One training step's triples, row by row for all behaviors.
-
-    Attributes
-    ----------
-    users : int64 tensor (B,)
-        One user per row.
-    positives, negatives : mapping of str to int64 tensor (B,)
-        Per behavior an item of the user's history and one outside it; -1 where the user lacks the behavior.
-    """
-
-    users: Tensor
-    positives: Mapping[str, Tensor]
-    negatives: Mapping[str, Tensor]
-
-    def to(self, device: torch.device) -> Batch:
-        """Return the batch on another device."""
-        return Batch(
-            self.users.to(device),
-            {name: rows.to(device) for name, rows in self.positives.items()},
-            {name: rows.to(device) for name, rows in self.negatives.items()},
-        )
-
-
-@dataclass(frozen=True)
-class TrainingDefaults:
-    """How a model wants to be trained unless told otherwise."""
-
-    batch_size: int = 1024
-    """Rows per step."""
-    epochs: int = 200
-    """Most epochs."""
-    patience: int = 20
-    """Epochs without a better validation metric before training stops."""
-    lr: float = 1e-3
-    """Adam's step size."""
-    weight_decay: float = 0.0
-    """Adam's coupled L2 on all parameters."""
-    sampler: str = "per-user"
-    """``per-user``: one triple per user and behavior and epoch; ``per-edge``: one per target edge."""
-    history: str = "all"
-    """Items excluded as negatives: ``all`` behaviors of the user, the triple's own ``behavior``, or the ``target``."""
-
-
 class Recommender(nn.Module):
     """Base class of all models.
 
-    A subclass sets `name`, takes ``(graph, target, **options)`` with every option a keyword that has a default, and
-    registers with ``@MODELS.register(name)``. Its options are its configuration: `option_names` reads them from the
-    signature, so an option that no code reads cannot be given.
+    A subclass sets `name`, nests a class ``Options`` of `ModelOptions` with one field per option, implements `scorer`
+    and, where it is trained, `step`, and registers with ``@MODELS.register(name)``.
+
+    Parameters
+    ----------
+    graph : DGLGraph, PyG HeteroData or Relations
+        Train edges: edge types are behaviors from one node type (users) to another (items).
+    target : str
+        Behavior to predict.
+    behaviors : sequence of str, optional
+        Behaviors to read, in their order: pass ``dataset.behaviors``. By default the graph's, which is the dataset's
+        order for a dataset's graph. The target always comes last.
+    rng : int
+        Seed of the initialisation.
+    **options
+        Fields of the class's ``Options``.
+
+    Attributes
+    ----------
+    options : ModelOptions
+    relations : Relations
+        The behaviors that the model reads, target last.
+    behaviors : tuple of str
+        Their names, in order.
+    num_users, num_items : int
     """
 
     name: ClassVar[str]
+    Options: ClassVar[type[ModelOptions]] = ModelOptions
     trainable: ClassVar[bool] = True
-    variants: ClassVar[tuple[str, ...]] = ()
-    """Named presets of the options; the first is the default."""
+    ordered: ClassVar[bool] = False
+    """Whether another order of the auxiliary behaviors gives another model, as in a cascade."""
+    citation: ClassVar[str] = ""
+    """Where the model comes from, in one line."""
 
-    def __init__(self, graph: dgl.DGLGraph, target: str) -> None:
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "name" in vars(cls) and "Options" in vars(cls):
+            cls.Options.title = f"model {cls.name!r}"
+
+    def __init__(
+        self,
+        graph: GraphLike,
+        target: str,
+        *,
+        behaviors: tuple[str, ...] | None = None,
+        rng: int = 0,
+        **options: Any,
+    ) -> None:
         super().__init__()
-        check_graph(graph, target)
+        self.options = self.Options(**options)
         self.target = target
-        self.num_users, self.num_items = graph.num_nodes("user"), graph.num_nodes("item")
+        chosen = self.reads(Relations.of(graph, behaviors, target))
+        if self.ordered and len(chosen) > 2 and not chosen.has_order:
+            raise UsageError(
+                f"model {self.name!r} reads the behaviors in order, and this graph has none",
+                f"name them: behaviors={tuple(chosen)}",
+            )
+        self.relations = chosen
+        self.num_users, self.num_items = chosen.num_users, chosen.num_items
+        self.rng = int(rng)
 
     @classmethod
-    def option_names(cls) -> tuple[str, ...]:
-        """Return the names of the model's options."""
-        return tuple(
-            name
-            for name, parameter in inspect.signature(cls.__init__).parameters.items()
-            if parameter.kind is inspect.Parameter.KEYWORD_ONLY
-        )
+    def variants(cls) -> tuple[str, ...]:
+        """Return the named presets of the options, the default first; empty where the model has none."""
+        variant = cls.Options.model_fields.get("variant")
+        return () if variant is None else get_args(variant.annotation)
+
+    def reads(self, relations: Relations) -> Relations:
+        """Return the relations that the model reads of a graph's; all of them by default."""
+        return relations
 
     @property
-    def training_defaults(self) -> TrainingDefaults:
-        """How the model wants to be trained."""
-        return TrainingDefaults()
+    def behaviors(self) -> tuple[str, ...]:
+        """Behaviors that the model reads, in order, target last."""
+        return tuple(self.relations)
 
-    def default_regularizers(self) -> list[Regularizer]:
-        """Return the regularizers that belong to the model's published objective."""
-        return []
+    def other_relations(self, graph: GraphLike | None) -> Relations:
+        """Return the relations of another graph over the same nodes, the model's own for None.
 
-    def options(self) -> dict[str, Any]:
-        """Return the resolved value of every option, enough to build the model again."""
-        return {name: getattr(self, name) for name in self.option_names() if name != "rng"}
+        Raises
+        ------
+        UsageError
+            If the graph has other numbers of users and items.
+        """
+        if graph is None:
+            return self.relations
+        other = self.reads(Relations.of(graph, None, self.target))
+        if (other.num_users, other.num_items) != (self.num_users, self.num_items):
+            raise UsageError(
+                f"the graph has {other.num_users} users and {other.num_items} items, the model "
+                f"{self.num_users} and {self.num_items}",
+                "give a graph over the same nodes",
+            )
+        return other.select(self.behaviors)
 
-    def encode(self, graph: dgl.DGLGraph | None = None) -> Encoded:
+    def check_dataset(self, dataset: MultiBehaviorDataset) -> None:
+        """Raise `DataError` unless the model was built on the train edges of ``dataset``."""
+        if (self.num_users, self.num_items) != (dataset.num_users, dataset.num_items):
+            raise DataError(
+                f"the model was built for {self.num_users} users x {self.num_items} items, dataset {dataset.name!r} "
+                f"has {dataset.num_users} x {dataset.num_items}",
+                "use the dataset the model was built on",
+            )
+        for behavior in self._own_behaviors():
+            if behavior not in dataset.edges or not self._has_edges_of(behavior, dataset):
+                raise DataError(
+                    f"the model was built on other {behavior!r} edges than the train edges of dataset {dataset.name!r}",
+                    "build it on dataset.graph; to score from another graph, pass model.scorer(graph)",
+                )
+        order = tuple(behavior for behavior in dataset.behaviors if behavior in self.behaviors)
+        if self.ordered and [*order] != [*self._own_behaviors()] and order[-1:] == (self.target,):
+            raise DataError(
+                f"the model reads {', '.join(self.behaviors)}, dataset {dataset.name!r} has {', '.join(order)}",
+                "build it with behaviors=dataset.behaviors",
+            )
+
+    def _own_behaviors(self) -> tuple[str, ...]:
+        return tuple(name for name, relation in self.relations.items() if not relation.is_derived)
+
+    def _has_edges_of(self, behavior: str, dataset: MultiBehaviorDataset) -> bool:
+        pointers, indices = self.relations[behavior].neighbors("user")
+        own = dataset.csr(behavior)
+        return np.array_equal(pointers, own.indptr) and np.array_equal(indices, own.indices)
+
+    # --- training ---------------------------------------------------------------------------------------------------
+
+    def batches(self, dataset: MultiBehaviorDataset, training: TrainingOptions, rng: int) -> Batches:
+        """Return the model's batches of a dataset: triples of every behavior by default."""
+        return TripleBatches(dataset, self.sampled_behaviors(), training, rng=rng)
+
+    def sampled_behaviors(self) -> tuple[str, ...]:
+        """Return the behaviors of which triples are drawn; those that the model reads by default."""
+        return self._own_behaviors()
+
+    def update_rule(self, training: TrainingOptions) -> UpdateRule:
+        """Return how terms become an update of the parameters: their sum, by one optimizer, by default."""
+        return UpdateRule(self, training)
+
+    def prepare(self, dataset: MultiBehaviorDataset) -> None:
+        """Compute what training needs of a dataset once; nothing by default."""
+
+    def begin_epoch(self, context: StepContext) -> None:
+        """Compute what holds for an epoch (``context.step`` is 0): perturbed graphs, caches; nothing by default."""
+
+    def step(self, batch: Any, context: StepContext) -> StepOutputs:
+        """Return losses and intermediate results of one training step; only trainable models have one.
+
+        All random draws come from ``context.generator(..)``, so that the same step draws the same again.
+        """
+        raise UsageError(f"model {self.name!r} is not trained", "evaluate it as it is")
+
+    def forward(self, batch: Any, context: StepContext) -> StepOutputs:
+        """Return `step`, so that wrappers such as DistributedDataParallel train the model."""
+        return self.step(batch, context)
+
+    # --- use --------------------------------------------------------------------------------------------------------
+
+    def encode(self, graph: GraphLike | None = None) -> Encoded:
         """Return embeddings of all nodes; models without any raise `UsageError`."""
         raise UsageError(f"model {self.name!r} has no embeddings", "use an embedding model such as rmbrec")
 
     @abstractmethod
-    def scorer(self, graph: dgl.DGLGraph | None = None) -> Scorer:
+    def scorer(self, graph: GraphLike | None = None) -> Scorer:
         """Return an object that scores all items for blocks of users, from ``graph`` or the training graph."""
 
-    def step(self, batch: Batch, *, double_backward: bool = False) -> StepOutputs:
-        """Return losses and intermediate results of one training step; only trainable models have one."""
-        raise UsageError(f"model {self.name!r} is not trained", "evaluate it as it is")
+
+class EmbeddingRecommender(Recommender):
+    """A model that scores by dot products of embeddings, from one table per side.
+
+    A subclass implements `encode` and calls `make_tables` once.
+    """
+
+    user_embedding: nn.Parameter
+    item_embedding: nn.Parameter
+
+    def make_tables(self, width: int, *, std: float | None = None, padding: int = 0) -> None:
+        """Make the embedding tables, ``padding`` extra rows last: normal with ``std``, or Xavier uniform.
+
+        Shapes: -> ``user_embedding`` (U + padding, D), ``item_embedding`` (I + padding, D).
+        """
+        generator = torch.Generator().manual_seed(self.rng)
+        for side, count in (("user", self.num_users), ("item", self.num_items)):
+            table = torch.empty(count + padding, width)
+            if std is None:
+                nn.init.xavier_uniform_(table, generator=generator)
+            else:
+                table.normal_(generator=generator).mul_(std)
+            setattr(self, f"{side}_embedding", nn.Parameter(table))
+
+    @property
+    def tables(self) -> tuple[Tensor, Tensor]:
+        """User table and item table, padding rows included."""
+        return self.user_embedding, self.item_embedding
+
+    @torch.no_grad()
+    def scorer(self, graph: GraphLike | None = None) -> EmbeddingScorer:
+        """Return the dot-product scorer."""
+        encoded = self.encode(graph)
+        return EmbeddingScorer(encoded.users, encoded.items)
+
+    def ego_triples(self, rows: Mapping[str, tuple[Tensor, Tensor, Tensor]]) -> dict[str, tuple[Tensor, ...]]:
+        """Return table rows of triples by behavior: 3 x (B,) -> 3 x (B, D)."""
+        users, items = self.tables
+        return {name: (users[user], items[positive], items[negative]) for name, (user, positive, negative) in rows.items()}
 
 
-def check_graph(graph: dgl.DGLGraph, target: str) -> None:
-    """Raise if ``graph`` is not a user-item heterograph or lacks the target behavior."""
-    if set(graph.ntypes) != {"user", "item"}:
-        raise UsageError(f"the graph has node types {sorted(graph.ntypes)}", "name them 'user' and 'item'")
-    if target not in graph.etypes:
-        raise UnknownNameError("target behavior", target, graph.etypes)
-
-
-def build_model(name: str, graph: dgl.DGLGraph, target: str, options: Mapping[str, Any] | None = None) -> Recommender:
+def build_model(
+    name: str,
+    graph: GraphLike,
+    target: str,
+    options: Mapping[str, Any] | None = None,
+    *,
+    behaviors: tuple[str, ...] | None = None,
+    rng: int = 0,
+) -> Recommender:
     """Make a model by its registered name.
 
     Raises
     ------
     UnknownNameError
         For an unknown model, or an option the model does not read; the message names the nearest one.
+    UsageError
+        For a wrong value of an option.
     """
-    model_class = MODELS.get(name)
-    options = dict(options or {})
-    for option in options:
-        if option not in model_class.option_names():
-            raise UnknownNameError(f"option of model {name!r}", option, model_class.option_names())
-    return model_class(graph, target, **options)
+    return MODELS.get(name)(graph, target, behaviors=behaviors, rng=rng, **(options or {}))

@@ -3,17 +3,11 @@
 They read a `StepOutputs`, so any of them attaches to any model, or to a training loop of one's own.
 """
 
-from mbgraph.regularizers.base import (
-    REGULARIZERS,
-    LinearWarmup,
-    Regularizer,
-    StepOutputs,
-    build_regularizer,
-    regularizer_options,
-)
-from mbgraph.regularizers.infonce import InfoNCE, infonce
+from mbgraph.regularizers.base import REGULARIZERS, Regularizer, changed, make_regularizer
+from mbgraph.regularizers.infonce import InfoNCE, infonce, infonce_among
 from mbgraph.regularizers.irm import IRMv1, IRMv2, gradient_variance, irm_penalty, squared_risks
 from mbgraph.regularizers.l2 import L2, triple_norm
+from mbgraph.regularizers.outputs import StepOutputs
 from mbgraph.regularizers.rex import REx, risk_variance
 
 __all__ = [
@@ -22,15 +16,15 @@ __all__ = [
     "IRMv1",
     "IRMv2",
     "InfoNCE",
-    "LinearWarmup",
     "REx",
     "Regularizer",
     "StepOutputs",
-    "build_regularizer",
+    "changed",
     "gradient_variance",
     "infonce",
+    "infonce_among",
     "irm_penalty",
-    "regularizer_options",
+    "make_regularizer",
     "risk_variance",
     "squared_risks",
     "triple_norm",

@@ -1,152 +1,108 @@
-"""What a regularizer sees, and what it is."""
+"""What a regularizer is: a frozen section of options that turns a step's outputs into one term."""
 
 from __future__ import annotations
 
-import inspect
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Annotated, Any, ClassVar
 
+from pydantic import Field
 from torch import Tensor
 
-from mbgraph.errors import UnknownNameError, UsageError
+from mbgraph.errors import UsageError
 from mbgraph.registry import Registry
+from mbgraph.regularizers.outputs import StepOutputs
+from mbgraph.schema import Section, parse_assignment
 
-__all__ = [
-    "REGULARIZERS",
-    "LinearWarmup",
-    "Regularizer",
-    "Schedule",
-    "StepOutputs",
-    "build_regularizer",
-    "regularizer_options",
-]
+__all__ = ["REGULARIZERS", "Regularizer", "Schedule", "changed", "make_regularizer", "parse_regularizer"]
 
 Schedule = Callable[[int], float]
 """Epoch (from 1) to a factor on the weight."""
 
 
-@dataclass(frozen=True)
-class StepOutputs:
-    """Everything of one training step that a regularizer may use. Any model, or a loop of one's own, can fill it.
-
-    Attributes
-    ----------
-    target : str
-        The target behavior.
-    losses : mapping of str to Tensor ()
-        The model's own terms, by name.
-    risks : mapping of str to Tensor ()
-        Mean ranking loss per behavior; behaviors without a row in the batch are absent.
-    margins : mapping of str to Tensor (B_b,)
-        Score of the positive minus score of the negative item, per behavior.
-    users : mapping of str to Tensor (N, D)
-        Per behavior, embeddings of the same N distinct users, row by row.
-    triples : mapping of str to (Tensor (B_b, D), Tensor (B_b, D), Tensor (B_b, D))
-        Per behavior, embeddings of user, positive and negative item of every row.
-    ego : mapping of str to (Tensor, Tensor, Tensor)
-        Like ``triples``, but rows of the embedding tables (layer 0).
-    tables : tuple of Tensor
-        All embedding tables, user table first.
-    user_mask : mapping of str to Tensor (N,), bool
-        Which of the N users have an edge in the behavior; all of them where the key is missing.
-    """
-
-    target: str
-    losses: Mapping[str, Tensor] = field(default_factory=dict)
-    risks: Mapping[str, Tensor] = field(default_factory=dict)
-    margins: Mapping[str, Tensor] = field(default_factory=dict)
-    users: Mapping[str, Tensor] = field(default_factory=dict)
-    triples: Mapping[str, tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict)
-    ego: Mapping[str, tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict)
-    tables: tuple[Tensor, ...] = ()
-    user_mask: Mapping[str, Tensor] = field(default_factory=dict)
-
-    def need(self, name: str, regularizer: str) -> Mapping:
-        """Return the mapping called ``name``; an empty one raises `UsageError`."""
-        value = getattr(self, name)
-        if not value:
-            raise UsageError(f"{regularizer} needs {name!r}, which this model does not give", "use another regularizer")
-        return value
-
-
-class Regularizer(ABC):
+class Regularizer(Section):
     """One weighted term beside the main loss. Holds no state and no parameters.
 
-    Parameters
-    ----------
-    weight : float
-        Factor of the term in the total loss.
-    schedule : callable, optional
-        Maps the epoch (from 1) to a further factor; for example ``lambda epoch: min(1.0, epoch / 10)``.
+    A subclass sets `name`, writes its options as annotated fields with a docstring each, and implements ``__call__``.
     """
 
     name: ClassVar[str]
-    double_backward: bool = False
-    """True if the term derives gradients again; the model then avoids passes that can be derived only once."""
 
-    def __init__(self, weight: float = 1.0, schedule: Schedule | None = None) -> None:
-        if not weight >= 0:
-            raise UsageError(f"the weight of {self.name} must not be negative, got {weight}")
-        self.weight, self.schedule = float(weight), schedule
+    weight: Annotated[float, Field(ge=0)] = 1.0
+    """Factor of the term in the total loss; 0 leaves it out."""
+    warmup: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    """Epochs over which the weight rises linearly to its full size."""
+    label: Annotated[str, Field(pattern=r"^[\w.-]*$", max_length=60)] = ""
+    """What the term is called where one kind is attached twice; the kind's name by default."""
+    schedule: Schedule | None = Field(default=None, exclude=True)
+    """A further factor by epoch (from 1), for example ``lambda epoch: min(1.0, epoch / 10)``; only from Python."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "name" in vars(cls):
+            cls.title = f"regularizer {cls.name!r}"
+
+    @property
+    def term(self) -> str:
+        """The name of the term in logs."""
+        return self.label or self.name
 
     def factor(self, epoch: int) -> float:
-        """Return weight times schedule for an epoch (from 1)."""
-        return self.weight * (1.0 if self.schedule is None else float(self.schedule(epoch)))
+        """Return the weight in an epoch (from 1)."""
+        rising = min(1.0, epoch / self.warmup) if self.warmup else 1.0
+        return self.weight * rising * (1.0 if self.schedule is None else float(self.schedule(epoch)))
 
     @abstractmethod
     def __call__(self, outputs: StepOutputs) -> Tensor:
         """Return the unweighted term, a 0-dimensional tensor."""
 
-    def __repr__(self) -> str:
-        options = ", ".join(f"{key}={value!r}" for key, value in vars(self).items() if value is not None)
-        return f"{type(self).__name__}({options})"
-
 
 REGULARIZERS: Registry[type[Regularizer]] = Registry("regularizer", "mbgraph.regularizers")
 
 
-class LinearWarmup:
-    """A `Schedule` that rises linearly from ``1 / epochs`` to 1 over the first ``epochs`` epochs."""
-
-    def __init__(self, epochs: int) -> None:
-        if epochs < 1:
-            raise UsageError(f"warmup must be at least 1 epoch, got {epochs}")
-        self.epochs = int(epochs)
-
-    def __call__(self, epoch: int) -> float:
-        """Return the factor for an epoch (from 1)."""
-        return min(1.0, epoch / self.epochs)
-
-    def __repr__(self) -> str:
-        return f"LinearWarmup({self.epochs})"
-
-
-def build_regularizer(name: str, options: Mapping[str, Any]) -> Regularizer:
-    """Make a regularizer from plain values; ``warmup=n`` becomes a `LinearWarmup` schedule.
+def make_regularizer(entry: Mapping[str, Any]) -> Regularizer:
+    """Make a regularizer from plain values: ``{"name": "rex", "weight": 0.5}``.
 
     Raises
     ------
-    UnknownNameError
-        For an unknown regularizer or option; the message names the nearest one.
+    UnknownNameError, UsageError
+        For an unknown regularizer or option, or a wrong value.
     """
-    kind = REGULARIZERS.get(name)
-    known = [key for key in inspect.signature(kind.__init__).parameters if key not in ("self", "schedule")]
-    values = dict(options)
-    for key in values:
-        if key not in known and key != "warmup":
-            raise UnknownNameError(f"option of regularizer {name!r}", key, [*known, "warmup"])
-    warmup = values.pop("warmup", None)
-    if warmup is not None:
-        values["schedule"] = LinearWarmup(warmup)
-    return kind(**values)
+    options = dict(entry)
+    return REGULARIZERS.get(str(options.pop("name", ""))).from_text(options)
 
 
-def regularizer_options(regularizer: Regularizer) -> dict[str, Any]:
-    """Return plain values from which `build_regularizer` makes the same regularizer again."""
-    known = inspect.signature(type(regularizer).__init__).parameters
-    options = {key: value for key, value in vars(regularizer).items() if key in known and key != "schedule"}
-    if isinstance(regularizer.schedule, LinearWarmup):
-        options["warmup"] = regularizer.schedule.epochs
-    return options
+def changed(regularizers: Sequence[Regularizer], entries: Iterable[Mapping[str, Any]]) -> tuple[Regularizer, ...]:
+    """Return regularizers with changes applied: an entry changes the term it names, or adds one.
+
+    Parameters
+    ----------
+    regularizers : sequence of Regularizer
+        A model's own.
+    entries : iterable of mapping
+        Each has the ``name`` of a kind and options; a ``label`` names one of several terms of a kind.
+    """
+    made = {entry.term: entry for entry in regularizers}
+    for entry in entries:
+        options = dict(entry)
+        kind = REGULARIZERS.get(str(options.pop("name", "")))
+        term = str(options.get("label") or kind.name)
+        own = [known for known in made.values() if isinstance(known, kind)]
+        if term in made:
+            options = {name: kind.value_of(name, value) for name, value in options.items()}
+            made[term] = made[term].replace(**options)
+        elif own and "label" not in options and term == kind.name:
+            raise UsageError(
+                f"this model has several terms of {kind.name!r}: {', '.join(known.term for known in own)}",
+                f"name one: {kind.name}:label={own[0].term},..",
+            )
+        else:
+            made[term] = kind.from_text(options)
+    return tuple(made.values())
+
+
+def parse_regularizer(text: str) -> dict[str, Any]:
+    """Split ``name:key=value,key=value``; values stay text until the regularizer's own types read them."""
+    name, _, rest = text.partition(":")
+    options = dict(parse_assignment(part) for part in rest.split(",") if part.strip())
+    return {"name": name.strip(), **options}

@@ -10,15 +10,18 @@ the denominator, which leaves the loss unbounded below. Both are choices here.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from mbgraph.errors import UnknownNameError, UsageError
-from mbgraph.regularizers.base import REGULARIZERS, Regularizer, Schedule, StepOutputs
+from mbgraph.regularizers.base import REGULARIZERS, Regularizer
+from mbgraph.regularizers.outputs import StepOutputs
 
-__all__ = ["InfoNCE", "infonce"]
+__all__ = ["InfoNCE", "infonce", "infonce_among"]
 
 DIRECTIONS = ("both", "anchor", "other")
 NEGATIVES = ("cross", "intra")
@@ -35,6 +38,7 @@ def infonce(
     negatives: str = "cross",
     include_positive: bool = True,
     reduction: str = "mean",
+    weights: Tensor | None = None,
 ) -> Tensor:
     """Contrast row ``u`` of ``anchor`` with row ``u`` of ``other`` against the rows of other users.
 
@@ -52,6 +56,8 @@ def infonce(
         Whether the positive stands in the denominator.
     reduction : {"mean", "sum"}
         Over the N users.
+    weights : Tensor (N,), optional
+        What each user's own loss counts; candidates are all users either way.
 
     Returns
     -------
@@ -72,8 +78,7 @@ def infonce(
     if len(a) == 0 or (len(a) == 1 and not include_positive):
         return anchor.sum() * 0.0
     if direction == "both" and negatives == "cross" and include_positive and temperature > _COLDEST:
-        loss = _BothWays.apply(a, o, temperature)  # (N,)
-        return loss.mean() if reduction == "mean" else loss.sum()
+        return _reduced(_BothWays.apply(a, o, temperature), reduction, weights)
     if negatives == "cross":
         similarity = a @ o.T / temperature  # (N, N)
         positive = similarity.diagonal()
@@ -88,7 +93,75 @@ def infonce(
             "other": lambda: _one_way_intra(o, positive, temperature, include_positive),
         }
     loss = (terms["anchor"]() + terms["other"]()) / 2 if direction == "both" else terms[direction]()
-    return loss.mean() if reduction == "mean" else loss.sum()
+    return _reduced(loss, reduction, weights)
+
+
+def _reduced(loss: Tensor, reduction: str, weights: Tensor | None) -> Tensor:
+    """Return the (weighted) mean or sum: (N,), (N,) -> ()."""
+    if weights is None:
+        return loss.mean() if reduction == "mean" else loss.sum()
+    total = (loss * weights).sum()
+    return total if reduction == "sum" else total / weights.sum().clamp_min(torch.finfo(loss.dtype).tiny)
+
+
+def infonce_among(
+    anchor: Tensor,
+    positive: Tensor,
+    candidates: Tensor,
+    *,
+    temperature: float = 0.07,
+    left_out: tuple[Tensor, Tensor] | None = None,
+    zero_left_out: bool = False,
+    reduction: str = "mean",
+    weights: Tensor | None = None,
+    block: int = 1024,
+) -> Tensor:
+    r"""Contrast rows with all of many candidates, a block of rows at a time.
+
+    .. math:: -\log \frac{\exp(\cos(a_n, p_n) / \tau)}{\sum_m \exp(\cos(a_n, c_m) / \tau)}
+
+    Parameters
+    ----------
+    anchor, positive : Tensor (N, D)
+        Row n of the one belongs to row n of the other; the positive should be one of the candidates.
+    candidates : Tensor (M, D)
+    temperature, reduction, weights
+        See `infonce`.
+    left_out : (int64 tensor (N + 1,), int64 tensor (E,)), optional
+        Per anchor the candidates that are no negatives of it: pointers ``p`` and numbers ``c``, anchor n owns
+        ``c[p[n] : p[n + 1]]``.
+    zero_left_out : bool
+        Count a left-out candidate as a similarity of 0, so that it adds 1 to the denominator (published MBSSL), instead
+        of not at all.
+    block : int
+        Rows per block. Memory is block x M; the blocks are computed again for the derivative.
+
+    Returns
+    -------
+    Tensor ()
+    """
+    if len(anchor) == 0:
+        return anchor.sum() * 0.0
+    normalize = torch.nn.functional.normalize
+    a, p, c = normalize(anchor, dim=1), normalize(positive, dim=1), normalize(candidates, dim=1)
+
+    def denominators(start: int, rows: Tensor, c: Tensor) -> Tensor:
+        similarity = rows @ c.T / temperature  # (B, M)
+        if left_out is not None:
+            pointers, numbers = left_out
+            own = pointers[start : start + len(rows) + 1]
+            where = torch.repeat_interleave(own.diff())
+            at = (where, numbers[int(own[0]) : int(own[-1])])
+            mask = torch.zeros_like(similarity, dtype=torch.bool).index_put(at, torch.ones((), dtype=torch.bool))
+            similarity = similarity.masked_fill(mask, 0.0 if zero_left_out else float("-inf"))
+        return torch.logsumexp(similarity, dim=1)  # (B,)
+
+    parts, start = [], 0
+    for rows in a.split(block):
+        parts.append(checkpoint(denominators, start, rows, c, use_reentrant=False))
+        start += len(rows)
+    loss = torch.cat(parts) - torch.linalg.vecdot(a, p) / temperature  # (N,)
+    return _reduced(loss, reduction, weights)
 
 
 class _BothWays(torch.autograd.Function):
@@ -141,45 +214,52 @@ def _one_way_intra(rows: Tensor, positive: Tensor, temperature: float, include_p
 
 @REGULARIZERS.register("infonce")
 class InfoNCE(Regularizer):
-    """Align every auxiliary behavior's user embeddings with the target's.
+    """Align every auxiliary behavior's embeddings of a node with the target's, or two views of it (SimGCL).
 
-    Parameters
-    ----------
-    weight, schedule
-        See `Regularizer`.
-    temperature, direction, negatives, include_positive, reduction
-        See `infonce`. The anchor side is the target behavior.
-    reduce_behaviors : {"sum", "mean"}
-        Over the auxiliary behaviors: the published code sums, Eq. 4 averages.
-    supported_only : bool
-        Contrast only users who have an edge in the auxiliary behavior. Without one the auxiliary embedding is the
-        layer-0 row, which says nothing about the behavior.
+    The anchor side is the target behavior, or the first view.
     """
 
-    name = "infonce"
+    name: ClassVar[str] = "infonce"
 
-    def __init__(
-        self,
-        weight: float = 1.0,
-        temperature: float = 0.07,
-        direction: str = "both",
-        negatives: str = "cross",
-        include_positive: bool = True,
-        reduction: str = "mean",
-        reduce_behaviors: str = "sum",
-        supported_only: bool = False,
-        schedule: Schedule | None = None,
-    ) -> None:
-        super().__init__(weight, schedule)
-        if reduce_behaviors not in REDUCTIONS:
-            raise UnknownNameError("reduction over behaviors", reduce_behaviors, REDUCTIONS)
-        self.temperature, self.direction, self.negatives = temperature, direction, negatives
-        self.include_positive, self.reduction = include_positive, reduction
-        self.reduce_behaviors, self.supported_only = reduce_behaviors, supported_only
-        probe = torch.eye(2)
-        self._term(probe, probe)  # a wrong option speaks up here, not in the first step
+    temperature: Annotated[float, Field(gt=0)] = 0.07
+    """Divides the cosine."""
+    direction: Literal["both", "anchor", "other"] = "both"
+    """Whose rows pick among the other side's rows; ``both`` is the mean of the two."""
+    negatives: Literal["cross", "intra"] = "cross"
+    """Candidates of a row: the other side's rows, or the rows of its own side."""
+    include_positive: bool = True
+    """Whether the positive stands in the denominator."""
+    reduction: Literal["mean", "sum"] = "mean"
+    """Over the nodes."""
+    reduce_behaviors: Literal["sum", "mean"] = "sum"
+    """Over the auxiliary behaviors: the published RMBRec code sums, its Eq. 4 averages."""
+    supported_only: bool = False
+    """Contrast only nodes that have an edge in the auxiliary behavior. Without one the auxiliary embedding is the
+    layer-0 row, which says nothing about the behavior."""
+    weighted: bool = False
+    """Count each node by the weight that the model gives it in the auxiliary behavior."""
+    between: Literal["behaviors", "views"] = "behaviors"
+    """What is contrasted: the target with every auxiliary behavior, or two views of the model."""
+    side: Literal["user", "item"] = "user"
+    """Whose embeddings."""
+    candidates: Literal["batch", "all"] = "batch"
+    """Who stands in the denominator: the nodes of the batch, or all nodes but those that the model calls similar; the
+    latter in blocks, by the anchor's rows only."""
+    zero_similar: bool = False
+    """With all nodes as candidates: count a similar node as a cosine of 0 (published MBSSL) instead of not at all."""
+    block: Annotated[int, Field(ge=1)] = 1024
+    """Rows per block with all nodes as candidates."""
 
-    def _term(self, anchor: Tensor, other: Tensor) -> Tensor:
+    @model_validator(mode="after")
+    def _agree(self) -> InfoNCE:
+        if self.candidates == "all" and (self.negatives != "cross" or not self.include_positive):
+            raise UsageError(
+                "infonce among all nodes knows only cross negatives with the positive among them",
+                "leave negatives and include_positive out",
+            )
+        return self
+
+    def _term(self, anchor: Tensor, other: Tensor, weights: Tensor | None) -> Tensor:
         return infonce(
             anchor,
             other,
@@ -188,20 +268,63 @@ class InfoNCE(Regularizer):
             negatives=self.negatives,
             include_positive=self.include_positive,
             reduction=self.reduction,
+            weights=weights,
         )
 
     def __call__(self, outputs: StepOutputs) -> Tensor:
-        """Return the sum (or mean) over auxiliary behaviors."""
-        users = outputs.need("users", self.name)
-        auxiliary = [behavior for behavior in users if behavior != outputs.target]
+        """Return the sum (or mean) over auxiliary behaviors, a 0-dimensional tensor."""
+        if self.between == "views":
+            one, two = self._of_side(outputs, "views")
+            return self._term(one, two, None)
+        anchors = self._of_side(outputs, "anchors")
+        auxiliary = [behavior for behavior in anchors if behavior != outputs.target]
         if not auxiliary:
-            raise UsageError("infonce needs an auxiliary behavior beside the target", "leave the regularizer out")
-        terms = []
-        for behavior in auxiliary:
-            anchor, other = users[outputs.target], users[behavior]
-            mask = outputs.user_mask.get(behavior) if self.supported_only else None
-            if mask is not None:
-                anchor, other = anchor[mask], other[mask]
-            terms.append(self._term(anchor, other))
+            raise UsageError(
+                "infonce between behaviors needs a model that encodes an auxiliary behavior",
+                f"leave it out: --regularizer {self.name}:weight=0",
+            )
+        terms = [
+            self._behavior(outputs, anchors[outputs.target], anchors[behavior], behavior) for behavior in auxiliary
+        ]
         total = torch.stack(terms).sum()
         return total if self.reduce_behaviors == "sum" else total / len(terms)
+
+    def _of_side(self, outputs: StepOutputs, entry: str) -> Any:
+        given = outputs.need(entry, self.name)
+        if self.side not in given:
+            raise UsageError(
+                f"infonce needs {entry} of {self.side}s, which this model does not give",
+                f"choose side={' or '.join(given)}" if given else "use another regularizer",
+            )
+        return given[self.side]
+
+    def _behavior(self, outputs: StepOutputs, anchor: Tensor, other: Tensor, behavior: str) -> Tensor:
+        weights = outputs.anchor_weights.get(self.side, {}).get(behavior)  # (N,)
+        similar = outputs.similar.get(self.side) if self.candidates == "all" else None
+        if self.supported_only and weights is not None:
+            supported = weights > 0
+            anchor, other, weights = anchor[supported], other[supported], weights[supported]
+            rows = supported.nonzero()[:, 0]
+            similar = None if similar is None else _rows_of(similar[0], similar[1], rows)
+        used = weights if self.weighted else None
+        if self.candidates == "batch":
+            return self._term(anchor, other, used)
+        return infonce_among(
+            anchor,
+            other,
+            self._of_side(outputs, "nodes")[behavior],
+            temperature=self.temperature,
+            left_out=similar,
+            zero_left_out=self.zero_similar,
+            reduction=self.reduction,
+            weights=used,
+            block=self.block,
+        )
+
+
+def _rows_of(pointers: Tensor, numbers: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the lists of some rows: (N + 1,), (M,), (n,) -> (n + 1,), (m,)."""
+    counts = pointers.diff()[rows]
+    bounds = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+    offsets = torch.arange(int(bounds[-1])) - torch.repeat_interleave(bounds[:-1], counts)
+    return bounds, numbers[torch.repeat_interleave(pointers[rows], counts) + offsets]

@@ -15,25 +15,35 @@ published RMBRec code computes under the two names differs from both and is kept
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from mbgraph.errors import UnknownNameError, UsageError
-from mbgraph.regularizers.base import REGULARIZERS, Regularizer, Schedule, StepOutputs
+from mbgraph.regularizers.base import REGULARIZERS, Regularizer
+from mbgraph.regularizers.outputs import StepOutputs
 
 __all__ = ["IRMv1", "IRMv2", "gradient_variance", "irm_penalty", "squared_risks"]
 
 
-def irm_penalty(margins: Sequence[Tensor]) -> Tensor:
+def irm_penalty(margins: Sequence[Tensor], weights: Sequence[Tensor | None] | None = None) -> Tensor:
     r"""Return :math:`\sum_b (\operatorname{mean}[(1 - \sigma(\Delta_b))\,\Delta_b])^2`.
 
-    Shapes: K tensors (B_b,) -> (). Zero margins (padded rows) contribute nothing to the sum inside the mean.
+    Shapes: K tensors (B_b,) or (B_b, n), K weights (B_b,) -> (). The mean is weighted where there are weights. Zero
+    margins (padded rows) contribute nothing to the sum inside the mean; no rows at all contribute nothing.
     """
-    slopes = [(torch.sigmoid(-margin) * margin).mean() for margin in margins if margin.numel()]
-    if not slopes:
-        raise UsageError("the IRM penalty needs at least one behavior with rows")
-    return torch.stack(slopes).square().sum()
+    slopes = []
+    for number, margin in enumerate(margins):
+        if not margin.numel():
+            continue
+        slope = torch.sigmoid(-margin) * margin
+        weight = None if weights is None else weights[number]
+        if weight is None:
+            slopes.append(slope.mean())
+        else:
+            rows = slope if slope.ndim == 1 else slope.mean(1)  # (B_b,)
+            slopes.append((rows * weight).sum() / weight.sum().clamp_min(torch.finfo(weight.dtype).tiny))
+    return torch.stack(slopes).square().sum() if slopes else torch.zeros(())
 
 
 def squared_risks(risks: Sequence[Tensor]) -> Tensor:
@@ -41,76 +51,58 @@ def squared_risks(risks: Sequence[Tensor]) -> Tensor:
 
     Shapes: K tensors () -> ().
     """
-    return torch.stack(list(risks)).square().sum()
+    return torch.stack(list(risks)).square().sum() if len(risks) else torch.zeros(())
 
 
 def gradient_variance(risks: Sequence[Tensor], parameter: Tensor) -> Tensor:
     """Return the mean over entries of the unbiased variance, across behaviors, of each risk's gradient.
 
-    Shapes: K tensors () and one parameter of any shape -> (). Differentiable again, so the risks must come from a
-    pass that can be derived twice. One behavior has no variance and gives zero.
+    Shapes: K tensors () and one parameter of any shape -> (). Differentiable again: the passes of `mbgraph.nn` derive
+    themselves anew when somebody derives their derivative. One behavior has no variance and gives zero.
     """
     if len(risks) < 2:
-        return torch.stack(list(risks)).sum() * 0.0
+        return sum((risk * 0.0 for risk in risks), torch.zeros(()))
     gradients = [torch.autograd.grad(risk, parameter, create_graph=True)[0] for risk in risks]
     return torch.stack(gradients).var(dim=0, unbiased=True).mean()
 
 
+def _penalty(outputs: StepOutputs, name: str) -> Tensor:
+    margins = outputs.need("margins", name)
+    weights = outputs.row_weights
+    return irm_penalty(list(margins.values()), [weights.get(key) for key in margins])
+
+
 @REGULARIZERS.register("irmv1")
 class IRMv1(Regularizer):
-    """Penalise the slope of every behavior's risk at scale 1 (Arjovsky et al., 2019; RMBRec Eq. 14).
+    """Penalise the slope of every behavior's risk at scale 1 (Arjovsky et al., 2019; RMBRec Eq. 14)."""
 
-    Parameters
-    ----------
-    weight, schedule
-        See `Regularizer`.
-    scale_on : {"scores", "loss"}
-        ``"scores"`` is IRMv1. ``"loss"`` is the published RMBRec code: the sum of squared risks, a squared multi-task
-        loss rather than an invariance penalty.
-    """
+    name: ClassVar[str] = "irmv1"
 
-    name = "irmv1"
-
-    def __init__(self, weight: float = 1.0, scale_on: str = "scores", schedule: Schedule | None = None) -> None:
-        super().__init__(weight, schedule)
-        if scale_on not in ("scores", "loss"):
-            raise UnknownNameError("scale position", scale_on, ("scores", "loss"))
-        self.scale_on = scale_on
+    scale_on: Literal["scores", "loss"] = "scores"
+    """``scores`` is IRMv1. ``loss`` is the published RMBRec code: the sum of squared risks, a squared multi-task loss
+    rather than an invariance penalty."""
 
     def __call__(self, outputs: StepOutputs) -> Tensor:
         """Return the penalty, a 0-dimensional tensor."""
         if self.scale_on == "loss":
             return squared_risks(list(outputs.need("risks", self.name).values()))
-        return irm_penalty(list(outputs.need("margins", self.name).values()))
+        return _penalty(outputs, self.name)
 
 
 @REGULARIZERS.register("irmv2")
 class IRMv2(Regularizer):
-    """The fixed-classifier form of the penalty (RMBRec Eq. 15).
+    """The fixed-classifier form of the penalty (RMBRec Eq. 15)."""
 
-    Parameters
-    ----------
-    weight, schedule
-        See `Regularizer`.
-    of : {"scores", "parameters"}
-        ``"scores"`` is Eq. 15, equal to `IRMv1` on scores. ``"parameters"`` is the published RMBRec code: the variance
-        across behaviors of the gradients on the user table, averaged over its entries. Its size is about 1e-9, and it
-        costs a second backward pass through every behavior.
-    """
+    name: ClassVar[str] = "irmv2"
 
-    name = "irmv2"
-
-    def __init__(self, weight: float = 1.0, of: str = "scores", schedule: Schedule | None = None) -> None:
-        super().__init__(weight, schedule)
-        if of not in ("scores", "parameters"):
-            raise UnknownNameError("subject of IRMv2", of, ("scores", "parameters"))
-        self.of = of
-        self.double_backward = of == "parameters"
+    of: Literal["scores", "parameters"] = "scores"
+    """``scores`` is Eq. 15, equal to `IRMv1` on scores. ``parameters`` is the published RMBRec code: the variance
+    across behaviors of the gradients on the user table, averaged over its entries. Its size is about 1e-9, and it costs
+    a second backward pass through every behavior."""
 
     def __call__(self, outputs: StepOutputs) -> Tensor:
         """Return the penalty, a 0-dimensional tensor."""
         if self.of == "scores":
-            return irm_penalty(list(outputs.need("margins", self.name).values()))
-        if not outputs.tables:
-            raise UsageError("irmv2 on parameters needs the user table, which this model does not give")
-        return gradient_variance(list(outputs.need("risks", self.name).values()), outputs.tables[0])
+            return _penalty(outputs, self.name)
+        tables = outputs.need("tables", self.name)
+        return gradient_variance(list(outputs.need("risks", self.name).values()), tables[0])

@@ -1,30 +1,48 @@
-r"""Squared Euclidean norms, on one of three things that codes of the field call "the L2 term".
+r"""Euclidean norms, on one of the things that codes of the field call "the L2 term".
 
 .. math::
-    \text{propagated, ego:}\quad
+    \text{rows of triples:}\quad
     \sum_b \frac{1}{2 B_b} \sum_{r} \lVert u_r \rVert^2 + \lVert i_r \rVert^2 + \lVert j_r \rVert^2,
-    \qquad \text{tables:}\quad \lVert \Theta \rVert_2^2
+    \qquad \text{tables:}\quad \lVert \Theta \rVert_2^2,
+    \qquad \text{power 1:}\quad \sum_X \lVert X \rVert_2
+
+The last, norms that are not squared, is what several public codes compute: of whole tables, or of a batch's block of
+rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from mbgraph.errors import UnknownNameError, UsageError
-from mbgraph.regularizers.base import REGULARIZERS, Regularizer, Schedule, StepOutputs
+from mbgraph.regularizers.base import REGULARIZERS, Regularizer
+from mbgraph.regularizers.outputs import StepOutputs
 
 __all__ = ["L2", "triple_norm"]
 
 
-def triple_norm(user: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
-    """Return half the mean squared norm of triples: three (B, D) -> ()."""
+def triple_norm(
+    user: Tensor, positive: Tensor, negative: Tensor | None, *, power: int = 2, weights: Tensor | None = None
+) -> Tensor:
+    """Return the norm of a batch's triples, divided by its rows.
+
+    Half the mean squared norm for ``power=2``; for ``power=1`` the sum of the Euclidean norms of the blocks as a whole,
+    divided by the rows. No rows have no norm.
+
+    Shapes: (B, D), (B, D), (B, D) or (B, n, D) or None, weights (B,) -> ().
+    """
+    blocks = [user, positive, *(() if negative is None else (negative,))]
     if len(user) == 0:
         return user.sum() * 0.0
-    return _sum(_SquaredNorm.apply(rows) for rows in (user, positive, negative)) / (2 * len(user))
+    if weights is not None:
+        scale = weights.sqrt()
+        blocks = [block * scale.view(-1, *[1] * (block.ndim - 1)) for block in blocks]
+    if power == 1:
+        return _sum(torch.linalg.vector_norm(block) for block in blocks) / len(user)
+    return _sum(_SquaredNorm.apply(block) for block in blocks) / (2 * len(user))
 
 
 class _SquaredNorm(torch.autograd.Function):
@@ -44,36 +62,44 @@ class _SquaredNorm(torch.autograd.Function):
 
 @REGULARIZERS.register("l2")
 class L2(Regularizer):
-    """Keep embeddings small.
+    """Keep embeddings small."""
 
-    Parameters
-    ----------
-    weight, schedule
-        See `Regularizer`.
-    on : {"propagated", "ego", "tables"}
-        Propagated embeddings of the batch's triples, summed over behaviors (published RMBRec); rows of the embedding
-        tables of the target's triples (LightGCN); or the whole tables (RMBRec Eq. 10).
-    """
+    name: ClassVar[str] = "l2"
 
-    name = "l2"
-
-    def __init__(self, weight: float = 1e-3, on: str = "propagated", schedule: Schedule | None = None) -> None:
-        super().__init__(weight, schedule)
-        if on not in ("propagated", "ego", "tables"):
-            raise UnknownNameError("subject of l2", on, ("propagated", "ego", "tables"))
-        self.on = on
+    on: Literal["propagated", "ego", "tables", "parameters"] = "propagated"
+    """Propagated embeddings of the batch's triples, summed over behaviors (published RMBRec); rows of the embedding
+    tables of the target's triples (LightGCN); the whole tables (RMBRec Eq. 10); or the model's other parameters."""
+    power: Literal[1, 2] = 2
+    """2: squared norms; 1: norms as they are, of each table or each block of rows as a whole."""
+    negatives: bool = True
+    """Whether the negative items of triples count."""
+    divide_by: Literal["nothing", "rows", "items"] = "nothing"
+    """For tables: their norms are divided by nothing, by the rows of each, or all by the rows of the item table."""
 
     def __call__(self, outputs: StepOutputs) -> Tensor:
-        """Return the sum of squared norms, a 0-dimensional tensor."""
+        """Return the sum of norms, a 0-dimensional tensor."""
         if self.on == "propagated":
-            return _sum(triple_norm(*rows) for rows in outputs.need("triples", self.name).values())
+            return _sum(self._of(outputs, name, rows) for name, rows in outputs.need("triples", self.name).items())
         if self.on == "ego":
             ego = outputs.need("ego", self.name)
-            return triple_norm(*ego[outputs.target])
-        if not outputs.tables:
-            raise UsageError("l2 on tables needs embedding tables, which this model does not give")
-        return _sum(table.square().sum() for table in outputs.tables)
+            return _sum(self._of(outputs, outputs.target, ego[name]) for name in (outputs.target,) if name in ego)
+        if self.on == "parameters":
+            return _sum(map(self._whole, outputs.need("parameters", self.name).values()))
+        tables = outputs.need("tables", self.name)
+        divisors = {"nothing": [1] * len(tables), "rows": [len(table) for table in tables]}.get(
+            self.divide_by, [len(tables[-1])] * len(tables)
+        )
+        return _sum(self._whole(table) / divisor for table, divisor in zip(tables, divisors, strict=True))
+
+    def _of(self, outputs: StepOutputs, behavior: str, rows: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        user, positive, negative = rows
+        kept = negative if self.negatives else None
+        return triple_norm(user, positive, kept, power=self.power, weights=outputs.row_weights.get(behavior))
+
+    def _whole(self, table: Tensor) -> Tensor:
+        return table.square().sum() if self.power == 2 else torch.linalg.vector_norm(table)
 
 
 def _sum(terms: Iterable[Tensor]) -> Tensor:
-    return torch.stack(list(terms)).sum()
+    listed = list(terms)
+    return torch.stack(listed).sum() if listed else torch.zeros(())

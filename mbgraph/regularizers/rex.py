@@ -8,11 +8,13 @@ r"""Risk extrapolation: the variance of the behaviors' risks (RMBRec's ORM, Eq. 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from mbgraph.regularizers.base import REGULARIZERS, Regularizer, Schedule, StepOutputs
+from mbgraph.regularizers.base import REGULARIZERS, Regularizer
+from mbgraph.regularizers.outputs import StepOutputs
 
 __all__ = ["REx", "risk_variance"]
 
@@ -22,30 +24,20 @@ def risk_variance(risks: Sequence[Tensor], unbiased: bool = True) -> Tensor:
 
     Shapes: K tensors () -> ().
     """
-    stacked = torch.stack(list(risks))  # (K,)
-    if len(stacked) < 2:
-        return stacked.sum() * 0.0
-    return stacked.var(unbiased=unbiased)
+    if len(risks) < 2:
+        return sum((risk * 0.0 for risk in risks), torch.zeros(()))
+    return torch.stack(list(risks)).var(unbiased=unbiased)
 
 
 @REGULARIZERS.register("rex")
 class REx(Regularizer):
-    """Pull the behaviors' risks together (Krueger et al., ICML 2021).
+    """Pull the behaviors' risks together (Krueger et al., ICML 2021)."""
 
-    Parameters
-    ----------
-    weight, schedule
-        See `Regularizer`.
-    unbiased : bool
-        Divide by K - 1 (published RMBRec code) instead of K (Eq. 7).
-    """
+    name: ClassVar[str] = "rex"
 
-    name = "rex"
-
-    def __init__(self, weight: float = 1.0, unbiased: bool = True, schedule: Schedule | None = None) -> None:
-        super().__init__(weight, schedule)
-        self.unbiased = unbiased
+    unbiased: bool = True
+    """Divide by K - 1 (published RMBRec code) instead of K (Eq. 7)."""
 
     def __call__(self, outputs: StepOutputs) -> Tensor:
-        """Return the variance over the behaviors present in the batch."""
+        """Return the variance over the environments present in the batch, a 0-dimensional tensor."""
         return risk_variance(list(outputs.need("risks", self.name).values()), self.unbiased)

@@ -1,0 +1,78 @@
+"""What a model can be told: its own options, and how it is trained."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from mbgraph.regularizers.base import Regularizer
+from mbgraph.schema import Section
+
+__all__ = ["HISTORIES", "SAMPLERS", "EmbeddingOptions", "History", "ModelOptions", "Sampler", "TrainingOptions"]
+
+Sampler = Literal["per-user", "per-edge", "with-replacement", "distinct-users"]
+History = Literal["all", "behavior", "target"]
+SAMPLERS: tuple[str, ...] = Sampler.__args__  # type: ignore[attr-defined]
+HISTORIES: tuple[str, ...] = History.__args__  # type: ignore[attr-defined]
+
+Count = Annotated[int, Field(ge=1)]
+
+
+class TrainingOptions(Section):
+    """How a model is trained."""
+
+    title = "the training options"
+
+    epochs: Annotated[int, Field(ge=1, le=1_000_000)] = 200
+    """Most epochs."""
+    patience: Annotated[int, Field(ge=0)] = 20
+    """Epochs without a better validation metric before training stops."""
+    batch_size: Annotated[int, Field(ge=1, le=2**24)] = 1024
+    """Rows per step."""
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    """Adam (coupled weight decay), AdamW (decoupled) or plain gradient descent."""
+    lr: Annotated[float, Field(gt=0)] = 1e-3
+    """Step size of the optimizer."""
+    lr_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Factor on the step size after every ``lr_decay_steps`` steps."""
+    lr_decay_steps: Annotated[int, Field(ge=1)] = 1000
+    """Steps between two such factors."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """L2 on all parameters by the optimizer."""
+    sampler: Sampler = "per-user"
+    """What the rows of an epoch are. ``per-user``: every user once; ``per-edge``: every target edge once;
+    ``with-replacement``: as many users as there are target edges, drawn uniformly; ``distinct-users``: as many steps as
+    ``per-edge``, each of users drawn without replacement."""
+    history: History = "all"
+    """Items excluded as negatives: those of ``all`` behaviors of the user, of the triple's own ``behavior``, or of the
+    ``target``."""
+    negatives: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Negative items per row."""
+    diagnose_every: Annotated[int, Field(ge=0)] = 10
+    """Every that many epochs the gradient norm of each term is recorded on the first batch; 0 never."""
+
+
+class ModelOptions(Section):
+    """Base of every model's options: a model nests a subclass called ``Options``."""
+
+    def training(self) -> TrainingOptions:
+        """Return how the model with these options wants to be trained."""
+        return TrainingOptions()
+
+    def regularizers(self) -> tuple[Regularizer, ...]:
+        """Return the regularizers that belong to the objective of the model with these options."""
+        return ()
+
+
+class EmbeddingOptions(ModelOptions):
+    """Options of models with a table of embeddings per side."""
+
+    embedding_dim: Annotated[int, Field(ge=1, le=65_536)] = 64
+    """Width of the embedding tables."""
+    num_layers: Annotated[int, Field(ge=0, le=64)] = 3
+    """Number of propagation steps."""
+    backend: Literal["auto", "dgl", "torch"] = "auto"
+    """What computes neighbour sums, see `mbgraph.nn.Relation`."""
+    row_dtype: Literal["float32", "bfloat16"] = "float32"
+    """What neighbours read in training, see `mbgraph.nn.propagate`."""
