@@ -50,7 +50,7 @@ def recommend(
     Parameters
     ----------
     model : Recommender or Scorer
-        A model, which scores from the graph it was built with, or anything that `mbgraph.evaluate` can rank.
+        A model that was built on the train edges of ``ds``, or anything that `mbgraph.evaluate` can rank.
     ds : MultiBehaviorDataset
         Gives the ids and the items to leave out.
     users : original id or iterable of them, optional
@@ -110,13 +110,9 @@ def recommend(
     known = np.flatnonzero(~stranger)
     items = np.zeros((len(rows), k), np.int64)
     scores = np.full((len(rows), k), -np.inf)
-    scorer: Scorer = model.scorer() if hasattr(model, "scorer") else model
-    if (scorer.num_users, scorer.num_items) != (ds.num_users, ds.num_items):
-        raise DataError(
-            f"the model scores {scorer.num_users} users x {scorer.num_items} items, dataset {ds.name!r} has "
-            f"{ds.num_users} x {ds.num_items}",
-            "use the dataset the model was trained on",
-        )
+    from mbgraph.evaluation.evaluate import scorer_for
+
+    scorer = scorer_for(model, ds)
     for start in range(0, len(known), chunk_size):
         at = known[start : start + chunk_size]
         items[at], scores[at] = _best(scorer, rows[at], seen, k, min(block, chunk_size))
