@@ -26,12 +26,12 @@ _EXPORTS = {
     "recommend": "mbgraph.recommend",
     "export_embeddings": "mbgraph.export",
 }
-_MODULES = ("data", "nn", "regularizers", "models", "evaluation", "training")
+_MODULES = ("data", "nn", "regularizers", "models", "evaluation", "training", "errors", "testing")
 
 __all__ = ["__version__", *_EXPORTS, *_MODULES]
 
 if TYPE_CHECKING:
-    from mbgraph import data, evaluation, models, nn, regularizers, training
+    from mbgraph import data, errors, evaluation, models, nn, regularizers, testing, training
     from mbgraph.data.alignment import alignment
     from mbgraph.data.catalog import load_dataset
     from mbgraph.data.dataset import MultiBehaviorDataset
