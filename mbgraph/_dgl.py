@@ -36,7 +36,7 @@ SWITCH = "MBGRAPH_GRAPH"
 """Environment variable that says what carries the graph, one of `CHOICES`; read when the first graph is made."""
 
 CHOICES = ("auto", "dgl", "own")
-REMEDY = 'pip install "torch>=2.3" "dgl>=1.1.3,<3" packaging'
+REMEDY = 'pip install "torch>=2.5" "dgl>=1.1.3,<3" packaging'
 OWN_REMEDY = f"set {SWITCH}=own to do without DGL, or run: {REMEDY}"
 
 _GRAPHBOLT = "dgl.graphbolt"
