@@ -4,6 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mbgraph.data import perturb as module
+from mbgraph.data.dataset import MultiBehaviorDataset
+from mbgraph.data.interactions import Pairs, Vocabulary
 from mbgraph.data.perturb import perturb
 from mbgraph.data.synthetic import Auxiliary, SyntheticConfig, demo, generate
 from mbgraph.errors import DataError, UnknownNameError, UsageError
@@ -113,6 +115,40 @@ def test_added_pairs_are_uniform():
     assert counts.sum() == counts[free].sum() == 200 * 200
     chi_square = ((counts[free] - expected) ** 2 / expected).sum() / len(free)
     assert 0.8 < chi_square < 1.1  # drawn without replacement: slightly below 1
+
+
+def test_added_pairs_are_uniform_in_a_space_too_large_to_shuffle():
+    """10,000 users x 1,000 items: every user, every item and every region as often as chance has it."""
+    users, items, n = 10_000, 1_000, 200_000
+    few = np.arange(50, dtype=np.int64)
+    ds = MultiBehaviorDataset(
+        "wide", Vocabulary(size=users), Vocabulary(size=items), {"view": Pairs(few, few), "buy": Pairs(few, few)}, "buy"
+    )
+    new = perturb(ds, add=n, rng=1).edges["view"][len(few) :]
+    assert len(np.unique(new.keys(items))) == n
+    regions = new.user // 100 * 100 + new.item // 10  # 100 x 100 of them
+    for counted, bins in ((new.user, users), (new.item, items), (regions, 10_000)):
+        counts, expected = np.bincount(counted, minlength=bins), n / bins
+        assert len(counts) == bins
+        chi_square = ((counts - expected) ** 2 / expected).sum() / bins
+        assert abs(chi_square - 1) < 5 * np.sqrt(2 / bins)  # five deviations from what chance gives
+
+
+def test_added_times_are_those_of_the_behavior():
+    """Each original time is drawn about as often as every other, and the draw does not know the order of the file."""
+    plain, n = SMALL.edges["view"], 2_000
+    made = perturb(SMALL, add=n, behaviors="view", rng=1).edges["view"]
+    assert made.time[:700].tolist() == plain.time.tolist()
+    place = {moment: row for row, moment in enumerate(sorted(plain.time.tolist()))}
+    assert len(place) == 700  # no two at one moment, so that a time tells its edge
+    drawn = np.bincount([place[moment] for moment in made.time[700:].tolist()], minlength=700)
+    chi_square = ((drawn - n / 700) ** 2 / (n / 700)).sum() / 700
+    assert abs(chi_square - 1) < 5 * np.sqrt(2 / 700)
+    shuffled = np.random.default_rng(0).permutation(700)
+    turned = SMALL.replace(edges={**SMALL.edges, "view": plain[shuffled]})
+    again = perturb(turned, add=n, behaviors="view", rng=1).edges["view"]
+    assert (keys(again[700:]), again.time[700:].tolist()) == (keys(made[700:]), made.time[700:].tolist())
+    assert (keys(again[:700]), again.time[:700].tolist()) == (keys(plain[shuffled]), plain.time[shuffled].tolist())
 
 
 def test_held_out_pairs_are_hit_only_when_allowed():

@@ -1,8 +1,9 @@
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mbgraph.data.dataset import MultiBehaviorDataset
@@ -66,6 +67,22 @@ def test_ratio_against_loops(made, shares):
 def test_ratio_rounds_like_the_published_tmall(n, wanted):
     part = assign_ratio(np.zeros(n, np.int64), np.arange(n), (0.7, 0.2, 0.1))
     assert tuple(np.bincount(part, minlength=3)) == wanted
+
+
+@given(st.integers(1, 99), st.integers(0, 99), st.integers(1, 1000))
+@example(29, 31, 100)  # .29 x 100 is 28.999999999999996
+@example(55, 7, 100)  # .07 x 100 is 7.000000000000001
+def test_ratio_counts_as_exact_fractions_do(train, valid, n):
+    valid = min(valid, 99 - train)
+    part = assign_ratio(np.zeros(n, np.int64), np.arange(n), (train / 100, valid / 100, (100 - train - valid) / 100))
+    in_train = math.floor(Fraction(train, 100) * n)
+    in_valid = min(math.ceil(Fraction(valid, 100) * n), n - in_train)
+    assert np.bincount(part, minlength=3).tolist() == [in_train, in_valid, n - in_train - in_valid]
+
+
+def test_ratio_of_a_hundred_pairs_by_its_text():
+    train, held, _ = split_pairs(to_pairs([(0, item) for item in range(100)]), "ratio:.29,.31,.40")
+    assert (len(train), len(held["valid"]), len(held["test"])) == (29, 31, 40)
 
 
 @pytest.mark.parametrize("protocol", ["loo", "random", "ratio:0.5,0.25,0.25"])

@@ -106,6 +106,17 @@ def test_products_of_any_memory_and_any_float(counting):
         np.testing.assert_array_equal(held_out_ranks(scorer, {"test": held})["test"], expected)
 
 
+@pytest.mark.parametrize("ties", ranking.TIES)
+def test_a_masked_held_out_item_does_not_compete_with_itself(counting, ties):
+    """u0 masks its best, i0, and i1, which it holds out and which ties with i2; u1 masks its best, i1, held out too."""
+    scores = torch.tensor([[3.0, 2.0, 2.0, 1.0, 0.0], [1.0, 4.0, 2.0, 3.0, 0.0]])
+    masked = CSR.from_pairs(np.array([0, 0, 1]), np.array([0, 1, 1]), 2)
+    held = HeldOut(np.array([0, 1]), np.array([1, 1]), masked)
+    expected = {"optimistic": [1.0, 1.0], "realistic": [1.5, 1.0], "pessimistic": [2.0, 1.0]}[ties]
+    for scorer in (Table(scores), EmbeddingScorer(scores, torch.eye(5))):
+        assert held_out_ranks(scorer, {"test": held}, ties)["test"].tolist() == expected
+
+
 def test_nothing_to_rank(counting):
     nobody = HeldOut(np.empty(0, np.int64), np.empty(0, np.int64), None)
     assert held_out_ranks(random_embeddings(), {"test": nobody})["test"].shape == (0,)
