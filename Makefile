@@ -4,6 +4,7 @@
 #   make test       the test suite without the slow tests
 #   make test-all   the whole test suite
 #   make check      formatting, lint, types
+#   make mutate     wrong changes of FILES="mbgraph/data/splits.py .." that no test notices (docs/testing.md)
 #   make clean      remove the environment and caches
 #
 # pip uses your own configuration. On Linux the default build of torch brings CUDA libraries of several gigabytes; point
@@ -16,7 +17,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all check clean
+.PHONY: help install demo test test-all check mutate clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -45,6 +46,9 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+mutate: $(STAMP)
+	$(BIN)/python tests/mutation/mutate.py $(ROUND) $(FILES)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache
