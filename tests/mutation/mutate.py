@@ -13,6 +13,7 @@ import importlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import sys
@@ -103,19 +104,19 @@ def run_mutant(copy: Path, file: str, mutant: Mutant, tests: Sequence[str], limi
     """Run tests against one wrong change, and take it back: "caught", "timeout" or "survived", and seconds."""
     path, number = copy / file, mutant.start
     original, before = path.read_bytes(), path.stat()
-    caches = copy.parent / "numba"
+    caches, compiled = copy.parent / "numba", re.search(rb"^\s*(from|import) numba", original, re.MULTILINE)
     try:
         path.write_bytes(mutant.apply(original))
         # a time of its own: Python and numba know by it that what they compiled before is not this
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 10**9 * (1 + number)))
-        if b"numba" in original:  # a compiled function may hold another file's code, which its cache does not see
+        if compiled:  # a compiled function may hold another file's code, which its cache does not see
             caches = Path(tempfile.mkdtemp(dir=copy.parent))
         _numba_cache(caches)
         outcome, seconds = run_tests(copy, tests, limit, mutant=True)
     finally:
         path.write_bytes(original)
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-        if b"numba" in original:
+        if compiled:
             shutil.rmtree(caches, ignore_errors=True)
     return {"passed": "survived", "failed": "caught"}.get(outcome, outcome), seconds
 
@@ -130,9 +131,8 @@ def read_results(path: Path) -> list[dict[str, Any]]:
     """Return the rows of a round, the last one of every mutant; none if there is no file."""
     if not path.exists():
         return []
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["tests"]]  # a killed round may have torn the last row
-    return list({_key(row): row for row in rows}.values())
+    whole, newline, _ = path.read_text(encoding="utf-8").rpartition("\n")  # a killed round may have torn the last row
+    return list({_key(row): row for row in csv.DictReader((whole + newline).splitlines())}.values())
 
 
 def _key(row: dict[str, Any]) -> tuple[str, ...]:

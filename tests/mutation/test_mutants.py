@@ -4,7 +4,7 @@ import ast
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from mutants import mutants_of
 
@@ -77,6 +77,7 @@ def test_lines_of_a_statement_on_several_and_of_letters_of_two_bytes():
     assert call.apply(source).decode() == "x = f('é')\ny = \"é\", a + b\n"
 
 
+@settings(max_examples=15)
 @given(st.sampled_from(sorted((ROOT / "mbgraph").rglob("*.py"))), st.randoms())
 def test_changes_of_the_package_compile_and_change_one_place(path, random):
     source = path.read_bytes()
