@@ -48,7 +48,7 @@ def parse_protocol(text: str) -> tuple[str, tuple[Any, ...]]:
         raise UnknownNameError("split protocol", text, PROTOCOLS)
     if name == "temporal":
         cuts = tuple(cut.strip() for cut in rest.split(","))
-        if not 1 <= len(cuts) <= 2 or not all(cuts):
+        if len(cuts) > 2 or not all(cuts):
             raise UsageError(
                 f"cannot read split {text!r}", "write it as temporal:2024-05-01, or temporal:VALID,TEST with two dates"
             )
