@@ -5,6 +5,7 @@
 #   make test-all   the whole test suite
 #   make check      formatting, lint, types
 #   make dist       build sdist and wheel, check them, and try both in an empty environment
+#   make mutate     wrong changes of FILES="mbgraph/data/splits.py .." that no test notices (docs/testing.md)
 #   make clean      remove the environment and caches
 #
 # pip uses your own configuration. On Linux the default build of torch brings CUDA libraries of several gigabytes; point
@@ -19,7 +20,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all check dist clean
+.PHONY: help install demo test test-all check dist mutate clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -55,6 +56,9 @@ dist: $(STAMP)
 	$(BIN)/python -m build --outdir dist .
 	$(BIN)/python -m twine check --strict dist/*
 	$(BIN)/python .ci/try_dist.py dist --pip-flags="$(PIP_FLAGS)"
+
+mutate: $(STAMP)
+	$(BIN)/python tests/mutation/mutate.py $(ROUND) $(FILES)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache
