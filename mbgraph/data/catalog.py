@@ -11,7 +11,7 @@ from mbgraph.data.dataset import MultiBehaviorDataset
 from mbgraph.data.formats.npz import is_npz, read_meta, read_npz
 from mbgraph.errors import DataError, UsageError, nearest
 
-__all__ = ["data_folders", "find_dataset", "list_datasets", "load_dataset"]
+__all__ = ["check_name", "data_folders", "find_dataset", "list_datasets", "load_dataset"]
 
 DEMO = "demo"
 _FACTS = ("users", "items", "behaviors", "target", "splits", "counts")
@@ -24,6 +24,13 @@ def data_folders() -> list[Path]:
         folders.append(Path(os.environ["MBGRAPH_DATA"]).expanduser())
     folders.append(Path.home() / ".cache" / "mbgraph")
     return folders
+
+
+def check_name(directory: Path) -> None:
+    """Raise `UsageError` if nobody could load a dataset written to a folder, as its name means another."""
+    folders = [folder.resolve() for folder in data_folders()]
+    if directory == Path(DEMO) or (directory.name == DEMO and directory.resolve().parent in folders):
+        raise UsageError(f"{DEMO!r} is the name of the embedded data, which would hide {directory}", "choose another")
 
 
 def find_dataset(name_or_path: str | os.PathLike[str]) -> Path:
