@@ -115,10 +115,13 @@ def _is_plain(text: str) -> bool:
 
 def _in_other_format(path: Path) -> Path:
     """Return the path if it holds a dataset in another format than npz."""
-    from mbgraph.data.formats.detection import candidates, detect
+    from mbgraph.data.formats.detection import by_hand, candidates, detect
 
     found = candidates(path)
     if not found:
+        line = by_hand(path)
+        if line is not None:
+            raise DataError(f"{path} is of no known format", f"say what its files are: {line}")
         raise DataError(f"{path} is no dataset: it has no meta.json", "import an event log with: mbgraph data import")
     if found == ["events"]:
         raise DataError(f"{path} is an event log, no dataset", "import it with: mbgraph data import")

@@ -58,9 +58,9 @@ class OneHot:
             row, behavior = np.nonzero(said)
             rest = frame.drop(columns=self.columns).iloc[row].reset_index(drop=True)
             rest[BEHAVIOR] = pd.Categorical.from_codes(behavior, categories=self.columns)
-            yield Piece(rest, self.rows + row + 1)
-            self.rows += len(frame)
+            rows, self.rows = self.rows + row + 1, self.rows + len(frame)
             self.empty += int((~said.any(axis=1)).sum())
+            yield Piece(rest, rows)
 
     def _said(self, column: pd.Series) -> np.ndarray:
         """Return which rows have the behavior, (N,) of bool."""
