@@ -111,7 +111,7 @@ def test_random_ignores_times_and_loo_reads_them():
     assert held["test"].item.tolist() == [7]
     assert held["valid"].item.tolist() == [6]
     assert train.time.tolist() == [0, 1, 2, 3, 4, 5]
-    assert record == {"act": "split", "protocol": "loo", "by": "time"}
+    assert record == {"act": "split", "protocol": "loo", "by": "time", "ties": "rows", "users_with_ties": 0}
     seen = {split_pairs(pairs, "random", rng=seed)[1]["test"].item[0] for seed in range(30)}
     assert len(seen) > 4
     assert split_pairs(pairs, "none")[1] == {}
