@@ -16,8 +16,8 @@ from mbgraph.data.aliases import is_known
 from mbgraph.data.formats.content import archive
 from mbgraph.data.formats.matrices import Matrix, read_matrix
 from mbgraph.data.interactions import Pairs
-from mbgraph.keys import contains, union
 from mbgraph.errors import DataError
+from mbgraph.keys import contains, union
 
 __all__ = ["MatrixFolder", "check_shapes", "leave_out_mixtures", "read_matrices"]
 
