@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from mbgraph.bench.speed import Settings, make_trainer, step_work
+from mbgraph.bench.speed import SEED, Settings, make_trainer, step_work
 from mbgraph.data.synthetic import Auxiliary, SyntheticConfig, generate
 from mbgraph.errors import RunError, UsageError
+from mbgraph.models.context import StepContext
 from mbgraph.run import peak_memory_mb
 from mbgraph.training.memory import estimate_memory
 
