@@ -48,7 +48,7 @@ def parse_protocol(text: str) -> tuple[str, tuple[Any, ...]]:
         raise UnknownNameError("split protocol", text, PROTOCOLS)
     if name == "temporal":
         cuts = tuple(cut.strip() for cut in rest.split(","))
-        if not 1 <= len(cuts) <= 2 or not all(cuts):
+        if len(cuts) > 2 or not all(cuts):
             raise UsageError(
                 f"cannot read split {text!r}", "write it as temporal:2024-05-01, or temporal:VALID,TEST with two dates"
             )
@@ -135,11 +135,10 @@ def assign_ratio(user: IntArray, order_key: np.ndarray, shares: tuple[float, ...
     Shapes: (N,), (N,) -> (N,) of 0 train, 1 valid, 2 test.
     """
     order, place, total = _positions(user, order_key)
-    train = np.floor(shares[0] * total + 1e-9).astype(np.int64)
-    valid = np.minimum(np.ceil(shares[1] * total - 1e-9).astype(np.int64), total - train)
-    valid = np.where(shares[2] > 0, valid, total - train)
+    train = np.floor(shares[0] * total + 1e-9)  # .29 of 100 is 28.999999999999996
+    valid = np.ceil(shares[1] * total - 1e-9)
     part = np.zeros(len(user), np.int64)
-    part[order[(place >= train) & (place < train + valid)]] = VALID
+    part[order[place >= train]] = VALID
     part[order[place >= train + valid]] = TEST
     return part
 
