@@ -1,4 +1,4 @@
-"""LightGCN on the target behavior alone, or on the union of all behaviors."""
+"""LightGCN on the target behavior alone, or on the union of all behaviors as one graph."""
 
 from __future__ import annotations
 
@@ -59,6 +59,14 @@ class OneGraphRecommender(EmbeddingRecommender):
 class LightGCNOptions(OneGraphOptions):
     """Options of `LightGCN`."""
 
+    presets = {  # noqa: RUF012 (a ClassVar of the base)
+        "target": {},
+        "union": {"union": True, "layer_norm": True, "combine": "sum"},
+    }
+
+    variant: Literal["target", "union"] = "target"
+    """``target`` is LightGCN as published, on the target's pairs. ``union`` is the anchor of every table: the union of all
+    behaviors as one graph, RMBRec's norms and layer sum, RMBRec's training, and nothing else."""
     layer_norm: bool = False
     """Divide every propagated row by its Euclidean norm (published RMBRec)."""
     combine: Literal["mean", "sum"] = "mean"
@@ -69,8 +77,12 @@ class LightGCNOptions(OneGraphOptions):
     """Standard deviation of the normal initialisation."""
 
     def training(self) -> TrainingOptions:
-        """Return batches of 2,048 users drawn with replacement; negatives from outside their target history."""
-        return TrainingOptions(batch_size=2048, sampler="with-replacement", history="target")
+        """Return batches of 2,048 users drawn with replacement, negatives outside their target history; RMBRec's (union)."""
+        if self.variant == "union":
+            return TrainingOptions(weight_decay=1e-3)
+        return TrainingOptions(
+            epochs=1000, patience=50, batch_size=2048, sampler="with-replacement", history="target"
+        )
 
     def regularizers(self) -> tuple[Regularizer, ...]:
         """Return L2 with weight 1e-4 on the batch's table rows."""
