@@ -22,7 +22,7 @@ TIES: tuple[str, ...] = Ties.__args__  # type: ignore[attr-defined]
 class EvaluationOptions(Section):
     """How models are ranked, and the figure they are selected by."""
 
-    title = "the evaluation options"
+    called = "the evaluation options"
 
     metric: str = "HR@10"
     """Validation metric that decides the best epoch, for example ``HR@10`` or ``NDCG@20``."""

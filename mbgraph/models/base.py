@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mbgraph.errors import DataError, UsageError
 from mbgraph.evaluation.ranking import EmbeddingScorer
-from mbgraph.models.batches import Batches, StepContext, TripleBatch, TripleBatches
+from mbgraph.models.batches import Batches, StepContext, TripleBatches
 from mbgraph.models.options import ModelOptions, TrainingOptions
 from mbgraph.models.rules import UpdateRule
 from mbgraph.nn.relations import Relations
@@ -88,7 +88,7 @@ class Recommender(nn.Module):
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         if "name" in vars(cls) and "Options" in vars(cls):
-            cls.Options.title = f"model {cls.name!r}"
+            cls.Options.called = f"model {cls.name!r}"
 
     def __init__(
         self,
@@ -254,7 +254,9 @@ class EmbeddingRecommender(Recommender):
     def ego_triples(self, rows: Mapping[str, tuple[Tensor, Tensor, Tensor]]) -> dict[str, tuple[Tensor, ...]]:
         """Return table rows of triples by behavior: 3 x (B,) -> 3 x (B, D)."""
         users, items = self.tables
-        return {name: (users[user], items[positive], items[negative]) for name, (user, positive, negative) in rows.items()}
+        return {
+            name: (users[user], items[positive], items[negative]) for name, (user, positive, negative) in rows.items()
+        }
 
 
 def build_model(

@@ -22,7 +22,7 @@ Count = Annotated[int, Field(ge=1)]
 class TrainingOptions(Section):
     """How a model is trained."""
 
-    title = "the training options"
+    called = "the training options"
 
     epochs: Annotated[int, Field(ge=1, le=1_000_000)] = 200
     """Most epochs."""

@@ -160,7 +160,7 @@ def card(tiny, made, site) -> Card:
     """A card of format npz whose files the site serves under /npz/."""
     site.files = {f"/npz/{name}": content for name, content in made.items()}
     sources = [
-        Source(name, f"npz/{name}", "npz", git_blob=git_blob_id(content), size=len(content))
+        Source(part=name, path=f"npz/{name}", format="npz", git_blob=git_blob_id(content), size=len(content))
         for name, content in made.items()
     ]
     return Card(
