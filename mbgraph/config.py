@@ -150,10 +150,15 @@ class FitConfig(Section):
         num_items : int, optional
             Size of the catalogue, to which cut-offs are cut.
         """
-        options = self.model_options
-        evaluation = self.evaluation_options
+        from mbgraph.evaluation.metrics import usable_cutoffs
+
+        options, evaluation = self.model_options, self.evaluation_options
         if num_items is not None:
-            evaluation = evaluation.cut_to(num_items)
+            metric = evaluation.metric.partition("@")[0]
+            evaluation = evaluation.replace(
+                k=usable_cutoffs(evaluation.k, num_items),
+                metric=f"{metric}@{min(evaluation.metric_cutoff, num_items)}",
+            )
         changes: dict[str, Any] = {
             "variant": getattr(options, "variant", None),
             "options": {name: value for name, value in options.plain().items() if name != "variant"},

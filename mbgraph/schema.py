@@ -371,7 +371,15 @@ def _choices(annotation: Any) -> tuple[str, ...]:
     )
 
 
-_BOUNDS = {"ge": "of at least {}", "gt": "above {}", "le": "of at most {}", "lt": "below {}"}
+_BOUNDS = {
+    "ge": "of at least {}",
+    "gt": "above {}",
+    "le": "of at most {}",
+    "lt": "below {}",
+    "min_length": "of at least {} characters",
+    "max_length": "of at most {} characters",
+    "pattern": "that matches {}",
+}
 _WORDS: Mapping[Any, str] = {
     int: "a whole number",
     float: "a number",

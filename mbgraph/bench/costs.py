@@ -21,7 +21,7 @@ import torch
 from mbgraph.bench.speed import Settings, make_trainer, step_work
 from mbgraph.data.synthetic import Auxiliary, SyntheticConfig, generate
 from mbgraph.errors import RunError, UsageError
-from mbgraph.run import peak_memory_mb
+from mbgraph.machine import peak_memory_mb
 from mbgraph.training.memory import estimate_memory
 
 __all__ = ["Shape", "growing", "measure_step", "memory_per", "run_apart", "varying"]

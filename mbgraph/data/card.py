@@ -10,7 +10,7 @@ from pydantic import Field, StringConstraints
 
 from mbgraph.schema import InWords, Section
 
-__all__ = ["COUNT", "Card", "Source"]
+__all__ = ["COUNT", "Card", "CardFile"]
 
 COUNT = "count"
 """The part of a file that holds the numbers of users and items."""
@@ -26,7 +26,7 @@ Repository = Annotated[
 ]
 
 
-class Source(Section):
+class CardFile(Section):
     """One file of a dataset."""
 
     called = "a file of 'sources'"
@@ -111,7 +111,7 @@ class Card(Section):
     """What publishers call each behavior."""
     paper: Mapping[str, Annotated[int | float, InWords("a number")]] = Field(default_factory=dict)
     """The dataset's row in Tables 1 and 5 of the RMBRec paper."""
-    sources: Annotated[tuple[Source, ...], InWords("tables", "write them as [[sources]]")] = ()
+    sources: Annotated[tuple[CardFile, ...], InWords("tables", "write them as [[sources]]")] = ()
     """Files; empty where no place is known whose files could be checked."""
     content_hash: Sha256 | None = None
     """`MultiBehaviorDataset.content_hash` of the finished dataset, where it is known."""

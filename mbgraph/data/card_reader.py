@@ -1,6 +1,6 @@
 """Reads a dataset card from TOML and trusts nothing in it.
 
-What a value must be is said by the fields of `Card` and `Source`; here stands what one field asks of another.
+What a value must be is said by the fields of `Card` and `CardFile`; here stands what one field asks of another.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from mbgraph.data.card import COUNT, Card, Repository, Sha1, Source, Text
+from mbgraph.data.card import COUNT, Card, CardFile, Repository, Sha1, Text
 from mbgraph.data.formats import FORMATS
 from mbgraph.errors import DataError, UnknownNameError, UsageError
 from mbgraph.schema import InWords, Section, read_toml
@@ -61,10 +61,10 @@ def load_card(path: str | os.PathLike[str]) -> Card:
     return card
 
 
-def _sources(table: dict[str, Any], format: Any) -> list[Source]:
+def _sources(table: dict[str, Any], format: Any) -> list[CardFile]:
     group = _Group(**table)
     shared = {"repository": group.repository, "commit": group.commit, "format": group.format or format}
-    made = [Source(**{**shared, **entry}) for entry in group.files]
+    made = [CardFile(**{**shared, **entry}) for entry in group.files]
     return [source.replace(path=f"{group.folder}/{source.path}") if group.folder else source for source in made]
 
 

@@ -10,7 +10,7 @@ from typing import ClassVar
 import pytest
 import requests
 
-from mbgraph.data.card import Source
+from mbgraph.data.card import CardFile
 from mbgraph.data.catalog import find_dataset, load_dataset
 from mbgraph.data.download import check_against, download
 from mbgraph.data.formats.npz import read_npz, write_npz
@@ -205,7 +205,9 @@ def test_parts_of_several_formats_make_one_dataset(card, root, tiny, tmp_path, m
         content = b'{"user": 4, "item": 3}' if part == "count" else part.encode()
         (copy / f"{part}.txt").write_bytes(content)
         kind = "pairs" if number % 2 else "adjacency"
-        sources.append(Source(part=part, path=f"x/{part}.txt", format=kind, sha256=hashlib.sha256(content).hexdigest()))
+        sources.append(
+            CardFile(part=part, path=f"x/{part}.txt", format=kind, sha256=hashlib.sha256(content).hexdigest())
+        )
     asked = []
 
     def read_part(path, format):

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mbgraph.data import download as module
-from mbgraph.data.card import Source
+from mbgraph.data.card import CardFile
 from mbgraph.data.download import download
 from mbgraph.data.transfer import check_file, git_blob_id
 from mbgraph.errors import DataError, RunError, UsageError
@@ -200,11 +200,11 @@ def test_blob_ids_against_the_formula(tmp_path_factory, content):
     assert git_blob_id(content) == expected
     path = tmp_path_factory.mktemp("blob") / "file"
     path.write_bytes(content)
-    assert check_file(path, Source(part="view", path="file", format="pairs", git_blob=expected)) is None
+    assert check_file(path, CardFile(part="view", path="file", format="pairs", git_blob=expected)) is None
     path.write_bytes(content + b"x")
-    assert "its git blob is" in check_file(path, Source(part="view", path="file", format="pairs", git_blob=expected))
+    assert "its git blob is" in check_file(path, CardFile(part="view", path="file", format="pairs", git_blob=expected))
     assert "bytes instead of" in check_file(
-        path, Source(part="view", path="file", format="pairs", git_blob=expected, size=len(content))
+        path, CardFile(part="view", path="file", format="pairs", git_blob=expected, size=len(content))
     )
 
 
@@ -217,8 +217,8 @@ def test_both_hashes_must_be_right(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"abc")
     blob, sha = git_blob_id(b"abc"), hashlib.sha256(b"abc").hexdigest()
-    assert check_file(path, Source(part="view", path="file", format="pairs", git_blob=blob, sha256=sha)) is None
+    assert check_file(path, CardFile(part="view", path="file", format="pairs", git_blob=blob, sha256=sha)) is None
     assert "its SHA-256 is" in check_file(
-        path, Source(part="view", path="file", format="pairs", git_blob=blob, sha256="0" * 64)
+        path, CardFile(part="view", path="file", format="pairs", git_blob=blob, sha256="0" * 64)
     )
-    assert "no hash" in check_file(path, Source(part="view", path="file", format="pairs"))
+    assert "no hash" in check_file(path, CardFile(part="view", path="file", format="pairs"))

@@ -55,7 +55,7 @@ def command(
     from mbgraph.bench import costs, speed
     from mbgraph.bench.machine import copy_bandwidth, gemm_rate
     from mbgraph.bench.report import write_rows
-    from mbgraph.run import cpu_name
+    from mbgraph.machine import cpu_name
 
     if threads:
         torch.set_num_threads(threads)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mbgraph.data.dataset import MultiBehaviorDataset
-from mbgraph.data.formats.assemble import Source, assemble, find_target
+from mbgraph.data.formats.assemble import Origin, assemble, find_target
 from mbgraph.data.formats.matrices import Matrix, read_held_out, read_matrix
 from mbgraph.data.interactions import Pairs
 from mbgraph.errors import DataError
@@ -72,7 +72,7 @@ def read(
     target = find_target(path, files, target)
     matrices = {behavior: read_matrix(file) for behavior, file in files.items()}
     users, items = check_shapes({files[behavior]: matrix for behavior, matrix in matrices.items()}, users, items)
-    source = Source(path, "csr-pickle", 0, [file.name for file in files.values()])
+    source = Origin(path, "csr-pickle", 0, [file.name for file in files.values()])
     source.notes = {behavior: _VALUES for behavior, matrix in matrices.items() if matrix.values == "dropped"}
     splits: dict[str, Pairs] = {}
     for stem, split in _SPLITS.items():

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from mbgraph.data.dataset import MultiBehaviorDataset, check_behavior_name
-from mbgraph.data.formats.assemble import Source, assemble, find_target
+from mbgraph.data.formats.assemble import Origin, assemble, find_target
 from mbgraph.data.formats.folder import new_folder
 from mbgraph.data.formats.npz import check_file_name, id_lines, named_ids, read_ids
 from mbgraph.data.formats.sidecar import (
@@ -124,7 +124,7 @@ def read(path: Path, *, target: str | None = None, name: str | None = None) -> M
         if (path / f"{stem}.txt").exists()
     }
     read_files = ["count.txt", *(f"{behavior}.txt" for behavior in edges), *(f"{SPLIT_FILES[s]}.txt" for s in splits)]
-    source = Source(path, "pairs", 1, read_files, left_out)
+    source = Origin(path, "pairs", 1, read_files, left_out)
     return assemble(source, edges, target, splits, name=name, users=users, items=items)
 
 

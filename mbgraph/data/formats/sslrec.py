@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mbgraph.data.dataset import MultiBehaviorDataset
-from mbgraph.data.formats.assemble import Source, assemble, find_target
+from mbgraph.data.formats.assemble import Origin, assemble, find_target
 from mbgraph.data.formats.csr_pickle import check_shapes
 from mbgraph.data.formats.matrices import read_matrix
 from mbgraph.errors import DataError
@@ -37,7 +37,7 @@ def read(path: Path, *, target: str | None = None, name: str | None = None) -> M
     left_out = {files.pop(stem).name: "derived from the others" for stem in joined}
     target = find_target(path, files, target)
     matrices = {file: read_matrix(file) for file in files.values()}
-    source = Source(path, "sslrec", 0, [file.name for file in files.values()], left_out)
+    source = Origin(path, "sslrec", 0, [file.name for file in files.values()], left_out)
     held_out = {}
     for file_name, split in _SPLITS.items():
         if (path / file_name).exists():
