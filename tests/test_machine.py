@@ -75,6 +75,7 @@ def test_the_package_has_one_version():
 
 
 def test_asking_needs_no_torch():
-    code = "import sys, json, mbgraph.machine as m; m.cpu_name(); m.available_memory_mb(); print(json.dumps('torch' in sys.modules))"
+    code = "import sys, json, mbgraph.machine as m; m.cpu_name(); m.available_memory_mb()\n"
+    code += "print(json.dumps('torch' in sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) is False
