@@ -11,7 +11,7 @@ import numpy as np
 
 from mbgraph.data.dataset import MultiBehaviorDataset
 from mbgraph.data.interactions import Pairs
-from mbgraph.data.keys import contains, union
+from mbgraph.keys import contains, union
 from mbgraph.typing import IntArray
 
 __all__ = ["Alignment", "Leakage", "alignment", "describe", "leakage"]

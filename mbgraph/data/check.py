@@ -21,7 +21,7 @@ from mbgraph.data.dataset import SPLITS, MultiBehaviorDataset
 from mbgraph.data.formats.archive import read_arrays
 from mbgraph.data.formats.npz import is_npz, read_meta
 from mbgraph.data.interactions import Pairs, Vocabulary
-from mbgraph.data.keys import contains, runs, union
+from mbgraph.keys import contains, runs, union
 from mbgraph.errors import DataError
 from mbgraph.typing import IntArray
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mbgraph.data.interactions import CSR, Pairs, Vocabulary
-from mbgraph.data.keys import contains
+from mbgraph.keys import contains
 from mbgraph.errors import DataError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -177,13 +177,14 @@ class MultiBehaviorDataset:
     def graph(self) -> dgl.DGLGraph:
         """DGL heterograph with one edge type per behavior, ``('user', behavior, 'item')``, train edges only.
 
-        All users and items are nodes, isolated ones included. Built on first use, then kept.
+        All users and items are nodes, isolated ones included. Built on first use, then kept. Its attribute ``behaviors``
+        is the order of the behaviors, which DGL itself does not keep.
         """
         import torch
 
         from mbgraph._dgl import import_dgl
 
-        return import_dgl().heterograph(
+        graph = import_dgl().heterograph(
             {
                 ("user", behavior, "item"): tuple(
                     # torch wants memory it may write to
@@ -194,6 +195,8 @@ class MultiBehaviorDataset:
             },
             num_nodes_dict={"user": self.num_users, "item": self.num_items},
         )
+        graph.behaviors = self.behaviors  # DGL sorts edge types by name; models read the behaviors in this order
+        return graph
 
     @cached_property
     def _csr(self) -> dict[str, CSR]:

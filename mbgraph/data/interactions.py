@@ -124,10 +124,15 @@ class CSR:
 
     def gather(self, rows: IntArray) -> tuple[IntArray, IntArray]:
         """Return all entries of several rows: (positions in ``rows``, columns), both (M,)."""
+        where, places = self.places(rows)
+        return where, self.indices[places]
+
+    def places(self, rows: IntArray) -> tuple[IntArray, IntArray]:
+        """Return where all entries of several rows stand: (positions in ``rows``, places in ``indices``), both (M,)."""
         starts, counts = self.indptr[rows], self.indptr[rows + 1] - self.indptr[rows]
         where = np.repeat(np.arange(len(rows), dtype=np.int64), counts)
         offsets = np.arange(len(where), dtype=np.int64) - np.repeat(np.cumsum(counts) - counts, counts)
-        return where, self.indices[np.repeat(starts, counts) + offsets]
+        return where, np.repeat(starts, counts) + offsets
 
 
 class Vocabulary:

@@ -10,7 +10,7 @@ import numpy as np
 
 from mbgraph.data.dataset import MultiBehaviorDataset
 from mbgraph.data.interactions import Pairs
-from mbgraph.data.keys import contains, union
+from mbgraph.keys import contains, union
 from mbgraph.errors import DataError, UnknownNameError, UsageError
 from mbgraph.random import RNGLike, as_generator, stream
 from mbgraph.typing import IntArray

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mbgraph.data.keys import contains, union
+from mbgraph.keys import contains, union
 from mbgraph.random import stream
 from mbgraph.typing import IntArray
 

@@ -12,10 +12,12 @@ import numpy as np
 
 from mbgraph.data.dataset import SPLITS, MultiBehaviorDataset
 from mbgraph.data.interactions import CSR, Pairs
-from mbgraph.data.keys import union
+from mbgraph.keys import union
 from mbgraph.errors import DataError, UnknownNameError
-from mbgraph.evaluation.metrics import check_cutoffs, per_user_metrics
-from mbgraph.evaluation.ranking import TIES, HeldOut, Scorer, held_out_ranks
+from mbgraph.evaluation.metrics import per_user_metrics, usable_cutoffs
+from mbgraph.evaluation.options import MASKS, TIES
+from mbgraph.evaluation.ranking import HeldOut, held_out_ranks
+from mbgraph.evaluation.scorers import Scorer
 from mbgraph.files import atomic_write
 from mbgraph.typing import IntArray
 
@@ -24,9 +26,8 @@ if TYPE_CHECKING:
 
     from mbgraph.models.base import Recommender
 
-__all__ = ["MASKS", "EvaluationResult", "Group", "evaluate", "evaluate_splits"]
+__all__ = ["EvaluationResult", "Group", "evaluate", "evaluate_splits", "scorer_for"]
 
-MASKS = ("train-target", "train+valid-target", "all-behaviors", "none")
 GROUPS = ("all", "visited", "unvisited")
 
 
@@ -149,11 +150,12 @@ def evaluate(
     Parameters
     ----------
     model : Recommender or Scorer
-        A model is asked for its scorer on ``ds.graph``.
+        A model must have been built on the train edges of ``ds``. To score from another graph pass
+        ``model.scorer(graph)``.
     ds : MultiBehaviorDataset
     split : {"test", "valid"}
     k : sequence of int
-        Cut-offs.
+        Cut-offs; those beyond the catalogue are cut to its size.
     mask : {"train-target", "train+valid-target", "all-behaviors", "none"}
         Which items are no candidates. ``train-target``: what the user bought in train (the paper's).
         ``train+valid-target``: at test, also the user's validation items. ``all-behaviors``: everything the user
@@ -166,9 +168,9 @@ def evaluate(
     Raises
     ------
     DataError
-        If the split has no pairs, the mask leaves none, or the model is for a dataset of another size.
+        If the split has no pairs, the mask leaves none, or the model was built on another dataset.
     UsageError
-        For a cut-off larger than the catalogue, or an unknown policy.
+        For a cut-off that is no whole number of at least 1, or an unknown policy.
     RunError
         If scores are NaN.
     """
@@ -187,7 +189,7 @@ def evaluate_splits(
     """Like `evaluate` for several splits, scoring every user once for all of them."""
     if mask not in MASKS:
         raise UnknownNameError("mask policy", mask, MASKS)
-    cutoffs = check_cutoffs(k, ds.num_items)
+    cutoffs = usable_cutoffs(k, ds.num_items)
     for split in splits:
         if split not in SPLITS:
             raise UnknownNameError("split", split, SPLITS)
@@ -198,18 +200,35 @@ def evaluate_splits(
     if ties not in TIES:
         raise UnknownNameError("tie policy", ties, TIES)
     parts = {split: _held_out(ds, split, mask) for split in splits}
-    scorer = model.scorer(ds.graph) if hasattr(model, "scorer") else model
-    if (scorer.num_users, scorer.num_items) != (ds.num_users, ds.num_items):
-        raise DataError(
-            f"the model scores {scorer.num_users} users x {scorer.num_items} items, dataset {ds.name!r} has "
-            f"{ds.num_users} x {ds.num_items}",
-            "use the dataset the model was trained on",
-        )
+    scorer = scorer_for(model, ds)
     ranks = held_out_ranks(scorer, {split: part for split, (part, _) in parts.items()}, ties, chunk_size)
     return {
         split: _result(ds, split, part, visited, ranks[split], mask, ties, cutoffs)
         for split, (part, visited) in parts.items()
     }
+
+
+def scorer_for(model: Recommender | Scorer, ds: MultiBehaviorDataset) -> Scorer:
+    """Return a model's scorer, or a scorer as it is, after checking that it belongs to a dataset.
+
+    Raises
+    ------
+    DataError
+        If the model was built on other train edges, or the scorer is for other numbers of users and items.
+    """
+    scorer: Scorer
+    if hasattr(model, "scorer"):
+        model.check_dataset(ds)
+        scorer = model.scorer()
+    else:
+        scorer = model
+    if (scorer.num_users, scorer.num_items) != (ds.num_users, ds.num_items):
+        raise DataError(
+            f"the model scores {scorer.num_users} users x {scorer.num_items} items, dataset {ds.name!r} has "
+            f"{ds.num_users} x {ds.num_items}",
+            "use the dataset the model was built on",
+        )
+    return scorer
 
 
 def _contains(lists: CSR, pairs: Pairs) -> np.ndarray:

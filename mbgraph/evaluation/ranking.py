@@ -9,20 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from mbgraph import _kernels
 from mbgraph.data.interactions import CSR
 from mbgraph.errors import RunError, UnknownNameError, UsageError
-from mbgraph.evaluation import kernels
+from mbgraph.evaluation.options import TIES
+from mbgraph.evaluation.scorers import EmbeddingScorer, PairBonusScorer, Scorer
 from mbgraph.typing import IntArray
 
-__all__ = ["TIES", "EmbeddingScorer", "HeldOut", "Scorer", "block_rows", "held_out_ranks", "rank_from_counts"]
-
-TIES = ("realistic", "optimistic", "pessimistic")
+__all__ = ["HeldOut", "block_rows", "held_out_ranks", "rank_from_counts"]
 
 
 def block_rows(num_items: int) -> int:
@@ -34,63 +34,6 @@ def block_rows(num_items: int) -> int:
     """
     rows = min(max(256, 2**22 // num_items), 1024, max(4, 2**24 // num_items))
     return 1 << (rows.bit_length() - 1)
-
-
-@runtime_checkable
-class Scorer(Protocol):
-    """Anything that scores all items for a block of users; higher is better.
-
-    A scorer may also have ``scores_into(users, out)``, which writes the same scores to a tensor like the one that
-    `scores` returned before; all blocks then share that memory.
-    """
-
-    num_users: int
-    num_items: int
-
-    def scores(self, users: Tensor) -> Tensor:
-        """Return (B, I) scores for user rows (B,)."""
-        ...
-
-
-class EmbeddingScorer:
-    """Dot products of user and item embeddings.
-
-    Parameters
-    ----------
-    users, items : Tensor (U, D), (I, D)
-
-    Raises
-    ------
-    RunError
-        If an embedding is not finite, or so large that a product may not be.
-    """
-
-    def __init__(self, users: Tensor, items: Tensor) -> None:
-        if users.ndim != 2 or items.ndim != 2 or users.shape[1] != items.shape[1]:
-            raise UsageError(f"embeddings must be (U, D) and (I, D), got {tuple(users.shape)} and {tuple(items.shape)}")
-        for side, table in (("user", users), ("item", items)):
-            if not torch.isfinite(table).all():
-                raise RunError(f"{side} embeddings are not finite", "train with a lower --lr")
-        # Cauchy-Schwarz bounds every partial sum of every product, so scores need not be searched for NaN
-        if _longest(users) * _longest(items) > torch.finfo(users.dtype).max:
-            raise RunError("the embeddings are so large that scores overflow", "train with a lower --lr")
-        self.users, self.items = users.detach(), items.detach()
-        self.num_users, self.num_items = len(users), len(items)
-
-    def scores(self, users: Tensor) -> Tensor:
-        """Return (B, I) scores for user rows (B,); the memory is item by item."""
-        return self.scores_into(users, self.users.new_empty(self.num_items, len(users)).T)
-
-    def scores_into(self, users: Tensor, out: Tensor) -> Tensor:
-        """Write (B, I) scores for user rows (B,) to ``out``, made by `scores`, and return it."""
-        rows = self.users.index_select(0, users.to(self.users.device))  # (B, D)
-        torch.mm(self.items, rows.T, out=out.T)  # a product of many rows uses all cores, one of few does not
-        return out
-
-
-def _longest(table: Tensor) -> float:
-    """Return the largest row norm, in float64: (N, D) -> ()."""
-    return float(torch.linalg.vector_norm(table.detach(), dim=1, dtype=torch.float64).max()) if len(table) else 0.0
 
 
 @dataclass(frozen=True)
@@ -157,8 +100,8 @@ def held_out_ranks(
     if chunk_size is not None and chunk_size < 1:
         raise UsageError(f"chunk_size must be positive, got {chunk_size}")
     if (
-        type(scorer) is EmbeddingScorer  # a subclass may score in its own way
-        and kernels.available
+        isinstance(scorer, EmbeddingScorer)
+        and _kernels.available
         and scorer.users.device.type == "cpu"
         and scorer.users.dtype == torch.float32
     ):
@@ -174,7 +117,7 @@ def held_out_ranks(
         rows = users[start : start + chunk]
         buffer = _score(scorer, rows, block, buffer)
         scores = buffer.numpy(force=True)  # (>= C, I)
-        if type(scorer) is not EmbeddingScorer and np.isnan(scores[: len(rows)]).any():
+        if not isinstance(scorer, EmbeddingScorer) and np.isnan(scores[: len(rows)]).any():
             raise RunError("the model gives NaN scores", "train with a lower --lr")
         bounds = {name: np.searchsorted(part.user, [rows[0], rows[-1] + 1]) for name, part in splits.items()}
         wheres = {name: np.searchsorted(rows, splits[name].user[low:high]) for name, (low, high) in bounds.items()}
@@ -202,13 +145,19 @@ def _product_ranks(scorer: EmbeddingScorer, splits: Mapping[str, HeldOut], ties:
         for number in (numbers.min(), numbers.max()) if len(numbers) else ():
             if not 0 <= number < count:
                 raise UsageError(f"held-out pairs name {side} {number}, the scorer has {count} {side}s")
-    counted = kernels.count_products(users, items, who, held_out, threads)
+    extra = scorer.bonus_of(who, held_out) if isinstance(scorer, PairBonusScorer) else np.empty(0, np.float32)
+    counted = _kernels.count_products(users, items, who, held_out, threads, extra)
     ranks, start = {}, 0
     for name, part in splits.items():
         own, greater, equal = (values[start : start + len(part.user)] for values in counted)
         start += len(part.user)
+        arguments = (users, items, part.user, part.item, own)
         if part.masked is not None:
-            kernels.take_back_products(users, items, part.user, part.item, own, part.masked, greater, equal, threads)
+            lists = (part.masked.indptr, part.masked.indices)
+            _kernels.take_back_products(*arguments, *lists, greater, equal, threads)
+        if isinstance(scorer, PairBonusScorer):
+            pairs, bonus = scorer.without(part.masked)
+            _kernels.take_back_products(*arguments, pairs.indptr, pairs.indices, greater, equal, threads, bonus)
         _part_ties(own, part.user, greater, equal)
         ranks[name] = rank_from_counts(greater, equal, ties)
     return ranks
@@ -231,9 +180,9 @@ def _score(scorer: Scorer, rows: IntArray, block: int, buffer: Tensor | None) ->
 
 def _count(scores: np.ndarray[Any, Any], where: IntArray, items: IntArray) -> tuple[IntArray, IntArray]:
     """Count the items that score higher than each pair, and the same: (C, I), (M,), (M,) -> (M,), (M,)."""
-    if kernels.available:
+    if _kernels.available:
         by_item = np.ascontiguousarray(scores.T)  # (I, C), as `EmbeddingScorer` has it
-        return kernels.count_above(by_item, where, items, torch.get_num_threads())
+        return _kernels.count_above(by_item, where, items, torch.get_num_threads())
     greater, equal = np.empty(len(where), np.int64), np.empty(len(where), np.int64)
     hit = np.empty(scores.shape[1], bool)
     by_user = np.ascontiguousarray(scores)
@@ -255,8 +204,8 @@ def _take_back(
     equal: IntArray,
 ) -> None:
     """Subtract the items that are no candidates from the counts, in place."""
-    if kernels.available:
-        kernels.take_back(scores, where, items, rows, masked.indptr, masked.indices, greater, equal)
+    if _kernels.available:
+        _kernels.take_back(scores, where, items, rows, masked.indptr, masked.indices, greater, equal)
         return
     pair, columns = masked.gather(rows[where])  # every masked item of every pair's user
     values = scores[where[pair], columns]

@@ -1,20 +1,36 @@
 """Models. Importing this package registers all of them."""
 
-from mbgraph.models.base import MODELS, Batch, Encoded, Recommender, TrainingDefaults, build_model
+from mbgraph.models.base import MODELS, EmbeddingRecommender, Encoded, Recommender, build_model
+from mbgraph.models.batches import Batches, TripleBatch, TripleBatches
+from mbgraph.models.context import StepContext
 from mbgraph.models.conversion import Conversion
+from mbgraph.models.crgcn import CRGCN
 from mbgraph.models.lightgcn import LightGCN
+from mbgraph.models.options import EmbeddingOptions, ModelOptions, TrainingOptions
 from mbgraph.models.popularity import Popularity
 from mbgraph.models.rmbrec import RMBRec
+from mbgraph.models.rules import GradientBalance, UpdateRule
+from mbgraph.models.simgcl import SimGCL
 
 __all__ = [
+    "CRGCN",
     "MODELS",
-    "Batch",
+    "Batches",
     "Conversion",
+    "EmbeddingOptions",
+    "EmbeddingRecommender",
     "Encoded",
+    "GradientBalance",
     "LightGCN",
+    "ModelOptions",
     "Popularity",
     "RMBRec",
     "Recommender",
-    "TrainingDefaults",
+    "SimGCL",
+    "StepContext",
+    "TrainingOptions",
+    "TripleBatch",
+    "TripleBatches",
+    "UpdateRule",
     "build_model",
 ]

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from mbgraph.errors import DataError, UsageError
 from mbgraph.evaluation.ranking import EmbeddingScorer
-from mbgraph.models.batches import Batches, StepContext, TripleBatches
-from mbgraph.models.options import ModelOptions, TrainingOptions
+from mbgraph.models.batches import Batches, TripleBatches
+from mbgraph.models.context import StepContext
+from mbgraph.models.options import EmbeddingOptions, ModelOptions, TrainingOptions
 from mbgraph.models.rules import UpdateRule
 from mbgraph.nn.relations import Relations
 from mbgraph.registry import Registry
@@ -103,6 +104,8 @@ class Recommender(nn.Module):
         self.options = self.Options(**options)
         self.target = target
         chosen = self.reads(Relations.of(graph, behaviors, target))
+        if isinstance(self.options, EmbeddingOptions):
+            chosen = chosen.replace(backend=self.options.backend)
         if self.ordered and len(chosen) > 2 and not chosen.has_order:
             raise UsageError(
                 f"model {self.name!r} reads the behaviors in order, and this graph has none",
@@ -110,6 +113,8 @@ class Recommender(nn.Module):
             )
         self.relations = chosen
         self.num_users, self.num_items = chosen.num_users, chosen.num_items
+        if isinstance(rng, bool) or not isinstance(rng, int | np.integer) or rng < 0:
+            raise UsageError(f"rng must be a non-negative integer, got {rng!r}", "it is the seed of the initialisation")
         self.rng = int(rng)
 
     @classmethod
@@ -137,14 +142,14 @@ class Recommender(nn.Module):
         """
         if graph is None:
             return self.relations
-        other = self.reads(Relations.of(graph, None, self.target))
+        other = Relations.of(graph, self.behaviors, self.target).replace(backend=self.relations[self.target].backend)
         if (other.num_users, other.num_items) != (self.num_users, self.num_items):
             raise UsageError(
                 f"the graph has {other.num_users} users and {other.num_items} items, the model "
                 f"{self.num_users} and {self.num_items}",
                 "give a graph over the same nodes",
             )
-        return other.select(self.behaviors)
+        return other
 
     def check_dataset(self, dataset: MultiBehaviorDataset) -> None:
         """Raise `DataError` unless the model was built on the train edges of ``dataset``."""
@@ -154,21 +159,18 @@ class Recommender(nn.Module):
                 f"has {dataset.num_users} x {dataset.num_items}",
                 "use the dataset the model was built on",
             )
-        for behavior in self._own_behaviors():
+        for behavior in self.behaviors:
             if behavior not in dataset.edges or not self._has_edges_of(behavior, dataset):
                 raise DataError(
                     f"the model was built on other {behavior!r} edges than the train edges of dataset {dataset.name!r}",
                     "build it on dataset.graph; to score from another graph, pass model.scorer(graph)",
                 )
         order = tuple(behavior for behavior in dataset.behaviors if behavior in self.behaviors)
-        if self.ordered and [*order] != [*self._own_behaviors()] and order[-1:] == (self.target,):
+        if self.ordered and order != self.behaviors and order[-1:] == (self.target,):
             raise DataError(
                 f"the model reads {', '.join(self.behaviors)}, dataset {dataset.name!r} has {', '.join(order)}",
                 "build it with behaviors=dataset.behaviors",
             )
-
-    def _own_behaviors(self) -> tuple[str, ...]:
-        return tuple(name for name, relation in self.relations.items() if not relation.is_derived)
 
     def _has_edges_of(self, behavior: str, dataset: MultiBehaviorDataset) -> bool:
         pointers, indices = self.relations[behavior].neighbors("user")
@@ -183,7 +185,7 @@ class Recommender(nn.Module):
 
     def sampled_behaviors(self) -> tuple[str, ...]:
         """Return the behaviors of which triples are drawn; those that the model reads by default."""
-        return self._own_behaviors()
+        return self.behaviors
 
     def update_rule(self, training: TrainingOptions) -> UpdateRule:
         """Return how terms become an update of the parameters: their sum, by one optimizer, by default."""
@@ -223,9 +225,6 @@ class EmbeddingRecommender(Recommender):
     A subclass implements `encode` and calls `make_tables` once.
     """
 
-    user_embedding: nn.Parameter
-    item_embedding: nn.Parameter
-
     def make_tables(self, width: int, *, std: float | None = None, padding: int = 0) -> None:
         """Make the embedding tables, ``padding`` extra rows last: normal with ``std``, or Xavier uniform.
 
@@ -243,7 +242,7 @@ class EmbeddingRecommender(Recommender):
     @property
     def tables(self) -> tuple[Tensor, Tensor]:
         """User table and item table, padding rows included."""
-        return self.user_embedding, self.item_embedding
+        return self.get_parameter("user_embedding"), self.get_parameter("item_embedding")
 
     @torch.no_grad()
     def scorer(self, graph: GraphLike | None = None) -> EmbeddingScorer:

@@ -12,20 +12,19 @@ and untouched items start at -1.
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
 from torch import Tensor
 
 from mbgraph.data.interactions import CSR
-from mbgraph.data.keys import contains
+from mbgraph.keys import contains
 from mbgraph.errors import UsageError
 from mbgraph.models.base import MODELS, Recommender
+from mbgraph.models.options import ModelOptions
 from mbgraph.models.popularity import target_popularity
-
-if TYPE_CHECKING:
-    import dgl
+from mbgraph.nn.relations import GraphLike
 
 __all__ = ["Conversion", "ConversionScorer", "conversion_rates"]
 
@@ -70,43 +69,43 @@ class ConversionScorer:
         return out
 
 
+class ConversionOptions(ModelOptions):
+    """Options of `Conversion`."""
+
+    smoothing: Annotated[float, Field(gt=0)] = 10.0
+    """The c of the formula: how many users' worth of the overall rate every item starts with."""
+
+
 @MODELS.register("conversion")
 class Conversion(Recommender):
     """Rank a user's touched items by their conversion rate; not trained.
 
     It says nothing about discovery: every item it puts on top is one the user has already seen.
 
-    Parameters
-    ----------
-    graph, target
-        See `Recommender`.
-    smoothing : float
-        The c above: how many users' worth of the overall rate every item starts with.
+    Raises
+    ------
+    UsageError
+        If the graph has no auxiliary behavior.
     """
 
     name = "conversion"
     trainable = False
+    Options = ConversionOptions
+    options: ConversionOptions
 
-    def __init__(self, graph: dgl.DGLGraph, target: str, *, smoothing: float = 10.0) -> None:
-        super().__init__(graph, target)
-        if not 0 < smoothing < math.inf:
-            raise UsageError(f"smoothing must be positive and finite, got {smoothing}", "the default is 10")
-        if len(graph.etypes) < 2:
-            raise UsageError("conversion needs an auxiliary behavior beside the target", "use popularity")
-        self.smoothing = float(smoothing)
-        self._graph = graph
+    def __init__(self, graph: GraphLike, target: str, **options: Any) -> None:
+        super().__init__(graph, target, **options)
+        if not self.relations.auxiliary:
+            raise UsageError("conversion needs an auxiliary behavior beside the target", "use --model popularity")
 
-    def scorer(self, graph: dgl.DGLGraph | None = None) -> ConversionScorer:
+    def scorer(self, graph: GraphLike | None = None) -> ConversionScorer:
         """Return the scorer of a graph's auxiliary and target edges."""
-        graph = self._graph if graph is None else graph
-        num_users, num_items = graph.num_nodes("user"), graph.num_nodes("item")
-        users, items = (rows.numpy() for rows in graph.edges(etype=self.target))
-        target_keys = np.sort(users * np.int64(num_items) + items)
+        relations = self.other_relations(graph)
+        bought = relations[self.target]
+        target_keys = np.sort((bought.users * self.num_items + bought.items).numpy())
         adjacency, rates = [], []
-        for behavior in graph.etypes:
-            if behavior == self.target:
-                continue
-            users, items = (rows.numpy() for rows in graph.edges(etype=behavior))
-            adjacency.append(CSR.from_pairs(users, items, num_users))
-            rates.append(conversion_rates(users, items, target_keys, num_items, self.smoothing))
-        return ConversionScorer(adjacency, rates, target_popularity(graph, self.target), num_users)
+        for behavior in relations.auxiliary:
+            users, items = relations[behavior].users.numpy(), relations[behavior].items.numpy()
+            adjacency.append(CSR.from_pairs(users, items, self.num_users))
+            rates.append(conversion_rates(users, items, target_keys, self.num_items, self.options.smoothing))
+        return ConversionScorer(adjacency, rates, target_popularity(relations, self.target), self.num_users)

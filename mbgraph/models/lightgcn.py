@@ -1,118 +1,150 @@
-"""LightGCN on the target behavior alone: what a graph model reaches without auxiliary behaviors."""
+"""LightGCN on the target behavior alone, or on the union of all behaviors."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field
 
-from mbgraph.evaluation.ranking import EmbeddingScorer
-from mbgraph.models.base import MODELS, Batch, Encoded, Recommender, TrainingDefaults
-from mbgraph.nn import BehaviorEncoder, bpr
-from mbgraph.nn.losses import triple_margin
+from mbgraph._kernels import Workspace
+from mbgraph.models.base import MODELS, EmbeddingRecommender, Encoded
+from mbgraph.models.batches import TripleBatch
+from mbgraph.models.context import StepContext
+from mbgraph.models.options import EmbeddingOptions, TrainingOptions
+from mbgraph.nn import bpr, mean_of_rows, propagate, triple_margin
+from mbgraph.nn.lightgcn import layer_weights
+from mbgraph.nn.relation import Relation
+from mbgraph.nn.relations import GraphLike, Relations
 from mbgraph.regularizers import L2, Regularizer, StepOutputs
 
-if TYPE_CHECKING:
-    import dgl
+__all__ = ["LightGCN", "LightGCNOptions", "OneGraphOptions", "OneGraphRecommender"]
 
-__all__ = ["LightGCN"]
+
+class OneGraphOptions(EmbeddingOptions):
+    """Options of models that read one graph."""
+
+    union: bool = False
+    """Read the pairs of all behaviors as one graph. Training is on the target's pairs either way."""
+
+
+class OneGraphRecommender(EmbeddingRecommender):
+    """A model that reads the target's graph, or the union of all behaviors, as one."""
+
+    options: OneGraphOptions
+
+    def reads(self, relations: Relations) -> Relations:
+        """Return all relations for the union, the target's otherwise."""
+        return relations if self.options.union else relations.select((self.target,))
+
+    def relation(self, graph: GraphLike | None = None) -> Relation:
+        """Return the one relation that the model reads, of another graph if one is given."""
+        if graph is None:
+            if self._relation is None:
+                self._relation = self._joined(self.relations)
+            return self._relation
+        return self._joined(self.other_relations(graph))
+
+    _relation: Relation | None = None
+
+    def _joined(self, relations: Relations) -> Relation:
+        return relations.union() if self.options.union else relations[self.target]
+
+    def sampled_behaviors(self) -> tuple[str, ...]:
+        """Return the target."""
+        return (self.target,)
+
+
+class LightGCNOptions(OneGraphOptions):
+    """Options of `LightGCN`."""
+
+    layer_norm: bool = False
+    """Divide every propagated row by its Euclidean norm (published RMBRec)."""
+    combine: Literal["mean", "sum"] = "mean"
+    """How layers 0..L become one embedding."""
+    gamma: Annotated[float, Field(ge=0)] = 0.0
+    """Added inside the logarithm of BPR, see `mbgraph.nn.bpr`."""
+    init_std: Annotated[float, Field(gt=0)] = 0.1
+    """Standard deviation of the normal initialisation."""
+
+    def training(self) -> TrainingOptions:
+        """Return batches of 2,048 users drawn with replacement; negatives from outside their target history."""
+        return TrainingOptions(batch_size=2048, sampler="with-replacement", history="target")
+
+    def regularizers(self) -> tuple[Regularizer, ...]:
+        """Return L2 with weight 1e-4 on the batch's table rows."""
+        return (L2(weight=1e-4, on="ego"),)
 
 
 @MODELS.register("lightgcn")
-class LightGCN(Recommender):
-    """He et al., SIGIR 2020: mean over layers, no layer normalisation, L2 on the batch's table rows.
+class LightGCN(OneGraphRecommender):
+    r"""Mean over the layers of a plain propagation.
 
-    Parameters
+    .. math::
+        X^{(l+1)} = D^{-1/2} A D^{-1/2} X^{(l)}, \qquad Z = \frac{1}{L+1} \sum_{l=0}^{L} X^{(l)}, \qquad
+        \mathcal L = \operatorname{mean} \operatorname{softplus}(s_{uj} - s_{ui})
+        + \lambda \frac{1}{2B} \sum \lVert x_u \rVert^2 + \lVert x_i \rVert^2 + \lVert x_j \rVert^2
+
+    with the norms of layer 0.
+
+    References
     ----------
-    graph, target
-        See `Recommender`; only the target's edges are read.
-    embedding_dim, num_layers, layer_norm, combine
-        See `mbgraph.nn.LightGCN`.
-    gamma : float
-        See `mbgraph.nn.bpr`.
-    backend : str
-        See `mbgraph.nn.propagation.Relation`.
-    row_dtype : {"float32", "bfloat16"}
-        See `mbgraph.nn.BehaviorEncoder`.
-    rng : int
-        Seed of the initialisation.
+    He et al., SIGIR 2020; published code ``gusye1234/LightGCN-PyTorch`` at commit 947ca2b.
     """
 
     name = "lightgcn"
+    Options = LightGCNOptions
+    options: LightGCNOptions
+    citation = "He et al., LightGCN, SIGIR 2020 (arXiv 2002.02126)"
 
-    def __init__(
-        self,
-        graph: dgl.DGLGraph,
-        target: str,
-        *,
-        embedding_dim: int = 64,
-        num_layers: int = 3,
-        layer_norm: bool = False,
-        combine: str = "mean",
-        gamma: float = 0.0,
-        backend: str = "auto",
-        row_dtype: str = "float32",
-        rng: int = 0,
-    ) -> None:
-        super().__init__(graph, target)
-        self.embedding_dim, self.num_layers = embedding_dim, num_layers
-        self.layer_norm, self.combine, self.gamma = layer_norm, combine, gamma
-        self.backend, self.row_dtype = backend, row_dtype
-        self.encoder = BehaviorEncoder(
-            graph,
-            (target,),
-            embedding_dim=embedding_dim,
-            num_layers=num_layers,
-            layer_norm=layer_norm,
-            combine=combine,
-            backend=backend,
-            row_dtype=row_dtype,
-            rng=rng,
+    def __init__(self, graph: GraphLike, target: str, **options: Any) -> None:
+        super().__init__(graph, target, **options)
+        self.make_tables(self.options.embedding_dim, std=self.options.init_std)
+        self._space = Workspace()
+
+    def _propagated(self, relation: Relation, **changes: Any) -> tuple[Any, Any]:
+        chosen = self.options
+        return propagate(
+            relation,
+            *self.tables,
+            chosen.num_layers,
+            layer_norm=chosen.layer_norm,
+            weights=layer_weights(chosen.combine, chosen.num_layers),
+            space=self._space,
+            **changes,
         )
-        self.behaviors = (target,)
 
-    @property
-    def training_defaults(self) -> TrainingDefaults:
-        """Batches of 2,048 target edges; negatives from outside the user's target history."""
-        return TrainingDefaults(batch_size=2048, sampler="per-edge", history="target")
-
-    def default_regularizers(self) -> list[Regularizer]:
-        """Return L2 with weight 1e-4 on the batch's table rows."""
-        return [L2(weight=1e-4, on="ego")]
-
-    def encode(self, graph: dgl.DGLGraph | None = None) -> Encoded:
+    def encode(self, graph: GraphLike | None = None) -> Encoded:
         """Return embeddings of all nodes."""
-        users, items = self.encoder(graph)[self.target]
+        users, items = self._propagated(self.relation(graph))
         return Encoded(users, items, {self.target: (users, items)})
 
-    @torch.no_grad()
-    def scorer(self, graph: dgl.DGLGraph | None = None) -> EmbeddingScorer:
-        """Return the dot-product scorer."""
-        encoded = self.encode(graph)
-        return EmbeddingScorer(encoded.users, encoded.items)
-
-    def step(self, batch: Batch, *, double_backward: bool = False) -> StepOutputs:
+    def step(self, batch: TripleBatch, context: StepContext) -> StepOutputs:
         """Return the BPR loss of the batch's target triples."""
-        present = batch.positives[self.target] >= 0
-        user_rows, positives, negatives = (
-            rows[present] for rows in (batch.users, batch.positives[self.target], batch.negatives[self.target])
-        )
-        users, items = self.encoder.rows(
-            {self.target: user_rows},
-            {self.target: torch.cat([positives, negatives])},
-            fast=not double_backward,
-        )[self.target]
-        positive, negative = items.chunk(2)  # 2 x (B, D)
-        margin = triple_margin(users, positive, negative)  # (B,)
-        risk = bpr(margin, self.gamma).mean()
-        tables = (self.encoder.user_embedding, self.encoder.item_embedding)
-        return StepOutputs(
-            target=self.target,
-            losses={"main": risk},
-            risks={self.target: risk},
-            margins={self.target: margin},
-            users={self.target: users},
-            triples={self.target: (users, positive, negative)},
-            ego={self.target: (tables[0][user_rows], tables[1][positives], tables[1][negatives])},
-            tables=tables,
-        )
+        return target_step(self, batch, partial(self._propagated, row_dtype=self.options.row_dtype), self.options.gamma)
+
+
+def target_step(
+    model: OneGraphRecommender, batch: TripleBatch, propagated: Any, gamma: float, **entries: Any
+) -> StepOutputs:
+    """Return the BPR loss of the target's triples; ``propagated(relation, at=rows)`` gives embeddings at rows."""
+    rows = batch.rows(model.target)
+    users, positives, negatives = rows
+    at = (users, torch.cat([positives, negatives.flatten()]))
+    at_users, at_items = propagated(model.relation(), at=at)
+    positive, negative = at_items.split([len(positives), negatives.numel()])
+    triple = (at_users, positive, negative.view(*negatives.shape, negative.shape[-1]))  # (B, D), (B, D), (B, [n,] D)
+    margin = triple_margin(*triple)
+    risk = mean_of_rows(bpr(margin, gamma))
+    present = len(users) > 0
+    return StepOutputs(
+        model.target,
+        losses={"main": risk},
+        risks={model.target: risk} if present else {},
+        margins={model.target: margin} if present else {},
+        triples={model.target: triple},
+        ego=partial(model.ego_triples, {model.target: rows}),
+        tables=model.tables,
+        **entries,
+    )

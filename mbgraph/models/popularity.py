@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from torch import Tensor
 
 from mbgraph.models.base import MODELS, Recommender
-
-if TYPE_CHECKING:
-    import dgl
+from mbgraph.nn.relations import GraphLike, Relations
 
 __all__ = ["Popularity", "PopularityScorer", "target_popularity"]
 
 
-def target_popularity(graph: dgl.DGLGraph, target: str) -> Tensor:
+def target_popularity(relations: Relations, target: str) -> Tensor:
     """Return the number of train users of every item under the target behavior: float64 (I,)."""
-    return graph.in_degrees(etype=target).double()
+    return relations[target].degree("item").double()
 
 
 class PopularityScorer:
@@ -40,21 +36,15 @@ class Popularity(Recommender):
     """Rank items by their number of train buyers; not personal, not trained.
 
     Items with the same number tie; the tie policy of the evaluation decides.
-
-    Parameters
-    ----------
-    graph, target
-        See `Recommender`.
     """
 
     name = "popularity"
     trainable = False
 
-    def __init__(self, graph: dgl.DGLGraph, target: str) -> None:
-        super().__init__(graph, target)
-        self._graph = graph
+    def reads(self, relations: Relations) -> Relations:
+        """Return the target's relation."""
+        return relations.select((self.target,))
 
-    def scorer(self, graph: dgl.DGLGraph | None = None) -> PopularityScorer:
+    def scorer(self, graph: GraphLike | None = None) -> PopularityScorer:
         """Return the scorer; it reads the target's edges only."""
-        graph = self._graph if graph is None else graph
-        return PopularityScorer(target_popularity(graph, self.target), graph.num_nodes("user"))
+        return PopularityScorer(target_popularity(self.other_relations(graph), self.target), self.num_users)

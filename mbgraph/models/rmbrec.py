@@ -10,76 +10,77 @@ The paper and its published code differ in a dozen points, so the variant is par
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from functools import partial
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from mbgraph.errors import UnknownNameError
-from mbgraph.evaluation.ranking import EmbeddingScorer
-from mbgraph.models.base import MODELS, Batch, Encoded, Recommender, TrainingDefaults
-from mbgraph.nn import BehaviorEncoder, bpr, mean_fusion
-from mbgraph.nn.losses import triple_margin
+from mbgraph.errors import UsageError
+from mbgraph.models.base import MODELS, EmbeddingRecommender, Encoded
+from mbgraph.models.batches import TripleBatch
+from mbgraph.models.context import StepContext
+from mbgraph.models.options import EmbeddingOptions, TrainingOptions
+from mbgraph.nn import BehaviorEncoder, bpr, mean_fusion, mean_of_rows, triple_margin
+from mbgraph.nn.lightgcn import At
+from mbgraph.nn.relations import GraphLike
 from mbgraph.regularizers import L2, InfoNCE, Regularizer, REx, StepOutputs
-
-if TYPE_CHECKING:
-    import dgl
+from mbgraph.regularizers.outputs import Triple
 
 __all__ = ["RMBRec"]
 
 
-@dataclass(frozen=True)
-class _Preset:
-    """Where the variants differ, before regularizers."""
+class RMBRecOptions(EmbeddingOptions):
+    """Options of `RMBRec`."""
 
-    layer_norm: bool
-    combine: str
-    padding: bool
-    gamma: float
-    weight_decay: float
-    history: str
+    presets = {  # noqa: RUF012 (a ClassVar of the base)
+        "mbgraph": {},
+        "official": {"padding": True, "gamma": 1e-10},
+        "paper": {},
+    }
 
+    variant: Literal["mbgraph", "official", "paper"] = "mbgraph"
+    """Preset of the options below, of training and of the regularizers."""
+    layer_norm: bool = True
+    """Divide every propagated row by its Euclidean norm."""
+    combine: Literal["sum", "mean"] = "sum"
+    """How layers 0..L become one embedding."""
+    padding: bool = False
+    """Keep the published code's padding node: users who lack a behavior become a row of it, which adds ``ln 2`` to the
+    sum of that behavior's losses and stays in the divisor."""
+    gamma: Annotated[float, Field(ge=0)] = 0.0
+    """Added inside the logarithm of BPR, see `mbgraph.nn.bpr`."""
 
-_PRESETS: Mapping[str, _Preset] = {
-    "mbgraph": _Preset(True, "sum", False, 0.0, 1e-3, "all"),
-    "official": _Preset(True, "sum", True, 1e-10, 1e-3, "all"),
-    "paper": _Preset(True, "sum", False, 0.0, 0.0, "behavior"),
-}
+    def training(self) -> TrainingOptions:
+        """Return batches of 1,024 users, Adam 1e-3 with coupled weight decay (mbgraph, official)."""
+        if self.variant == "paper":
+            return TrainingOptions(history="behavior")
+        return TrainingOptions(weight_decay=1e-3)
+
+    def regularizers(self) -> tuple[Regularizer, ...]:
+        """Return RRM, ORM and L2 as the variant defines them."""
+        if self.variant == "paper":
+            contrast = InfoNCE(
+                direction="other", negatives="intra", include_positive=False, reduce_behaviors="mean"
+            )  # Eq. 3: the auxiliary row is the anchor and meets rows of its own behavior
+            # Eq. 10 leaves lambda open; half of the published weight decay is the same pull on the tables.
+            return contrast, REx(unbiased=False), L2(weight=5e-4, on="tables")
+        return InfoNCE(), REx(), L2(weight=1e-3, on="propagated")
 
 
 @MODELS.register("rmbrec")
-class RMBRec(Recommender):
+class RMBRec(EmbeddingRecommender):
     r"""Per-behavior LightGCN, user-side contrast with the target, equal risks across behaviors, mean fusion.
 
     .. math:: \mathcal L = \mathcal L_{main} + \lambda_1 \mathcal L_{RRM} + \lambda_2 \mathcal L_{ORM} + \text{L2}
 
-    The last three are regularizers (`InfoNCE`, `REx`, `L2`): see `default_regularizers`.
+    The last three are regularizers (`InfoNCE`, `REx`, `L2`), those of ``options.regularizers()``.
 
-    Parameters
-    ----------
-    graph : DGLGraph
-        Train heterograph, one edge type per behavior.
-    target : str
-        Behavior to predict.
-    variant : {"mbgraph", "official", "paper"}
-        Preset of all options below and of the regularizers.
-    embedding_dim, num_layers : int
-        Width of the tables and number of propagation steps.
-    layer_norm, combine : bool, str
-        See `mbgraph.nn.LightGCN`; None takes the variant's.
-    padding : bool
-        Keep the published code's padding node: users who lack a behavior become a row of it, which adds ``ln 2`` to
-        the sum of that behavior's losses and stays in the divisor. None takes the variant's.
-    gamma : float
-        See `mbgraph.nn.bpr`; None takes the variant's.
-    backend : str
-        See `mbgraph.nn.propagation.Relation`.
-    row_dtype : {"float32", "bfloat16"}
-        See `mbgraph.nn.BehaviorEncoder`.
-    rng : int
-        Seed of the initialisation.
+    Raises
+    ------
+    UsageError
+        If the graph has no auxiliary behavior.
 
     References
     ----------
@@ -87,80 +88,44 @@ class RMBRec(Recommender):
     """
 
     name = "rmbrec"
-    variants: ClassVar[tuple[str, ...]] = tuple(_PRESETS)
+    Options = RMBRecOptions
+    options: RMBRecOptions
+    citation = "Cai et al., RMBRec, WWW 2026 (arXiv 2601.08705)"
 
-    def __init__(
-        self,
-        graph: dgl.DGLGraph,
-        target: str,
-        *,
-        variant: str = "mbgraph",
-        embedding_dim: int = 64,
-        num_layers: int = 3,
-        layer_norm: bool | None = None,
-        combine: str | None = None,
-        padding: bool | None = None,
-        gamma: float | None = None,
-        backend: str = "auto",
-        row_dtype: str = "float32",
-        rng: int = 0,
-    ) -> None:
-        super().__init__(graph, target)
-        if variant not in _PRESETS:
-            raise UnknownNameError("variant of rmbrec", variant, _PRESETS)
-        preset = _PRESETS[variant]
-        self.variant, self.embedding_dim, self.num_layers = variant, embedding_dim, num_layers
-        self.backend, self.row_dtype = backend, row_dtype
-        self.layer_norm = preset.layer_norm if layer_norm is None else layer_norm
-        self.combine = preset.combine if combine is None else combine
-        self.padding = preset.padding if padding is None else padding
-        self.gamma = preset.gamma if gamma is None else gamma
+    def __init__(self, graph: GraphLike, target: str, **options: Any) -> None:
+        super().__init__(graph, target, **options)
+        if not self.relations.auxiliary:
+            raise UsageError("rmbrec needs an auxiliary behavior beside the target", "use --model lightgcn")
+        chosen = self.options
         self.encoder = BehaviorEncoder(
-            graph,
-            embedding_dim=embedding_dim,
-            num_layers=num_layers,
-            layer_norm=self.layer_norm,
-            combine=self.combine,
-            padding=int(self.padding),
-            backend=backend,
-            row_dtype=row_dtype,
-            rng=rng,
+            self.relations,
+            embedding_dim=chosen.embedding_dim,
+            num_layers=chosen.num_layers,
+            layer_norm=chosen.layer_norm,
+            combine=chosen.combine,
+            padding=int(chosen.padding),
+            backend=chosen.backend,
+            row_dtype=chosen.row_dtype,
+            rng=self.rng,
         )
-        self.behaviors = self.encoder.behaviors
 
     @property
-    def training_defaults(self) -> TrainingDefaults:
-        """Batches of 1,024 users, Adam 1e-3 with coupled weight decay (mbgraph, official)."""
-        preset = _PRESETS[self.variant]
-        return TrainingDefaults(weight_decay=preset.weight_decay, history=preset.history)
+    def tables(self) -> tuple[Tensor, Tensor]:
+        """User table and item table, the padding row last where there is one."""
+        return self.encoder.tables
 
-    def default_regularizers(self) -> list[Regularizer]:
-        """Return RRM, ORM and L2 as the variant defines them."""
-        if self.variant == "paper":
-            contrast = InfoNCE(
-                direction="other", negatives="intra", include_positive=False, reduce_behaviors="mean"
-            )  # Eq. 3: the auxiliary row is the anchor and meets rows of its own behavior
-            # Eq. 10 leaves lambda open; half of the published weight decay is the same pull on the tables.
-            return [contrast, REx(unbiased=False), L2(weight=5e-4, on="tables")]
-        return [InfoNCE(), REx(), L2(weight=1e-3, on="propagated")]
-
-    def encode(self, graph: dgl.DGLGraph | None = None) -> Encoded:
+    def encode(self, graph: GraphLike | None = None) -> Encoded:
         """Return fused and per-behavior embeddings of the real nodes (Eq. 1 and 8)."""
+        other = None if graph is None else self.other_relations(graph)
         behaviors = {
             behavior: (users[: self.num_users], items[: self.num_items])
-            for behavior, (users, items) in self.encoder(graph).items()
+            for behavior, (users, items) in self.encoder(other).items()
         }
         users = mean_fusion(users for users, _ in behaviors.values())
         items = mean_fusion(items for _, items in behaviors.values())
         return Encoded(users, items, behaviors)
 
-    @torch.no_grad()
-    def scorer(self, graph: dgl.DGLGraph | None = None) -> EmbeddingScorer:
-        """Return the dot-product scorer of the fused embeddings (Eq. 9)."""
-        encoded = self.encode(graph)
-        return EmbeddingScorer(encoded.users, encoded.items)
-
-    def step(self, batch: Batch, *, double_backward: bool = False) -> StepOutputs:
+    def step(self, batch: TripleBatch, context: StepContext) -> StepOutputs:
         """Run Algorithm 1, lines 5-17, for one batch.
 
         Returns
@@ -168,55 +133,44 @@ class RMBRec(Recommender):
         StepOutputs
             ``losses["main"]`` is Eq. 10 without its norm term; ``risks`` are Eq. 2.
         """
-        rows = {behavior: self._triple_rows(batch, behavior) for behavior in self.behaviors}
-        own_users, own_positives, own_negatives = rows[self.target]
-        contrasted = torch.unique(own_users)  # (M,) users with a target edge, the padding node once
-        user_rows, item_rows = {}, {}
-        for behavior, (users, positives, negatives) in rows.items():
-            at_users, at_items = [contrasted, own_users], [own_positives, own_negatives]
+        padding = (self.num_users, self.num_items) if self.options.padding else None
+        rows = {behavior: batch.rows(behavior, padding) for behavior in self.behaviors}  # K x 3 x (B_b,)
+        users, positives, negatives = rows[self.target]
+        anchors = torch.unique(users)  # (N,) users with a target edge, the padding node once
+        at_users: dict[str, dict[str, Tensor]] = {}
+        at_items: dict[str, dict[str, Tensor]] = {}
+        for behavior, own in rows.items():
+            at_users[behavior] = {"anchor": anchors, "target": users}
+            at_items[behavior] = {"target positive": positives, "target negative": negatives.flatten()}
             if behavior != self.target:
-                at_users.append(users)
-                at_items += [positives, negatives]
-            user_rows[behavior], item_rows[behavior] = torch.cat(at_users), torch.cat(at_items)
-        encoded = self.encoder.rows(user_rows, item_rows, fast=not double_backward)
+                at_users[behavior] |= {"own": own[0]}
+                at_items[behavior] |= {"own positive": own[1], "own negative": own[2].flatten()}
+        encoded = self.encoder.at(at_users, at_items)
 
-        triples, fused, anchors = {}, [], {}
-        at_target, tables = len(own_users), (self.encoder.user_embedding, self.encoder.item_embedding)
-        for behavior, (users, items) in encoded.items():
-            size = len(rows[behavior][0])
-            own_sizes = [] if behavior == self.target else [size]
-            # split, not sliced: the derivative of a slice is a table of zeros around it
-            anchors[behavior], *users_of = users.split([len(contrasted), at_target, *own_sizes])
-            items_of = items.split([at_target, at_target, *own_sizes, *own_sizes])
-            fused.append((users_of[0], *items_of[:2]))  # 3 x (B_t, D)
-            triples[behavior] = (users_of[-1], *items_of[-2:])  # 3 x (B_b, D)
+        def triple(at: At, which: str, shape: torch.Size) -> Triple:
+            negative = at.items[f"{which} negative"]
+            return at.users[which], at.items[f"{which} positive"], negative.view(*shape, negative.shape[-1])
+
+        triples = {
+            behavior: triple(at, "target" if behavior == self.target else "own", rows[behavior][2].shape)
+            for behavior, at in encoded.items()
+        }  # K x ((B_b, D), (B_b, D), (B_b, D) or (B_b, n, D))
+        fused = [triple(at, "target", negatives.shape) for at in encoded.values()]
         margins = {behavior: triple_margin(*triple) for behavior, triple in triples.items() if len(triple[0])}
-        main = bpr(triple_margin(*(mean_fusion(parts) for parts in zip(*fused, strict=True))), self.gamma)  # (B_t,)
+        main = bpr(triple_margin(*(mean_fusion(parts) for parts in zip(*fused, strict=True))), self.options.gamma)
         return StepOutputs(
-            target=self.target,
-            losses={"main": main.mean() if len(main) else main.sum()},
-            risks={behavior: bpr(margin, self.gamma).mean() for behavior, margin in margins.items()},
+            self.target,
+            losses={"main": mean_of_rows(main)},
+            risks={behavior: bpr(margin, self.options.gamma).mean() for behavior, margin in margins.items()},
             margins=margins,
-            users=anchors,
+            anchors={"user": {behavior: at.users["anchor"] for behavior, at in encoded.items()}},
+            anchor_weights=lambda: {"user": {name: self._has_edge(name, anchors) for name in self.behaviors}},
             triples=triples,
-            ego={self.target: (tables[0][own_users], tables[1][own_positives], tables[1][own_negatives])},
-            tables=tables,
-            user_mask={behavior: torch.isin(contrasted, users) for behavior, (users, _, _) in rows.items()},
+            ego=partial(self.ego_triples, {self.target: rows[self.target]}),
+            tables=self.tables,
         )
 
-    def _triple_rows(self, batch: Batch, behavior: str) -> tuple[Tensor, Tensor, Tensor]:
-        """Return users, positive items and negative items of a behavior's triples, 3 x (B_b,)."""
-        positives, negatives = batch.positives[behavior], batch.negatives[behavior]
-        present = positives >= 0
-        if self.padding:
-            absent = ~present
-            return (
-                batch.users.masked_fill(absent, self.num_users),
-                positives.masked_fill(absent, self.num_items),
-                negatives.masked_fill(absent, self.num_items),
-            )
-        return batch.users[present], positives[present], negatives[present]
-
-    def options(self) -> dict[str, Any]:
-        """Return the resolved options."""
-        return {**super().options(), "variant": self.variant}
+    def _has_edge(self, behavior: str, users: Tensor) -> Tensor:
+        """Return 1 for users with an edge in the behavior, 0 for others: (N,) -> float (N,)."""
+        degree = self.encoder.relations[behavior].degree("user").to(users.device)
+        return (degree[users] > 0).to(self.tables[0].dtype)

@@ -1,11 +1,24 @@
-"""Building blocks over DGL heterographs; none of them knows about datasets.
+"""Building blocks over heterographs; none of them knows about datasets.
 
 Shapes use one letter each: U users, I items, K behaviors, L layers, B batch rows, D dimensions.
 """
 
 from mbgraph.nn.fusion import mean_fusion
-from mbgraph.nn.lightgcn import BehaviorEncoder, LightGCN, propagate_layers
-from mbgraph.nn.losses import bpr
-from mbgraph.nn.propagation import Relation, relations
+from mbgraph.nn.lightgcn import BehaviorEncoder, LightGCN
+from mbgraph.nn.losses import bpr, mean_of_rows, triple_margin
+from mbgraph.nn.propagation import propagate, propagate_each
+from mbgraph.nn.relation import Relation
+from mbgraph.nn.relations import Relations
 
-__all__ = ["BehaviorEncoder", "LightGCN", "Relation", "bpr", "mean_fusion", "propagate_layers", "relations"]
+__all__ = [
+    "BehaviorEncoder",
+    "LightGCN",
+    "Relation",
+    "Relations",
+    "bpr",
+    "mean_fusion",
+    "mean_of_rows",
+    "propagate",
+    "propagate_each",
+    "triple_margin",
+]

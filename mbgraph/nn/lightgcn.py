@@ -8,46 +8,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
+from mbgraph._kernels import Workspace
 from mbgraph.errors import UnknownNameError, UsageError
-from mbgraph.nn.compiled import Workspace
-from mbgraph.nn.propagation import Relation, relations
-from mbgraph.nn.rows import TINY, check_row_dtype, encode_all, encode_rows
+from mbgraph.nn.propagation import Rows, propagate, propagate_each
+from mbgraph.nn.relation import Relation
+from mbgraph.nn.relations import GraphLike, Relations
 
-if TYPE_CHECKING:
-    import dgl
-
-__all__ = ["COMBINE", "BehaviorEncoder", "LightGCN", "propagate_layers"]
+__all__ = ["COMBINE", "At", "BehaviorEncoder", "LightGCN", "layer_weights"]
 
 COMBINE = ("sum", "mean")
 
 
-def propagate_layers(
-    relation: Relation, users: Tensor, items: Tensor, num_layers: int, layer_norm: bool
-) -> list[tuple[Tensor, Tensor]]:
-    r"""Return layers 0..L of both sides, differentiable any number of times.
-
-    .. math:: X^{(l+1)} = D^{-1/2} A D^{-1/2} X^{(l)}, \quad\text{optionally } x \mapsto x / \lVert x \rVert_2
-
-    Shapes: ``users`` (U, D), ``items`` (I, D) -> L + 1 pairs of the same shapes. A node without an edge has zero rows
-    in layers 1..L.
-    """
-    layers = [(users, items)]
-    for _ in range(num_layers):
-        to_users = relation.neighbor_sum(relation.item_scale.to(items) * items, "user")  # (U, D)
-        to_items = relation.neighbor_sum(relation.user_scale.to(users) * users, "item")  # (I, D)
-        users = relation.user_scale.to(users) * to_users
-        items = relation.item_scale.to(items) * to_items
-        if layer_norm:
-            users = nn.functional.normalize(users, eps=TINY)
-            items = nn.functional.normalize(items, eps=TINY)
-        layers.append((users, items))
-    return layers
+def layer_weights(combine: str, num_layers: int) -> tuple[float, ...]:
+    """Return the factors of layers 0..L: all 1 for ``"sum"``, all 1 / (L + 1) for ``"mean"``."""
+    if combine not in COMBINE:
+        raise UnknownNameError("layer combination", combine, COMBINE)
+    return (1.0 if combine == "sum" else 1.0 / (num_layers + 1),) * (num_layers + 1)
 
 
 class LightGCN(nn.Module):
@@ -62,6 +45,14 @@ class LightGCN(nn.Module):
     combine : {"mean", "sum"}
         How layers 0..L become one embedding.
 
+    Examples
+    --------
+    >>> import torch, mbgraph as mb
+    >>> graph = mb.load_dataset("demo").graph["user", "buy", "item"]
+    >>> users, items = torch.randn(graph.num_nodes("user"), 8), torch.randn(graph.num_nodes("item"), 8)
+    >>> [tuple(table.shape) for table in LightGCN(num_layers=2)(graph, users, items)] == [users.shape, items.shape]
+    True
+
     References
     ----------
     He et al., "LightGCN", SIGIR 2020, Eq. 3-4 (``layer_norm=False, combine="mean"``, the defaults here).
@@ -69,38 +60,65 @@ class LightGCN(nn.Module):
 
     def __init__(self, num_layers: int = 3, *, layer_norm: bool = False, combine: str = "mean") -> None:
         super().__init__()
-        if combine not in COMBINE:
-            raise UnknownNameError("layer combination", combine, COMBINE)
         if num_layers < 0:
             raise UsageError(f"num_layers must not be negative, got {num_layers}")
         self.num_layers, self.layer_norm, self.combine = num_layers, layer_norm, combine
+        self.weights = layer_weights(combine, num_layers)
 
-    @property
-    def weight(self) -> float:
-        """The factor of each layer in the combination."""
-        return 1.0 if self.combine == "sum" else 1.0 / (self.num_layers + 1)
-
-    def forward(self, relation: Relation, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
-        """Return combined embeddings of all nodes: (U, D), (I, D) -> (U, D), (I, D)."""
-        layers = propagate_layers(relation, users, items, self.num_layers, self.layer_norm)
-        user_sum, item_sum = layers[0]
-        for layer_users, layer_items in layers[1:]:
-            user_sum, item_sum = user_sum + layer_users, item_sum + layer_items
-        return user_sum * self.weight, item_sum * self.weight
-
-    def rows(
-        self, relation: Relation, users: Tensor, items: Tensor, user_rows: Tensor, item_rows: Tensor
+    def forward(
+        self, graph: Relation | GraphLike, users: Tensor, items: Tensor, at: Rows | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Return ``forward(...)`` at chosen rows only, by the hand-written pass: (N,), (M,) -> (N, D), (M, D).
+        """Return combined embeddings of all nodes, or of the rows ``at``.
 
-        Differentiable once. Rows may repeat.
+        Parameters
+        ----------
+        graph : Relation or DGLGraph
+            A graph of one edge type, for example ``g["user", "buy", "item"]``.
+        users, items : Tensor (U, D), (I, D)
+        at : (int64 tensor (N,), int64 tensor (M,)), optional
+
+        Returns
+        -------
+        (Tensor, Tensor)
+            (U, D), (I, D), or (N, D), (M, D).
         """
-        arguments = (users, items, [user_rows], [item_rows], self.num_layers, self.layer_norm, self.weight)
-        return encode_rows([relation], *arguments)[0]
+        relation = graph if isinstance(graph, Relation) else _only_relation(graph)
+        return propagate(
+            relation, users, items, self.num_layers, layer_norm=self.layer_norm, weights=self.weights, at=at
+        )
 
     def extra_repr(self) -> str:
         """Show the arguments."""
         return f"num_layers={self.num_layers}, layer_norm={self.layer_norm}, combine={self.combine!r}"
+
+
+_read: WeakKeyDictionary[object, Relation] = WeakKeyDictionary()
+"""Graphs that were read once: a training loop passes the same one in every step."""
+
+
+def _only_relation(graph: GraphLike) -> Relation:
+    known = _read.get(graph)
+    if known is None:
+        relations = Relations.of(graph)
+        if len(relations) != 1:
+            raise UsageError(
+                f"LightGCN needs a graph of one behavior, this one has {', '.join(relations)}",
+                "slice it: graph['user', 'buy', 'item'], or use BehaviorEncoder",
+            )
+        known = _read[graph] = relations[next(iter(relations))]
+    return known
+
+
+class At(NamedTuple):
+    """Embeddings at named rows of one behavior.
+
+    Attributes
+    ----------
+    users, items : dict of str to Tensor (N, D)
+    """
+
+    users: dict[str, Tensor]
+    items: dict[str, Tensor]
 
 
 class BehaviorEncoder(nn.Module):
@@ -108,10 +126,10 @@ class BehaviorEncoder(nn.Module):
 
     Parameters
     ----------
-    graph : DGLGraph
-        Heterograph whose edge types are behaviors from users to items.
-    behaviors : tuple of str, optional
-        Edge types to encode; all by default.
+    graph : DGLGraph, PyG HeteroData or Relations
+        Edge types are behaviors from users to items.
+    behaviors : sequence of str, optional
+        Edge types to encode, in this order; all by default.
     embedding_dim, num_layers, layer_norm, combine
         See `LightGCN`.
     padding : int
@@ -119,28 +137,26 @@ class BehaviorEncoder(nn.Module):
     init_std : float
         Standard deviation of the normal initialisation.
     backend : str
-        See `mbgraph.nn.propagation.Relation`.
+        See `Relation`.
     row_dtype : {"float32", "bfloat16"}
-        What neighbours read in `rows`, the pass that trains: with bfloat16 half the bytes move, while sums, norms and
-        parameters stay float32.
+        What neighbours read in `at`, the pass that trains, see `propagate`.
     rng : int
         Seed of the initialisation.
 
     Examples
     --------
-    >>> import dgl, torch
-    >>> g = dgl.heterograph({("user", "view", "item"): ([0, 1], [0, 0]), ("user", "buy", "item"): ([1], [1])},
-    ...                     num_nodes_dict={"user": 3, "item": 2})
-    >>> encoder = BehaviorEncoder(g, embedding_dim=4, num_layers=2)
-    >>> users, items = encoder(g)["buy"]
-    >>> users.shape, items.shape
-    (torch.Size([3, 4]), torch.Size([2, 4]))
+    >>> import mbgraph as mb
+    >>> graph = mb.load_dataset("demo").graph
+    >>> encoder = BehaviorEncoder(graph, embedding_dim=4, num_layers=2)
+    >>> users, items = encoder()["buy"]
+    >>> users.shape[1], encoder.behaviors
+    (4, ('view', 'cart', 'buy'))
     """
 
     def __init__(
         self,
-        graph: dgl.DGLGraph,
-        behaviors: tuple[str, ...] | None = None,
+        graph: GraphLike,
+        behaviors: Sequence[str] | None = None,
         *,
         embedding_dim: int = 64,
         num_layers: int = 3,
@@ -155,66 +171,85 @@ class BehaviorEncoder(nn.Module):
         super().__init__()
         if embedding_dim < 1:
             raise UsageError(f"embedding_dim must be positive, got {embedding_dim}")
-        check_row_dtype(row_dtype, embedding_dim)
-        self.row_dtype, self._workspace = row_dtype, Workspace()
-        self.padding, self.backend = padding, backend
-        self.relations = relations(graph, behaviors, padding=padding, backend=backend)
-        self.behaviors = tuple(self.relations)
-        self.conv = LightGCN(num_layers, layer_norm=layer_norm, combine=combine)
-        first = next(iter(self.relations.values()))
-        generator = torch.Generator().manual_seed(int(rng))
-        self.user_embedding = nn.Parameter(torch.randn(first.num_users, embedding_dim, generator=generator) * init_std)
-        self.item_embedding = nn.Parameter(torch.randn(first.num_items, embedding_dim, generator=generator) * init_std)
-        self._graph = graph
-
-    def _relations_of(self, graph: dgl.DGLGraph | None) -> Mapping[str, Relation]:
-        if graph is None or graph is self._graph:
-            return self.relations
-        other = relations(graph, self.behaviors, padding=self.padding, backend=self.backend)
-        first = next(iter(other.values()))
-        mine = (self.user_embedding.shape[0], self.item_embedding.shape[0])
-        if (first.num_users, first.num_items) != mine:
+        if row_dtype == "bfloat16" and embedding_dim % 2:
             raise UsageError(
-                f"the graph has {first.num_users} users and {first.num_items} items, the embedding tables {mine}",
+                f"row_dtype=bfloat16 needs an even embedding_dim, got {embedding_dim}", "choose an even one"
+            )
+        self.row_dtype, self.padding, self.backend = row_dtype, padding, backend
+        self._space = Workspace()
+        self.relations = self._prepared(graph, behaviors)
+        self.conv = LightGCN(num_layers, layer_norm=layer_norm, combine=combine)
+        sizes = (self.relations.num_users, self.relations.num_items)
+        generator = torch.Generator().manual_seed(int(rng))
+        self.user_embedding, self.item_embedding = (
+            nn.Parameter(torch.randn(count, embedding_dim, generator=generator) * init_std) for count in sizes
+        )
+
+    @property
+    def behaviors(self) -> tuple[str, ...]:
+        """Behaviors that are encoded, in order."""
+        return tuple(self.relations)
+
+    @property
+    def tables(self) -> tuple[Tensor, Tensor]:
+        """User table and item table, padding rows included: (U, D), (I, D)."""
+        return self.user_embedding, self.item_embedding
+
+    def _prepared(self, graph: GraphLike, behaviors: Sequence[str] | None) -> Relations:
+        target = graph.target if isinstance(graph, Relations) else None
+        return Relations.of(graph, behaviors, target).replace(backend=self.backend).padded(self.padding)
+
+    def _relations_of(self, graph: GraphLike | None) -> Relations:
+        if graph is None:
+            return self.relations
+        other = self._prepared(graph, self.behaviors)
+        mine = (len(self.user_embedding), len(self.item_embedding))
+        if (other.num_users, other.num_items) != mine:
+            raise UsageError(
+                f"the graph has {other.num_users} users and {other.num_items} items, the embedding tables {mine}",
                 "encode a graph over the same nodes",
             )
         return other
 
-    def forward(self, graph: dgl.DGLGraph | None = None) -> dict[str, tuple[Tensor, Tensor]]:
+    def forward(self, graph: GraphLike | None = None) -> dict[str, tuple[Tensor, Tensor]]:
         """Return ``{behavior: ((U, D), (I, D))}``, padding rows included; another graph may be given."""
         chosen = self._relations_of(graph)
-        tables = (self.user_embedding, self.item_embedding)
-        if torch.is_grad_enabled():
-            return {behavior: self.conv(relation, *tables) for behavior, relation in chosen.items()}
-        conv = self.conv  # nobody derives it: the hand-written pass
-        made = encode_all(
-            list(chosen.values()), *tables, conv.num_layers, conv.layer_norm, conv.weight, self._workspace
-        )
-        return dict(zip(chosen, made, strict=True))
+        conv = self.conv
+        pairs = propagate_each(
+            list(chosen.values()), *self.tables, conv.num_layers,
+            layer_norm=conv.layer_norm, weights=conv.weights, space=self._space,
+        )  # fmt: skip
+        return dict(zip(chosen, pairs, strict=True))
 
-    def rows(
-        self, user_rows: Mapping[str, Tensor], item_rows: Mapping[str, Tensor], *, fast: bool = True
-    ) -> dict[str, tuple[Tensor, Tensor]]:
-        """Return embeddings at chosen rows per behavior: (N_b,), (M_b,) -> ((N_b, D), (M_b, D)).
+    def at(self, users: Mapping[str, Mapping[str, Tensor]], items: Mapping[str, Mapping[str, Tensor]]) -> dict[str, At]:
+        """Return embeddings at named rows of every behavior; the last layer is computed there only.
 
-        ``fast=False`` goes through autograd and can be derived twice (IRMv2 on parameters needs that).
+        Parameters
+        ----------
+        users, items : mapping of str to mapping of str to int64 tensor (N,)
+            Per behavior, row numbers by a name of the caller's choice. Rows may repeat.
+
+        Returns
+        -------
+        dict of str to At
+            The same names, with embeddings (N, D).
         """
-        tables = (self.user_embedding, self.item_embedding)
-        if not fast:
-            whole = {behavior: self.conv(relation, *tables) for behavior, relation in self.relations.items()}
-            return {
-                behavior: (users[user_rows[behavior]], items[item_rows[behavior]])
-                for behavior, (users, items) in whole.items()
-            }
-        pairs = encode_rows(
-            list(self.relations.values()),
-            *tables,
-            [user_rows[behavior] for behavior in self.relations],
-            [item_rows[behavior] for behavior in self.relations],
-            self.conv.num_layers,
-            self.conv.layer_norm,
-            self.conv.weight,
-            self.row_dtype,
-            self._workspace,
-        )
-        return dict(zip(self.relations, pairs, strict=True))
+        rows = [(_joined(users[behavior]), _joined(items[behavior])) for behavior in self.relations]  # K x ((N,), (M,))
+        conv = self.conv
+        pairs = propagate_each(
+            list(self.relations.values()), *self.tables, conv.num_layers, layer_norm=conv.layer_norm,
+            weights=conv.weights, at=rows, row_dtype=self.row_dtype, space=self._space,
+        )  # fmt: skip
+        return {
+            behavior: At(_parted(pair[0], users[behavior]), _parted(pair[1], items[behavior]))
+            for behavior, pair in zip(self.relations, pairs, strict=True)
+        }
+
+
+def _joined(rows: Mapping[str, Tensor]) -> Tensor:
+    return torch.cat(list(rows.values())) if rows else torch.empty(0, dtype=torch.int64)
+
+
+def _parted(table: Tensor, rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    # split, not sliced: the derivative of a slice is a table of zeros around it
+    return dict(zip(rows, table.split([len(part) for part in rows.values()]), strict=True))

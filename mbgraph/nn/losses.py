@@ -5,25 +5,36 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["bpr", "triple_margin"]
+__all__ = ["bpr", "mean_of_rows", "triple_margin"]
 
 
 def triple_margin(users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
     """Return the score of the positive item minus the score of the negative one, as inner products.
 
-    Shapes: three (B, D) -> (B,). The items are subtracted first, so that one product is derived and not two.
+    Shapes: (B, D), (B, D), (B, D) -> (B,); with n negatives (B, n, D) -> (B, n). The items are subtracted first, so that
+    one product is derived and not two.
     """
+    if negatives.ndim == 3:
+        return torch.linalg.vecdot(users.unsqueeze(1), positives.unsqueeze(1) - negatives)
     return torch.linalg.vecdot(users, positives - negatives)
 
 
+def mean_of_rows(values: Tensor) -> Tensor:
+    """Return the mean of a batch's values, 0 where there are none: a term without rows contributes nothing.
+
+    Shapes: (B,) or (B, n) -> ().
+    """
+    return values.mean() if values.numel() else values.sum()
+
+
 def bpr(margin: Tensor, gamma: float = 1e-10) -> Tensor:
-    r"""Bayesian personalised ranking, one value per triple.
+    r"""Bayesian personalised ranking, one value per margin.
 
     .. math:: \ell(\Delta) = -\log(\gamma + \sigma(\Delta)), \qquad \Delta = s(u, i) - s(u, j)
 
     Parameters
     ----------
-    margin : Tensor (B,)
+    margin : Tensor of any shape
         Score of the positive item minus score of the negative item.
     gamma : float
         The published RMBRec code adds 1e-10 inside the logarithm, which only matters below a margin of about -23
@@ -31,7 +42,8 @@ def bpr(margin: Tensor, gamma: float = 1e-10) -> Tensor:
 
     Returns
     -------
-    Tensor (B,)
+    Tensor
+        Of the same shape.
 
     References
     ----------

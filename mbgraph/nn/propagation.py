@@ -1,200 +1,248 @@
-"""Neighbour sums over one edge type: the only place where a sparse matrix meets an embedding table.
+r"""Message passing over relations: one function, whatever computes it.
 
-A behavior is a bipartite relation. Both directions are needed in every layer, and the backward pass of one direction
-is the other direction, so a `Relation` holds one edge list and two views of it. Degree factors live on node rows, never
-on edges: the kernel is ``copy_u`` + ``sum`` and no edge-sized float tensor exists.
+.. math:: X^{(l+1)} = \hat A X^{(l)}, \qquad Z = \sum_{l=0}^{L} w_l X^{(l)}
+
+with the relation's normalised adjacency :math:`\hat A`. Compiled kernels do it for float32 tables on the CPU where numba
+is installed (`mbgraph._kernels`); otherwise, inside ``torch.compile`` and where somebody derives a derivative, torch does
+it through `Relation.neighbor_sum`. Both give the same numbers up to rounding.
 """
 
 from __future__ import annotations
 
-import warnings
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from mbgraph._dgl import import_dgl
+from mbgraph import _kernels
+from mbgraph._kernels import Workspace
 from mbgraph.errors import UnknownNameError, UsageError
-from mbgraph.nn.kernels import balanced_chunks, block_pointers
+from mbgraph.nn.relation import Relation
 
-if TYPE_CHECKING:
-    import dgl
+__all__ = ["ROW_DTYPES", "Between", "Rows", "propagate", "propagate_each"]
 
-__all__ = ["BACKENDS", "Relation", "relations"]
+ROW_DTYPES = ("float32", "bfloat16")
+TINY = 1e-12  # rows shorter than this count as zero, as in torch.nn.functional.normalize
 
-BACKENDS = ("auto", "dgl", "torch")
+Rows = tuple[Tensor, Tensor]
+"""User rows and item rows: two tables (U, D), (I, D), or row numbers (N,), (M,)."""
 
-
-class Relation:
-    """One behavior as an operator between user rows and item rows.
-
-    Parameters
-    ----------
-    graph : DGLGraph
-        A graph with exactly the edges of the behavior, users as sources, items as destinations.
-    backend : {"auto", "dgl", "torch"}
-        ``"dgl"`` runs DGL's CPU kernel. ``"torch"`` runs a compressed sparse row product: the path for CUDA (the DGL
-        wheel of PyPI has no CUDA kernels) and the oracle of the tests. ``"auto"`` takes dgl on CPU, torch elsewhere.
-
-    Attributes
-    ----------
-    user_scale, item_scale : float32 tensor (U, 1), (I, 1)
-        ``degree ** -0.5`` inside the behavior, 0 for nodes without an edge.
-    """
-
-    def __init__(self, graph: dgl.DGLGraph, backend: str = "auto") -> None:
-        if backend not in BACKENDS:
-            raise UnknownNameError("propagation backend", backend, BACKENDS)
-        self.graph = graph
-        self.backend = backend
-        self.num_users, self.num_items = graph.num_src_nodes(), graph.num_dst_nodes()
-        self.num_edges = graph.num_edges()
-        self.user_scale = _inverse_sqrt(graph.out_degrees())
-        self.item_scale = _inverse_sqrt(graph.in_degrees())
-        self._views: dict[tuple[str, str], Any] = {}
-
-    def to_users(self, items: Tensor) -> Tensor:
-        """Sum the rows of every user's items: (I, D) -> (U, D). Users without an edge get zeros. Not recorded."""
-        return self._sum("user", items)
-
-    def to_items(self, users: Tensor) -> Tensor:
-        """Sum the rows of every item's users: (U, D) -> (I, D). Items without an edge get zeros. Not recorded."""
-        return self._sum("item", users)
-
-    def neighbor_sum(self, rows: Tensor, to: str) -> Tensor:
-        """Sum neighbour rows, differentiable any number of times; ``to`` is ``"user"`` or ``"item"``."""
-        return _NeighborSum.apply(rows, self, to)
-
-    def neighbors(self, side: str) -> tuple[Any, Any]:
-        """Return ``(indptr, indices)`` of one side's neighbours, ascending: int64 (R + 1,), uint32 (E,)."""
-        key = (side, "neighbors")
-        if key not in self._views:
-            indptr, indices, _ = self.graph.adj_tensors("csr" if side == "user" else "csc")
-            pointers = indptr.numpy()
-            keys = torch.from_numpy(np.repeat(np.arange(len(pointers) - 1), np.diff(pointers)) << 32).add_(indices)
-            ordered = keys if bool((keys[1:] >= keys[:-1]).all()) else keys.sort().values
-            self._views[key] = (pointers, ordered.numpy().astype(np.uint32))  # the lower half
-        return self._views[key]
-
-    def most_neighbors(self, side: str) -> int:
-        """Return the largest degree of one side."""
-        key = (side, "most")
-        if key not in self._views:
-            self._views[key] = int(np.diff(self.neighbors(side)[0]).max(initial=0))
-        return self._views[key]
-
-    def blocks(self, side: str, row_bytes: int) -> Any:
-        """Return `kernels.block_pointers` of one side for source rows of so many bytes: (blocks + 1, R)."""
-        key = (side, f"blocks {row_bytes}")
-        if key not in self._views:
-            columns = self.num_items if side == "user" else self.num_users
-            self._views[key] = block_pointers(*self.neighbors(side), columns, row_bytes)
-        return self._views[key]
-
-    def chunks(self, side: str, count: int) -> list[int]:
-        """Return boundaries that cut the rows of one side into so many pieces of about equal work."""
-        key = (side, f"chunks {count}")
-        if key not in self._views:
-            self._views[key] = balanced_chunks(self.neighbors(side)[0], count)
-        return self._views[key]
-
-    def _sum(self, to: str, rows: Tensor) -> Tensor:
-        on_cpu = rows.device.type == "cpu"
-        kernel = ("dgl" if on_cpu else "torch") if self.backend == "auto" else self.backend
-        expected = self.num_items if to == "user" else self.num_users
-        if rows.shape[0] != expected:
-            source = "item" if to == "user" else "user"
-            raise UsageError(f"propagation to {to}s needs {expected} {source} rows, not {rows.shape[0]}")
-        view = self._view(kernel, to, rows.device)
-        if kernel == "dgl":
-            return import_dgl().ops.copy_u_sum(view, rows.contiguous())
-        return torch.mm(view, rows)
-
-    def _view(self, kernel: str, to: str, device: torch.device) -> Any:
-        key = (to, f"{kernel} {device}")
-        if key not in self._views:
-            if kernel == "dgl":
-                view = self.graph if to == "item" else import_dgl().reverse(self.graph)
-                view = view.formats("csc") if to == "item" else view.formats(["csr", "csc"])
-            else:
-                users, items = self.graph.edges()
-                row, column = (items, users) if to == "item" else (users, items)
-                shape = (self.num_items, self.num_users) if to == "item" else (self.num_users, self.num_items)
-                values = torch.ones(self.num_edges, dtype=torch.float32)
-                coordinates = torch.stack([row, column])
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")  # torch calls its CSR layout beta on first use
-                    view = torch.sparse_coo_tensor(coordinates, values, shape, check_invariants=False)
-                    view = view.coalesce().to_sparse_csr().to(device)
-            self._views[key] = view
-        return self._views[key]
-
-    def __repr__(self) -> str:
-        return f"Relation(users={self.num_users}, items={self.num_items}, edges={self.num_edges}, {self.backend!r})"
+Between = Callable[[int, Tensor, Tensor], Rows]
+"""``between(layer, users, items)`` returns what takes the place of layer ``layer`` (from 1): (U, D), (I, D) -> the same."""
 
 
-class _NeighborSum(torch.autograd.Function):
-    """``A @ x`` whose derivative is ``A.T @ g``, expressed by itself so that it can be derived again."""
-
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, relation: Relation, to: str) -> Tensor:
-        ctx.relation, ctx.to = relation, to
-        return relation._sum(to, rows)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        back = "item" if ctx.to == "user" else "user"
-        return _NeighborSum.apply(gradients[0], ctx.relation, back), None, None
-
-
-def _inverse_sqrt(degrees: Tensor) -> Tensor:
-    scale = degrees.to(torch.float32).clamp_min(1.0).rsqrt()
-    return torch.where(degrees > 0, scale, torch.zeros_like(scale)).unsqueeze(1)  # (N, 1)
-
-
-def relations(
-    graph: dgl.DGLGraph, behaviors: tuple[str, ...] | None = None, *, padding: int = 0, backend: str = "auto"
-) -> dict[str, Relation]:
-    """Split a heterograph into one `Relation` per behavior.
+def propagate(
+    relation: Relation,
+    users: Tensor,
+    items: Tensor,
+    num_layers: int,
+    *,
+    layer_norm: bool = False,
+    weights: Sequence[float] | None = None,
+    residual: bool = False,
+    between: Between | None = None,
+    at: Rows | None = None,
+    row_dtype: str = "float32",
+    space: Workspace | None = None,
+) -> Rows:
+    """Return the weighted sum of layers 0..L of both sides, at all rows or at chosen ones.
 
     Parameters
     ----------
-    graph : DGLGraph
-        Edge types all lead from one node type (users) to another (items).
-    behaviors : tuple of str, optional
-        Edge types to take, in this order; all by default. Reverse edge types (``rev_...``) are left out by default.
-    padding : int
-        Isolated nodes appended on both sides (the published RMBRec keeps one).
-    backend : str
-        See `Relation`.
+    relation : Relation
+    users, items : Tensor (U, D), (I, D)
+        Layer 0.
+    num_layers : int
+        L.
+    layer_norm : bool
+        Divide every propagated row by its Euclidean norm; the normalised row is what the next layer reads.
+    weights : sequence of float, optional
+        L + 1 factors of layers 0..L; their mean by default.
+    residual : bool
+        Add each layer to the next: ``X + A X`` instead of ``A X`` (before ``layer_norm`` nothing is added).
+    between : callable, optional
+        ``between(layer, users, items)`` replaces a propagated layer before it is read again: noise, a bias.
+    at : (int64 tensor (N,), int64 tensor (M,)), optional
+        Rows wanted; they may repeat. The last layer is then computed there only, where nothing stands against it.
+    row_dtype : {"float32", "bfloat16"}
+        What neighbours read: with bfloat16 half the bytes move, while sums, norms and results stay float32.
+    space : Workspace, optional
+        Memory that one call gives back and the next takes again.
+
+    Returns
+    -------
+    (Tensor, Tensor)
+        (U, D), (I, D), or (N, D), (M, D) with ``at``. A node without an edge has zero rows in layers 1..L.
 
     Raises
     ------
-    UnknownNameError
-        If a behavior is not an edge type of the graph.
     UsageError
-        If the edge types do not share their node types.
+        If ``weights`` are not L + 1, a row of ``at`` is negative or beyond its table, or tables do not fit the relation.
+
+    References
+    ----------
+    He et al., "LightGCN", SIGIR 2020, Eq. 3-4 (the mean); RMBRec's code (``layer_norm``, all weights 1).
     """
-    by_name = {etype: (source, etype, target) for source, etype, target in graph.canonical_etypes}
-    chosen = tuple(name for name in by_name if not name.startswith("rev_")) if behaviors is None else tuple(behaviors)
-    for name in chosen:
-        if name not in by_name:
-            raise UnknownNameError("behavior", name, by_name)
-    ends = {(by_name[name][0], by_name[name][2]) for name in chosen}
-    if len(ends) != 1:
-        raise UsageError(
-            f"behaviors must share one source and one destination node type, found {sorted(ends)}",
-            "pass behaviors=(...) with the edge types that lead from users to items",
-        )
-    ((source, target),) = ends
-    num_users, num_items = graph.num_nodes(source) + padding, graph.num_nodes(target) + padding
-    made = {}
-    for name in chosen:
-        users, items = graph.edges(etype=by_name[name])
-        single = import_dgl().heterograph(
-            {("user", name, "item"): (users.cpu(), items.cpu())},
-            num_nodes_dict={"user": num_users, "item": num_items},
-        )
-        made[name] = Relation(single, backend)
+    factors = _weights(num_layers, weights)
+    if residual and layer_norm:
+        raise UsageError("propagate knows no residual with layer_norm", "leave one of them out")
+    if between is None and not residual:
+        (pair,) = propagate_each(
+            [relation], users, items, num_layers, layer_norm=layer_norm, weights=factors,
+            at=None if at is None else [at], row_dtype=row_dtype, space=space,
+        )  # fmt: skip
+        return pair
+    space = Workspace() if space is None else space
+    steps = (1.0, 1.0) if residual else (0.0, 1.0)
+    total: Rows | None = None
+    layer = (users, items)
+    for number, factor in enumerate(factors):
+        if number:
+            last_alone = number == num_layers and between is None and at is not None
+            layer = propagate(
+                relation, *layer, 1, layer_norm=layer_norm, weights=steps, at=at if last_alone else None,
+                row_dtype=row_dtype, space=space,
+            )  # fmt: skip
+            if between is not None:
+                layer = between(number, *layer)
+        if factor:
+            here = layer if at is None or (number and number == num_layers and last_alone) else _picked(layer, at)
+            scaled = (factor * here[0], factor * here[1])
+            total = scaled if total is None else (total[0] + scaled[0], total[1] + scaled[1])
+    return total if total is not None else _picked((users * 0.0, items * 0.0), at)
+
+
+def propagate_each(
+    relations: Sequence[Relation],
+    users: Tensor,
+    items: Tensor,
+    num_layers: int,
+    *,
+    layer_norm: bool = False,
+    weights: Sequence[float] | None = None,
+    at: Sequence[Rows] | None = None,
+    row_dtype: str = "float32",
+    space: Workspace | None = None,
+) -> list[Rows]:
+    """Like `propagate` for several relations that share layer 0, in one round of work; ``at`` has rows per relation.
+
+    Shapes: (U, D), (I, D) -> K x ((U, D), (I, D)), or K x ((N, D), (M, D)) with ``at``.
+    """
+    _check_row_dtype(row_dtype, users.shape[1])
+    for relation in relations:
+        for kind, table, count in (("user", users, relation.num_users), ("item", items, relation.num_items)):
+            if table.ndim != 2 or len(table) != count:
+                raise UsageError(f"the relation has {count} {kind}s, the {kind} table is {tuple(table.shape)}")
+    factors = _weights(num_layers, weights)
+    while len(factors) > 1 and factors[-1] == 0:
+        factors = factors[:-1]  # a layer that nobody reads
+    if at is not None and not torch.compiler.is_compiling():
+        for pair in at:
+            _check_rows("user", pair[0], len(users))
+            _check_rows("item", pair[1], len(items))
+    plain = partial(_plain, relations, factors, layer_norm, at, row_dtype)
+    if len(factors) == 1 or not _is_compiled(relations, users, items):
+        return plain(users, items)
+    recorded = torch.is_grad_enabled() and (users.requires_grad or items.requires_grad)
+    if at is None and recorded:
+        everyone = (torch.arange(len(users)), torch.arange(len(items)))
+        at = [everyone] * len(relations)
+    operators = [relation.operator() for relation in relations]
+    space = Workspace() if space is None else space
+    return _kernels.encode(operators, users, items, at, factors, layer_norm, row_dtype, space, plain)
+
+
+def _is_compiled(relations: Sequence[Relation], users: Tensor, items: Tensor) -> bool:
+    return (
+        _kernels.available
+        and not torch.compiler.is_compiling()
+        and all(relation.backend == "auto" for relation in relations)
+        and all(table.device.type == "cpu" and table.dtype == torch.float32 for table in (users, items))
+    )
+
+
+def _plain(
+    relations: Sequence[Relation],
+    weights: Sequence[float],
+    layer_norm: bool,
+    at: Sequence[Rows] | None,
+    row_dtype: str,
+    users: Tensor,
+    items: Tensor,
+) -> list[Rows]:
+    """Return what `propagate_each` does, by operations that torch records and derives any number of times."""
+    made = []
+    for number, relation in enumerate(relations):
+        layer: Rows = (users, items)
+        total = (weights[0] * users, weights[0] * items)
+        for weight in weights[1:]:
+            layer = _next_layer(relation, layer, layer_norm, row_dtype)
+            if weight:
+                total = (total[0] + weight * layer[0], total[1] + weight * layer[1])
+        made.append(_picked(total, None if at is None else at[number]))
     return made
+
+
+def _next_layer(relation: Relation, layer: Rows, layer_norm: bool, row_dtype: str) -> Rows:
+    made = []
+    for to, source_side, source in (("user", "item", layer[1]), ("item", "user", layer[0])):
+        device, dtype = source.device, source.dtype
+        read = source if row_dtype == "float32" else _Round.apply(source, True, False)
+        summed = relation.neighbor_sum(relation.send(source_side, device, dtype) * read, to)
+        if row_dtype != "float32":
+            summed = _Round.apply(summed, False, True)  # neighbours read gradients in the same type
+        if layer_norm:
+            made.append(torch.nn.functional.normalize(summed, eps=TINY))
+        else:
+            made.append(relation.receive(to, device, dtype) * summed)
+    return made[0], made[1]
+
+
+class _Round(torch.autograd.Function):
+    """What storing rows in bfloat16 does to their numbers, or to those of their gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, values: bool, gradients: bool) -> Tensor:
+        ctx.gradients = gradients
+        return rows.bfloat16().to(rows.dtype) if values else rows.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (gradient,) = gradients
+        return gradient.bfloat16().to(gradient.dtype) if ctx.gradients else gradient, None, None
+
+
+def _picked(pair: Rows, at: Rows | None) -> Rows:
+    return pair if at is None else (pair[0].index_select(0, at[0]), pair[1].index_select(0, at[1]))
+
+
+def _weights(num_layers: int, weights: Sequence[float] | None) -> tuple[float, ...]:
+    if num_layers < 0:
+        raise UsageError(f"num_layers must not be negative, got {num_layers}")
+    if weights is None:
+        return (1.0 / (num_layers + 1),) * (num_layers + 1)
+    if len(weights) != num_layers + 1:
+        raise UsageError(f"{num_layers} layers need {num_layers + 1} weights, one for layer 0 too, not {len(weights)}")
+    return tuple(float(weight) for weight in weights)
+
+
+def _check_rows(kind: str, rows: Tensor, count: int) -> None:
+    """Raise for a row outside the table: compiled kernels check no index."""
+    if rows.ndim != 1 or rows.dtype not in (torch.int64, torch.int32):
+        raise UsageError(f"{kind} rows must be whole numbers (N,), not {rows.dtype} {tuple(rows.shape)}")
+    if len(rows):
+        low, high = (int(bound) for bound in torch.aminmax(rows))
+        if low < 0 or high >= count:
+            raise UsageError(
+                f"{kind} row {low if low < 0 else high} is outside the table of {count} rows",
+                "leave rows of -1 out: they stand for a behavior that a user lacks" if low < 0 else None,
+            )
+
+
+def _check_row_dtype(name: str, width: int) -> None:
+    if name not in ROW_DTYPES:
+        raise UnknownNameError("row dtype", name, ROW_DTYPES)
+    if name == "bfloat16" and width % 2:
+        raise UsageError(f"row_dtype=bfloat16 needs an even embedding_dim, got {width}", "choose an even one")

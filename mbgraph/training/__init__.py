@@ -1,7 +1,6 @@
-"""Training: sampler, trainer, callbacks, checkpoints."""
+"""Training: trainer, callbacks, checkpoints."""
 
 from mbgraph.training.callbacks import Callback, EarlyStopping
-from mbgraph.training.sampler import TripleSampler
 from mbgraph.training.trainer import FitResult, Trainer
 
-__all__ = ["Callback", "EarlyStopping", "FitResult", "Trainer", "TripleSampler"]
+__all__ = ["Callback", "EarlyStopping", "FitResult", "Trainer"]

@@ -15,7 +15,7 @@ from mbgraph.files import atomic_write
 
 __all__ = ["load_checkpoint", "load_weights", "save_checkpoint", "save_weights"]
 
-FORMAT = 1
+FORMAT = 2
 
 
 def save_checkpoint(path: str | os.PathLike[str], state: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The training loop: sample, step, add regularizers, validate, remember the best, stop early."""
+"""The training loop: batches, steps, regularizers, the update; validate, remember the best, stop early."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ import torch
 from torch import Tensor
 
 from mbgraph.data.dataset import MultiBehaviorDataset
-from mbgraph.errors import RunError, UsageError
+from mbgraph.errors import RunError, UnknownNameError, UsageError
 from mbgraph.evaluation.evaluate import evaluate
+from mbgraph.evaluation.options import EvaluationOptions
 from mbgraph.files import atomic_write
-from mbgraph.models.base import Batch, Recommender
+from mbgraph.models.base import Recommender
+from mbgraph.models.context import StepContext
+from mbgraph.models.options import TrainingOptions
 from mbgraph.regularizers.base import Regularizer
 from mbgraph.training.callbacks import Callback, EarlyStopping
 from mbgraph.training.checkpoint import load_checkpoint, save_checkpoint, save_weights
 from mbgraph.training.interrupts import Interrupts
-from mbgraph.training.sampler import TripleSampler
 
 __all__ = ["FitResult", "Trainer", "resolve_device"]
 
@@ -77,21 +79,34 @@ class Trainer:
         Train edges and validation pairs. Without validation pairs training runs for exactly ``epochs`` epochs.
     regularizers : sequence of Regularizer, optional
         Terms beside the model's own losses; the model's published ones by default.
-    epochs, patience, batch_size, lr, weight_decay, sampler, history
-        See `TrainingDefaults`; None takes the model's.
-    metric : str
-        Validation metric to select on, for example ``"HR@10"``.
-    mask, ties
-        See `mbgraph.evaluate`.
+    training : TrainingOptions, optional
+        The model's own by default.
+    evaluation : EvaluationOptions, optional
+        ``metric`` decides the best epoch; ``mask`` and ``ties`` are those of the validation.
     rng : int
-        Seed of the sampler. The model has its own.
+        Seed of batches and of everything a model draws in a step. The initialisation has the model's own.
     device : {"auto", "cpu", "cuda"}
         Where to train.
     directory : path, optional
         Where to write ``metrics.jsonl``, ``checkpoint.pt`` and ``model.safetensors``; nothing is written without it.
-    diagnose_every : int
-        Every that many epochs record the gradient norm of each term on the first batch; 0 never.
     callbacks : sequence of Callback
+    **options
+        Single fields of `TrainingOptions` and `EvaluationOptions`, for example ``epochs=50, metric="NDCG@20"``.
+
+    Raises
+    ------
+    DataError
+        If the model was built on other train edges than the dataset's.
+    UsageError
+        If the model is not trained, two terms share a name, an option is wrong, or no user can be trained on.
+
+    Examples
+    --------
+    >>> import mbgraph as mb
+    >>> ds = mb.load_dataset("demo")
+    >>> model = mb.models.LightGCN(ds.graph, ds.target, embedding_dim=8)
+    >>> Trainer(model, ds, epochs=1, rng=7).fit().epochs
+    1
     """
 
     def __init__(
@@ -100,67 +115,44 @@ class Trainer:
         dataset: MultiBehaviorDataset,
         regularizers: Sequence[Regularizer] | None = None,
         *,
-        epochs: int | None = None,
-        patience: int | None = None,
-        batch_size: int | None = None,
-        lr: float | None = None,
-        weight_decay: float | None = None,
-        sampler: str | None = None,
-        history: str | None = None,
-        metric: str = "HR@10",
-        mask: str = "train-target",
-        ties: str = "realistic",
+        training: TrainingOptions | None = None,
+        evaluation: EvaluationOptions | None = None,
         rng: int = 2026,
         device: str = "auto",
         directory: str | os.PathLike[str] | None = None,
-        diagnose_every: int = 10,
         callbacks: Sequence[Callback] = (),
+        **options: Any,
     ) -> None:
         if not model.trainable:
             raise UsageError(f"model {model.name!r} is not trained", "evaluate it as it is")
-        defaults = model.training_defaults
-        self.epochs = defaults.epochs if epochs is None else epochs
-        self.lr = defaults.lr if lr is None else lr
-        self.weight_decay = defaults.weight_decay if weight_decay is None else weight_decay
-        if self.epochs < 1:
-            raise UsageError(f"epochs must be positive, got {self.epochs}")
-        if not self.lr > 0:
-            raise UsageError(f"lr must be positive, got {self.lr}")
+        model.check_dataset(dataset)
+        sections = (training or model.options.training(), evaluation or EvaluationOptions())
+        self.training, self.evaluation = _with_options(*sections, options)
         self.device = resolve_device(device)
-        self.model = model.to(self.device)
-        self.dataset = dataset
-        chosen = model.default_regularizers() if regularizers is None else list(regularizers)
+        self.model, self.dataset = model.to(self.device), dataset
+        chosen = model.options.regularizers() if regularizers is None else regularizers
         self.regularizers = [regularizer for regularizer in chosen if regularizer.weight > 0]
-        names = [regularizer.name for regularizer in self.regularizers]
+        names = [regularizer.term for regularizer in self.regularizers]
         if len(set(names)) != len(names):
-            raise UsageError(f"two regularizers share a name: {', '.join(names)}", "attach each once")
-        self.double_backward = any(regularizer.double_backward for regularizer in self.regularizers)
-        self.sampler = TripleSampler(
-            dataset,
-            tuple(getattr(model, "behaviors", dataset.behaviors)),
-            batch_size=defaults.batch_size if batch_size is None else batch_size,
-            mode=defaults.sampler if sampler is None else sampler,
-            history=defaults.history if history is None else history,
-            rng=rng,
-        )
-        self.metric, self.mask, self.ties = metric, mask, ties
-        self.k = int(metric.partition("@")[2]) if "@" in metric and metric.partition("@")[2].isdigit() else 0
-        if self.k < 1:
-            raise UsageError(f"metric {metric!r} has no cut-off", "write it as HR@10 or NDCG@20")
-        self.stopping = EarlyStopping(defaults.patience if patience is None else patience)
+            raise UsageError(f"two regularizers share a name: {', '.join(names)}", "give one of them a label")
+        self.batches = model.batches(dataset, self.training, rng)
+        self.cutoff = min(self.evaluation.metric_cutoff, dataset.num_items)
+        self.metric = f"{self.evaluation.metric.partition('@')[0]}@{self.cutoff}"
+        self.stopping = EarlyStopping(self.training.patience)
         self.rng = int(rng)
         self.directory = None if directory is None else Path(directory)
-        self.diagnose_every = diagnose_every
         self.callbacks = list(callbacks)
         self.history: list[dict[str, Any]] = []
         self.epoch = 0
-        # fused Adam is one pass over each table instead of a dozen; torch gained it for CPU in 2.4
-        fused = self.device.type == "cuda" or _has_fused_cpu_adam()
-        self.optimizer = torch.optim.Adam(
-            self.model.parameters(), lr=self.lr, weight_decay=self.weight_decay, fused=fused or None
-        )
+        self.rule = model.update_rule(self.training)
         self._best: dict[str, Tensor] = {}
         self._interrupts = Interrupts()
+        model.prepare(dataset)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Number of steps of an epoch."""
+        return len(self.batches)
 
     @property
     def has_validation(self) -> bool:
@@ -186,7 +178,9 @@ class Trainer:
         interrupted = False
         with self._interrupts:
             try:
-                while self.epoch < self.epochs and not (self.has_validation and self.stopping.should_stop(self.epoch)):
+                while self.epoch < self.training.epochs and not (
+                    self.has_validation and self.stopping.should_stop(self.epoch)
+                ):
                     self._run_epoch(self.epoch + 1)
                     self._interrupts.check()
             except KeyboardInterrupt:
@@ -216,9 +210,8 @@ class Trainer:
         best = True
         if self.has_validation:
             self.model.eval()
-            result = evaluate(self.model, self.dataset, split="valid", k=(self.k,), mask=self.mask, ties=self.ties)
-            if self.metric not in result.metrics:
-                raise UsageError(f"unknown metric {self.metric!r}", f"choose from: {', '.join(result.metrics)}")
+            how = {"mask": self.evaluation.mask, "ties": self.evaluation.ties}
+            result = evaluate(self.model, self.dataset, split="valid", k=(self.cutoff,), **how)
             record["valid"] = result.metrics
             best = self.stopping.update(epoch, result.metrics[self.metric])
         record["best_epoch"] = self.stopping.best_epoch if self.has_validation else epoch
@@ -244,49 +237,54 @@ class Trainer:
         norms: dict[str, float] = {}
         sums: dict[str, float] = {}
         self.model.train()
-        for step, batch in enumerate(self.sampler.epoch(epoch)):
-            if step == 0 and self.diagnose_every and (epoch - 1) % self.diagnose_every == 0:
-                norms = self.gradient_norms(batch, epoch)
-            terms = self._step(batch.to(self.device), epoch, step)
+        every = self.training.diagnose_every
+        self.model.begin_epoch(StepContext(epoch, 0, self.rng))
+        for step, batch in enumerate(self.batches.epoch(epoch)):
+            context = StepContext(epoch, step, self.rng)
+            if step == 0 and every and (epoch - 1) % every == 0:
+                norms = self.gradient_norms(batch, context)
+            terms = self._step(batch.to(self.device), context)
             for name, value in terms.items():
                 sums[name] = sums.get(name, 0.0) + value
             self._notify("on_step_end", step, terms)
             self._interrupts.check()
-        return {name: value / len(self.sampler) for name, value in sums.items()}, norms
+        return {name: value / self.steps_per_epoch for name, value in sums.items()}, norms
 
-    def weighted_terms(self, batch: Batch, epoch: int) -> dict[str, Tensor]:
+    def weighted_terms(self, batch: Any, context: StepContext) -> dict[str, Tensor]:
         """Return every term of the objective for one batch, weighted, by name."""
-        outputs = self.model.step(batch, double_backward=self.double_backward)
+        outputs = self.model(batch, context)
         terms = dict(outputs.losses)
         for regularizer in self.regularizers:
-            factor = regularizer.factor(epoch)
+            factor = regularizer.factor(context.epoch)
             if factor:
-                terms[regularizer.name] = factor * regularizer(outputs)
+                if regularizer.term in terms:
+                    raise UsageError(
+                        f"the model has a term {regularizer.term!r} of its own",
+                        f"give the regularizer another name: {regularizer.name}:label=..",
+                    )
+                terms[regularizer.term] = factor * regularizer(outputs)
         return terms
 
-    def _step(self, batch: Batch, epoch: int, step: int) -> dict[str, float]:
-        terms = self.weighted_terms(batch, epoch)
-        total = torch.stack(list(terms.values())).sum()
-        values = {name: term.item() for name, term in terms.items()}
+    def _step(self, batch: Any, context: StepContext) -> dict[str, float]:
+        terms = self.weighted_terms(batch, context)
+        values = {name: float(term.detach()) for name, term in terms.items()}
         for name, value in values.items():
             if not math.isfinite(value):
                 raise RunError(
-                    f"term {name!r} became {value} in epoch {epoch}, step {step + 1}",
+                    f"term {name!r} became {value} in epoch {context.epoch}, step {context.step + 1}",
                     "lower --lr or the weight of the term; the last checkpoint is kept",
                 )
-        self.optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        self.optimizer.step()
+        self.rule.step(terms)
         return {**values, "total": sum(values.values())}
 
-    def gradient_norms(self, batch: Batch, epoch: int) -> dict[str, float]:
-        """Return the norm of each weighted term's gradient over all parameters.
+    def gradient_norms(self, batch: Any, context: StepContext) -> dict[str, float]:
+        """Return the norm of each weighted term's gradient over all parameters; nothing else changes.
 
         It answers whether a penalty moves anything at all.
         """
         parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         norms = {}
-        for name, term in self.weighted_terms(batch.to(self.device), epoch).items():
+        for name, term in self.weighted_terms(batch.to(self.device), context).items():
             gradients = (
                 torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True)
                 if term.requires_grad
@@ -311,7 +309,7 @@ class Trainer:
                 "history": json.dumps(self.history),
                 "stopping": self.stopping.state_dict(),
                 "model": self.model.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
+                "rule": self.rule.state_dict(),
                 "best": self._best,
             },
         )
@@ -335,7 +333,7 @@ class Trainer:
             raise RunError(
                 "the checkpoint belongs to another model", "resume with the run's own configuration"
             ) from error
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.rule.load_state_dict(state["rule"])
         self.stopping.load_state_dict(state["stopping"])
         self.history = json.loads(state["history"])
         self.epoch = state["epoch"]
@@ -345,6 +343,15 @@ class Trainer:
             file.writelines(json.dumps(record) + "\n" for record in self.history)
 
 
-def _has_fused_cpu_adam() -> bool:
-    major, minor = (int(part) for part in torch.__version__.split(".")[:2])
-    return (major, minor) >= (2, 4)
+def _with_options(
+    training: TrainingOptions, evaluation: EvaluationOptions, options: dict[str, Any]
+) -> tuple[TrainingOptions, EvaluationOptions]:
+    """Return both sections with single fields changed."""
+    known = (*training.names(), *evaluation.names())
+    for name in options:
+        if name not in known:
+            raise UnknownNameError("option of the trainer", name, known)
+    return (
+        training.replace(**{name: value for name, value in options.items() if name in training.names()}),
+        evaluation.replace(**{name: value for name, value in options.items() if name in evaluation.names()}),
+    )

@@ -6,7 +6,7 @@ whatever the number of threads. Work is cut into chunks of equal edge counts, be
 leave one core waiting for the other. A source table larger than the core's own cache is read in blocks that fit: all
 destinations take what they need of one block before the next is touched.
 
-Rows are float32 (N, D), or packed bfloat16, uint32 (N, D / 2): see `mbgraph.vectors`. Sums are float32 either way.
+Rows are float32 (N, D), or packed bfloat16, uint32 (N, D / 2): see `mbgraph._kernels.vectors`. Sums are float32 either way.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 try:
     from numba import carray, njit
 
-    from mbgraph.vectors import BUILD, add_rows, dot, get_row, prefetch, put_row, stack_floats, wide
+    from mbgraph._kernels.vectors import BUILD, add_rows, dot, get_row, prefetch, put_row, stack_floats, wide
 
     available = True
 except ImportError:  # numba is optional
@@ -117,16 +117,17 @@ def width_kernels(width: int) -> Kernels:
     ``out[k] = finish(sum over c in N(rows[k]) of scale_in[c] * source[c])``; ``whole`` means rows are 0, 1, 2, ...;
     finish divides by the norm (kept in ``inverse``) or multiplies by ``scale_out``.
 
-    ``back(start, stop, cuts, indices, source, position, scale_out, base, base_position, unit, inverse, norm,
-    scale_self, most, add, sums, out)`` writes ``base[r] + scale_out[r] * sum over c in N(r) of source[c]`` and
-    takes it back through the layer below: its normalisation (``norm``), its receiver's scale (``scale_self``), or
+    ``back(start, stop, cuts, indices, source, position, scale_out, base, base_weight, base_position, unit, inverse,
+    norm, scale_self, most, add, sums, out)`` writes
+    ``base_weight * base[r] + scale_out[r] * sum over c in N(r) of source[c]`` and takes it back through the layer below: its normalisation (``norm``), its receiver's scale (``scale_self``), or
     nothing (both off); ``add`` adds to ``out`` instead of replacing it. ``position`` maps a node to its row
     in a compact ``source``, -1 where the gradient is zero; empty means all rows. ``most`` is the largest number of
     neighbours.
 
     ``pack(start, stop, source, out)`` writes float32 rows packed.
 
-    ``gather(start, stop, source, rows, add, into)`` writes ``source[rows[k]]`` to ``into[k]``, or adds it.
+    ``gather(start, stop, source, rows, weight, add, into)`` writes ``weight * source[rows[k]]`` to ``into[k]``, or adds
+    it.
 
     ``collect(start, stop, gradient, places, weight, scale, unit, inverse, norm, into, out)`` sums
     ``weight * gradient[k]`` at ``into[places[k]]`` and writes to ``out`` what that is before the row was finished:
@@ -171,6 +172,7 @@ def width_kernels(width: int) -> Kernels:
         position,
         scale_out,
         base,
+        base_weight,
         base_position,
         unit,
         inverse,
@@ -214,7 +216,7 @@ def width_kernels(width: int) -> Kernels:
                 where = base_position[row]
                 if where >= 0:
                     for d in range(width):
-                        total[d] = factor * total[d] + base[where, d]
+                        total[d] = factor * total[d] + base_weight * base[where, d]
                     factor = one
                 if norm:
                     get_row(own, unit, row, width)
@@ -240,7 +242,7 @@ def width_kernels(width: int) -> Kernels:
             put_row(out, row, values, np.float32(1), width)
 
     @njit(fastmath=True, nogil=True, cache=True)
-    def gather(start, stop, source, rows, add, into):
+    def gather(start, stop, source, rows, weight, add, into):
         wide(build)
         values = carray(stack_floats(width), width)
         last = len(rows) - 1
@@ -250,10 +252,10 @@ def width_kernels(width: int) -> Kernels:
             get_row(values, source, rows[k], width)
             if add:
                 for d in range(width):
-                    into[k, d] += values[d]
+                    into[k, d] += weight * values[d]
             else:
                 for d in range(width):
-                    into[k, d] = values[d]
+                    into[k, d] = weight * values[d]
 
     @njit(fastmath=True, nogil=True, cache=True)
     def collect(start, stop, gradient, places, weight, scale, unit, inverse, norm, into, out):

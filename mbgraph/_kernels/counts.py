@@ -15,15 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from mbgraph.data.interactions import CSR
-from mbgraph.data.keys import runs
-from mbgraph.parallel import even_chunks, run_chunks, run_tasks, tasks_of
+from mbgraph._kernels.parallel import even_chunks, run_chunks, run_tasks, tasks_of
+from mbgraph.keys import runs
 from mbgraph.typing import IntArray
 
 try:
     from numba import njit
 
-    from mbgraph import vectors
+    from mbgraph._kernels import vectors
 
     available = True
 except ImportError:  # numba is optional
@@ -34,6 +33,7 @@ __all__ = ["available", "count_above", "count_products", "take_back", "take_back
 _CHUNK_BYTES = 2**17  # scores that are compared with every pair of their users before the next ones: they stay cached
 _ITEMS = 120  # items whose products with a few users are counted before the next users: they stay cached
 _TILE = 6  # items whose products with two vectors of users are summed at once, in registers
+_NOTHING = np.empty(0, np.float32)
 _USERS = 256  # of a task at most: they share what is read of the item table
 
 if available:
@@ -130,17 +130,18 @@ def take_back(
 def _product_kernels(width: int) -> tuple[Any, Any]:
     """Return the compiled loops of `count_products` and `take_back_products`, for embeddings of ``width`` numbers.
 
-    ``count(start, stop, users, items, rows, pointers, held_out, own, greater, equal)`` does users ``rows[start:stop]``,
-    two vectors of them at a time; the pairs of ``rows[n]`` are ``pointers[n]`` to ``pointers[n + 1]``.
+    ``count(start, stop, users, items, rows, pointers, held_out, extra, own, greater, equal)`` does users
+    ``rows[start:stop]``, two vectors of them at a time; the pairs of ``rows[n]`` are ``pointers[n]`` to
+    ``pointers[n + 1]``, and ``extra`` is added to their own scores.
 
-    ``back(start, stop, users, items, who, held_out, own, indptr, indices, greater, equal)`` does pairs ``start`` to
-    ``stop``.
+    ``back(start, stop, users, items, who, held_out, own, indptr, indices, bonus, greater, equal)`` does pairs ``start``
+    to ``stop``; with a ``bonus`` per index, an item comes back with its bonus.
     """
     build = vectors.BUILD  # a variable of this function, which numba's cache sees
     chunk, tile, lanes = _ITEMS, _TILE, 2 * vectors.processor().lanes
 
     @njit(cache=True, nogil=True)
-    def count(start, stop, users, items, rows, pointers, held_out, own, greater, equal):
+    def count(start, stop, users, items, rows, pointers, held_out, extra, own, greater, equal):
         vectors.wide(build)
         groups = (stop - start + lanes - 1) // lanes
         packed = np.empty((groups, width, lanes), np.float32)
@@ -158,10 +159,11 @@ def _product_kernels(width: int) -> tuple[Any, Any]:
             group, lane = (n - start) // lanes, (n - start) % lanes
             room = slots[group + 1] - slots[group]
             for pair in range(pointers[n], pointers[n + 1]):
-                own[pair] = vectors.product(users, rows[n], items, held_out[pair], width)
+                score = vectors.product(users, rows[n], items, held_out[pair], width)
+                own[pair] = score + extra[pair] if len(extra) else score
                 if pair - pointers[n] < room:
                     bounds[(slots[group] + pair - pointers[n]) * lanes + lane] = own[pair]
-                greater[pair], equal[pair] = 0, -1  # it meets itself
+                greater[pair], equal[pair] = -(score > own[pair]), -(score == own[pair])  # it meets itself
         scores = np.empty((chunk, lanes), np.float32)
         for first in range(0, len(items), chunk):
             several = min(chunk, len(items) - first)
@@ -189,7 +191,7 @@ def _product_kernels(width: int) -> tuple[Any, Any]:
                 equal[pair] += same[place]
 
     @njit(cache=True, nogil=True)
-    def back(start, stop, users, items, who, held_out, own, indptr, indices, greater, equal):
+    def back(start, stop, users, items, who, held_out, own, indptr, indices, bonus, greater, equal):
         vectors.wide(build)
         for pair in range(start, stop):
             user = who[pair]
@@ -199,24 +201,37 @@ def _product_kernels(width: int) -> tuple[Any, Any]:
                     score = vectors.product(users, user, items, item, width)
                     greater[pair] -= score > own[pair]
                     equal[pair] -= score == own[pair]
+                    if len(bonus):
+                        score += bonus[edge]
+                        greater[pair] += score > own[pair]
+                        equal[pair] += score == own[pair]
 
     return count, back
 
 
 def count_products(
-    users: np.ndarray[Any, Any], items: np.ndarray[Any, Any], who: IntArray, held_out: IntArray, threads: int
+    users: np.ndarray[Any, Any],
+    items: np.ndarray[Any, Any],
+    who: IntArray,
+    held_out: IntArray,
+    threads: int,
+    extra: np.ndarray[Any, Any] = _NOTHING,
 ) -> tuple[np.ndarray[Any, Any], IntArray, IntArray]:
     """Return the score of every pair, and how many other items score higher and the same.
 
-    Scores are products of finite float32 embeddings, contiguous: (U, D), (I, D), (M,), (M,) -> (M,), (M,), (M,).
+    Scores are products of finite float32 embeddings, contiguous: (U, D), (I, D), (M,), (M,) -> (M,), (M,), (M,). ``extra``
+    float32 (M,) is added to the pairs' own scores.
     """
     order = np.argsort(who, kind="stable")
     rows, starts = np.unique(who[order], return_index=True)
     pointers = np.append(starts, len(who))
     own, (greater, equal) = np.empty(len(who), np.float32), np.empty((2, len(who)), np.int64)
+    extra = extra[order] if len(extra) else extra
     bounds = even_chunks(len(rows), max(threads, -(-len(rows) // _USERS)))
     count, _ = _product_kernels(users.shape[1])
-    run_tasks(tasks_of(count, bounds, (users, items, rows, pointers, held_out[order], own, greater, equal)), threads)
+    run_tasks(
+        tasks_of(count, bounds, (users, items, rows, pointers, held_out[order], extra, own, greater, equal)), threads
+    )
     back = np.empty_like(order)
     back[order] = np.arange(len(order))
     return own[back], greater[back], equal[back]
@@ -228,12 +243,18 @@ def take_back_products(
     who: IntArray,
     held_out: IntArray,
     own: np.ndarray[Any, Any],
-    masked: CSR,
+    indptr: IntArray,
+    indices: IntArray,
     greater: IntArray,
     equal: IntArray,
     threads: int,
+    bonus: np.ndarray[Any, Any] = _NOTHING,
 ) -> None:
-    """Subtract from the counts of `count_products` the items that are no candidates, in place."""
+    """Subtract from the counts of `count_products` the items that are no candidates, in place.
+
+    User ``u`` loses items ``indices[indptr[u]:indptr[u + 1]]``. With a ``bonus`` float32 (E,) they come back, scoring so
+    much more.
+    """
     _, back = _product_kernels(users.shape[1])
-    arguments = (users, items, who, held_out, own, masked.indptr, masked.indices, greater, equal)
+    arguments = (users, items, who, held_out, own, indptr, indices, bonus, greater, equal)
     run_chunks(back, even_chunks(len(who), 4 * threads), arguments, threads)

@@ -1,4 +1,8 @@
-"""The hand-written pass in compiled kernels: all behaviors at once, float32 tables on the CPU.
+"""All layers of several relations, combined, at chosen rows, in compiled kernels: float32 tables on the CPU.
+
+Through autograd every layer costs several table-sized temporaries and every gathered block of rows a dense gradient. By
+hand a layer is one neighbour sum and arithmetic on rows that are still cached, and the last layer is computed for the
+chosen rows only, forward and backward. Under layer normalisation the receiver's factor cancels and is not applied.
 
 A round is a list of tasks that do not wait for each other: every layer is one, over all behaviors and both sides, so
 that threads meet as seldom as they can. What surrounds the layers (rows picked and summed, gradients spread) is rounds
@@ -8,17 +12,18 @@ too, because through torch it costs a third of a step.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mbgraph.nn import kernels
-from mbgraph.nn.propagation import Relation
-from mbgraph.parallel import Task, even_chunks, run_tasks, tasks_of
+from mbgraph._kernels import rows as kernels
+from mbgraph._kernels.adjacency import Adjacency
+from mbgraph._kernels.parallel import Task, even_chunks, run_tasks, tasks_of
 
-__all__ = ["EncodeRowsCompiled", "Workspace", "encode_all_compiled"]
+__all__ = ["Operator", "Workspace", "encode"]
 
 _LINE = 64  # bytes of a cache line
 _PIECES = 4  # tasks of a round per thread: more share out better, fewer read the same source less often
@@ -27,6 +32,24 @@ _NO_SCALE = np.empty(0, np.float32)
 _ALL = np.empty(0, np.int32)
 
 Array = np.ndarray[Any, Any]
+Pairs = list[tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One relation as the kernels see it: per side, users first.
+
+    Attributes
+    ----------
+    lists : (Adjacency, Adjacency)
+        Neighbours of users, neighbours of items.
+    send, receive : (float32 array (U,), float32 array (I,))
+        Factors on a node's row when neighbours read it, and on the sum of what it reads.
+    """
+
+    lists: tuple[Adjacency, Adjacency]
+    send: tuple[Array, Array]
+    receive: tuple[Array, Array]
 
 
 class Workspace:
@@ -62,17 +85,16 @@ class Workspace:
 
 
 class _Side:
-    """One side (users or items) of one behavior: its adjacency, its chosen rows and its layers.
+    """One side (0: users, 1: items) of one relation: its neighbours, its chosen rows and its layers.
 
     Without chosen rows all layers are whole.
     """
 
-    def __init__(self, relation: Relation, side: str, rows: Tensor | None) -> None:
-        self.relation, self.side = relation, side
-        self.pointers, self.indices = relation.neighbors(side)
-        self.most = relation.most_neighbors(side)
-        scale = relation.user_scale if side == "user" else relation.item_scale
-        self.scale = scale.numpy().reshape(-1)
+    def __init__(self, operator: Operator, number: int, rows: Tensor | None) -> None:
+        self.lists = operator.lists[number]
+        self.pointers, self.indices = self.lists.pointers, self.lists.indices
+        self.send, self.receive = operator.send[number], operator.receive[number]
+        self.count = len(self.send)
         self.units: list[Array] = []
         self.inverses: list[Array] = []
         self.is_whole = rows is None
@@ -80,7 +102,7 @@ class _Side:
             self.chosen = np.empty(0, np.int64)
             return
         self.rows = rows.numpy()  # (N,) may repeat
-        self.position = np.full(len(self.scale), -1, np.int32)
+        self.position = np.full(self.count, -1, np.int32)
         self.position[self.rows] = 0
         self.chosen = np.flatnonzero(self.position == 0)  # (n,) each once
         self.position[self.chosen] = np.arange(len(self.chosen), dtype=np.int32)
@@ -88,7 +110,7 @@ class _Side:
 
     @property
     def edges(self) -> int:
-        return len(self.indices) + 2 * len(self.scale)  # finishing a row costs about as much as two edges
+        return len(self.indices) + 2 * self.count  # finishing a row costs about as much as two edges
 
     def chosen_pointers(self) -> Array:
         """Return the running number of neighbours of the chosen rows: (n + 1,)."""
@@ -97,30 +119,30 @@ class _Side:
 
 
 class _Pass:
-    """What all behaviors of one compiled pass share."""
+    """What all relations of one pass share."""
 
     def __init__(
         self,
-        relations: Sequence[Relation],
+        operators: Sequence[Operator],
         rows: Sequence[tuple[Tensor, Tensor]] | None,
-        num_layers: int,
+        weights: Sequence[float],
         layer_norm: bool,
-        weight: float,
         row_dtype: str,
         width: int,
         space: Workspace,
     ) -> None:
-        self.num_layers, self.layer_norm, self.weight, self.space = num_layers, layer_norm, weight, space
+        self.weights, self.num_layers = weights, len(weights) - 1
+        self.layer_norm, self.space = layer_norm, space
         self.kernels = kernels.width_kernels(width)
         self.width, self.packed = width, row_dtype == "bfloat16"
         self.row_bytes = width * (2 if self.packed else 4)
         self.threads = torch.get_num_threads()
         self.borrowed: list[Array] = []
         self.sides: list[_Side] = []
-        """Users of the first behavior, its items, users of the second, ...: the other side of ``n`` is ``n ^ 1``."""
-        for number, relation in enumerate(relations):
+        """Users of the first relation, its items, users of the second, ...: the other side of ``n`` is ``n ^ 1``."""
+        for number, operator in enumerate(operators):
             chosen = (None, None) if rows is None else rows[number]
-            self.sides += [_Side(relation, side, own) for side, own in zip(("user", "item"), chosen, strict=True)]
+            self.sides += [_Side(operator, side, own) for side, own in enumerate(chosen)]
         self.edges = sum(side.edges for side in self.sides)
 
     def __del__(self) -> None:
@@ -177,16 +199,16 @@ class _Pass:
         for number, side in enumerate(self.sides):
             other = self.sides[number ^ 1]
             last = layer == self.num_layers and not side.is_whole
-            count = len(side.chosen) if last else len(side.scale)
+            count = len(side.chosen) if last else side.count
             out = self.space.take((count, self.width), "float32") if last else self.rows(count)
             inverse = self.space.take((count if self.layer_norm else 0,), "float32")
-            cuts = side.relation.blocks(side.side, self.row_bytes)
+            cuts = side.lists.blocks(self.row_bytes)
             if last:
                 bounds = kernels.balanced_chunks(side.chosen_pointers(), self.pieces(side))
             else:
-                bounds = side.relation.chunks(side.side, self.pieces(side))
+                bounds = side.lists.chunks(self.pieces(side))
             arguments = (
-                cuts, side.indices, other.scale, sources[number ^ 1], side.chosen, not last, side.scale,
+                cuts, side.indices, other.send, sources[number ^ 1], side.chosen, not last, side.receive,
                 self.layer_norm, self.sums(out, cuts), out, inverse,
             )  # fmt: skip
             tasks += tasks_of(self.kernels.forward, bounds, arguments)
@@ -200,9 +222,9 @@ class _Pass:
         made = []
         for number, side in enumerate(self.sides):
             made.append(torch.empty(len(side.rows), self.width))
-            *whole, last = side.units
-            arguments = (self.kernels.gather, tables[number % 2], whole, last, side.rows, side.places, self.weight)
-            tasks += tasks_of(_combine, self.even(len(side.rows)), (*arguments, made[-1].numpy()))
+            layers = [tables[number % 2], *side.units]
+            arguments = (self.kernels.gather, layers, side.rows, side.places, self.weights, made[-1].numpy())
+            tasks += tasks_of(_combine, self.even(len(side.rows)), arguments)
         self.run(tasks)
         return made
 
@@ -218,27 +240,29 @@ class _Pass:
             bases.append(self.space.take((count, self.width), "float32"))
             sources.append(self.rows(count))
             arguments = (
-                gradient.contiguous().numpy(), side.places, np.float32(self.weight), side.scale[side.chosen],
+                gradient.contiguous().numpy(), side.places, np.float32(self.weights[-1]), side.receive[side.chosen],
                 side.units[-1], side.inverses[-1], self.layer_norm, bases[-1], sources[-1],
             )  # fmt: skip
             tasks += tasks_of(self.kernels.collect, self.even(count), arguments)
         self.run(tasks)
         return bases, sources
 
-    def retreat(self, number: int, source: Array, whole: bool, base: Array, layer: int, out: Array, add: bool) -> Any:
+    def below(self, number: int, source: Array, whole: bool, base: Array, layer: int, out: Array, add: bool) -> Any:
         """Return the arguments of the kernel that derives one side's layer ``layer``; layer 0 is the table.
 
-        ``source`` is the gradient of the layer above on the other side, at its chosen rows only or ``whole``.
+        ``source`` is the gradient of the layer above on the other side, at its chosen rows only or ``whole``; ``base``
+        the gradient that the combined output gives to the last layer, at the chosen rows.
         """
         side, other = self.sides[number], self.sides[number ^ 1]
         norm = self.layer_norm and layer > 0
         unit = side.units[layer - 1] if norm else _NO_ROWS.astype(source.dtype)
         inverse = side.inverses[layer - 1] if norm else _NO_SCALE
-        scale_self = side.scale if layer > 0 and not self.layer_norm else _NO_SCALE
-        cuts = side.relation.blocks(side.side, self.row_bytes)
+        scale_self = side.receive if layer > 0 and not self.layer_norm else _NO_SCALE
+        share = np.float32(self.weights[layer] / self.weights[-1])
+        cuts = side.lists.blocks(self.row_bytes)
         return (
-            cuts, side.indices, source, _ALL if whole else other.position, side.scale, base,
-            side.position, unit, inverse, norm, scale_self, side.most, add, self.sums(out, cuts, add), out,
+            cuts, side.indices, source, _ALL if whole else other.position, side.send, base, share,
+            side.position, unit, inverse, norm, scale_self, side.lists.most, add, self.sums(out, cuts, add), out,
         )  # fmt: skip
 
     def run(self, tasks: list[Task]) -> None:
@@ -252,70 +276,58 @@ def _combine(
     start: int,
     stop: int,
     gather: Callable[..., None],
-    table: Array,
-    whole: Sequence[Array],
-    last: Array,
+    layers: Sequence[Array],
     rows: Array,
     places: Array,
-    weight: float,
+    weights: Sequence[float],
     out: Array,
 ) -> None:
-    """Write the weighted sum of layer 0, the whole layers and the last one to ``out[start:stop]``."""
-    gather(start, stop, table, rows, False, out)
-    for layer in whole:
-        gather(start, stop, layer, rows, True, out)
-    gather(start, stop, last, places, True, out)
-    if weight != 1:
-        out[start:stop] *= np.float32(weight)
+    """Write the weighted sum of whole layers, of which the last is compact, to ``out[start:stop]``."""
+    add = False
+    for number, (layer, weight) in enumerate(zip(layers, weights, strict=True)):
+        if weight != 0:
+            gather(start, stop, layer, places if number == len(layers) - 1 else rows, np.float32(weight), add, out)
+            add = True
 
 
-class EncodeRowsCompiled(torch.autograd.Function):
-    """The pass; all behaviors share one gradient."""
+class _Encode(torch.autograd.Function):
+    """The pass at chosen rows; all relations share one gradient."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        users: Tensor,
-        items: Tensor,
-        user_rows: Sequence[Tensor],
-        item_rows: Sequence[Tensor],
-        relations: Sequence[Relation],
-        num_layers: int,
-        layer_norm: bool,
-        weight: float,
-        row_dtype: str,
-        workspace: Workspace,
-    ) -> tuple[Tensor, ...]:
-        """See `mbgraph.nn.rows.encode_rows`; K x (users, items), flat."""
-        rows = list(zip(user_rows, item_rows, strict=True))
-        run = _Pass(relations, rows, num_layers, layer_norm, weight, row_dtype, users.shape[1], workspace)
+    def forward(ctx: Any, users: Tensor, items: Tensor, run: _Pass, plain: Callable[[Tensor, Tensor], Pairs]) -> Any:
         tables = [table.detach().contiguous().numpy() for table in (users, items)]
         first = run.stored(tables)
-        for layer in range(1, num_layers + 1):
+        for layer in range(1, run.num_layers + 1):
             run.advance(run.sources(first), layer)
         if run.packed:
-            workspace.give(*first)
-        ctx.run = run
+            run.space.give(*first)
+        ctx.run, ctx.plain = run, plain
+        ctx.save_for_backward(users, items)
+        ctx.set_materialize_grads(False)
         return tuple(run.combined(tables))
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         """Return the gradients of both tables."""
+        if torch.is_grad_enabled():  # somebody derives the derivative: let autograd write it down
+            return *_derive_plainly(ctx.plain, ctx.saved_tensors, gradients), None, None
         run: _Pass = ctx.run
-        bases, sources = run.collect(gradients)
-        made = [torch.empty(len(side.scale), run.width) for side in run.sides[:2]]
+        bases, sources = run.collect(
+            [
+                torch.zeros(len(side.rows), run.width) if gradient is None else gradient
+                for side, gradient in zip(run.sides, gradients, strict=True)
+            ]
+        )
+        made = [torch.empty(side.count, run.width) for side in run.sides[:2]]
         for layer in reversed(range(run.num_layers)):
             whole = layer < run.num_layers - 1
-            below = [
-                made[n % 2].numpy() if layer == 0 else run.rows(len(side.scale)) for n, side in enumerate(run.sides)
-            ]
+            below = [made[n % 2].numpy() if layer == 0 else run.rows(side.count) for n, side in enumerate(run.sides)]
             tasks: list[Task] = []
             for number, side in enumerate(run.sides):
-                add = layer == 0 and number > 1  # behaviors share the tables' gradients, so there they do wait
-                arguments = run.retreat(number, sources[number ^ 1], whole, bases[number], layer, below[number], add)
+                add = layer == 0 and number > 1  # relations share the tables' gradients, so there they do wait
+                arguments = run.below(number, sources[number ^ 1], whole, bases[number], layer, below[number], add)
                 alone = layer == 0
-                tasks += tasks_of(run.kernels.back, side.relation.chunks(side.side, run.pieces(side, alone)), arguments)
+                tasks += tasks_of(run.kernels.back, side.lists.chunks(run.pieces(side, alone)), arguments)
                 if alone and number % 2:
                     run.run(tasks)
                     tasks = []
@@ -323,26 +335,68 @@ class EncodeRowsCompiled(torch.autograd.Function):
             run.space.give(*sources)
             sources = below
         run.space.give(*bases)
-        return *made, *([None] * 8)
+        return *made, None, None
 
 
-def encode_all_compiled(
-    relations: Sequence[Relation],
+def _derive_plainly(
+    plain: Callable[[Tensor, Tensor], Pairs], tables: Sequence[Tensor], gradients: Sequence[Tensor | None]
+) -> tuple[Tensor | None, ...]:
+    """Return gradients that can be derived again, by a pass that autograd records."""
+    made = [tensor for pair in plain(*tables) for tensor in pair]
+    chosen = [(tensor, gradient) for tensor, gradient in zip(made, gradients, strict=True) if gradient is not None]
+    wanted = [table for table in tables if table.requires_grad]
+    if not chosen or not wanted:
+        return (None, None)
+    outputs, given = zip(*chosen, strict=True)
+    found = iter(torch.autograd.grad(outputs, wanted, given, create_graph=True, allow_unused=True))
+    return tuple(next(found) if table.requires_grad else None for table in tables)
+
+
+def encode(
+    operators: Sequence[Operator],
     users: Tensor,
     items: Tensor,
-    num_layers: int,
+    at: Sequence[tuple[Tensor, Tensor]] | None,
+    weights: Sequence[float],
     layer_norm: bool,
-    weight: float,
+    row_dtype: str,
     space: Workspace,
-) -> list[tuple[Tensor, Tensor]]:
-    """See `mbgraph.nn.rows.encode_all`."""
-    run = _Pass(relations, None, num_layers, layer_norm, weight, "float32", users.shape[1], space)
+    plain: Callable[[Tensor, Tensor], Pairs],
+) -> Pairs:
+    """Return ``sum over l of weights[l] * layer l`` of every relation, at chosen rows.
+
+    Parameters
+    ----------
+    operators : sequence of Operator
+        K relations over the same nodes.
+    users, items : float32 tensor (U, D), (I, D)
+        Layer 0 of all of them.
+    at : sequence of (int64 tensor (N,), int64 tensor (M,)), optional
+        Rows per relation; they may repeat. Without them all rows, not recorded for autograd.
+    weights : sequence of float
+        L + 1 factors, L at least 1, the last not 0.
+    layer_norm : bool
+        Divide every row of layers 1..L by its Euclidean norm.
+    row_dtype : {"float32", "bfloat16"}
+        What neighbours read.
+    space : Workspace
+    plain : callable
+        The same function of both tables as autograd can record it, for derivatives of derivatives.
+
+    Returns
+    -------
+    list of (Tensor (N, D), Tensor (M, D))
+    """
+    if at is not None:
+        run = _Pass(operators, at, weights, layer_norm, row_dtype, users.shape[1], space)
+        flat = _Encode.apply(users, items, run, plain)
+        return list(zip(flat[::2], flat[1::2], strict=True))
+    run = _Pass(operators, None, weights, layer_norm, "float32", users.shape[1], space)
     tables = [table.detach().contiguous() for table in (users, items)]
-    made = [tables[number % 2].clone() for number in range(len(run.sides))]
-    for layer in range(1, num_layers + 1):
+    made = [tables[number % 2] * weights[0] for number in range(len(run.sides))]
+    for layer in range(1, run.num_layers + 1):
         run.advance(run.sources([table.numpy() for table in tables]), layer)
-        for total, side in zip(made, run.sides, strict=True):
-            total.add_(torch.from_numpy(side.units[-1]))
-    for total in made:
-        total.mul_(weight)
+        if weights[layer] != 0:
+            for total, side in zip(made, run.sides, strict=True):
+                total.add_(torch.from_numpy(side.units[-1]), alpha=weights[layer])
     return list(zip(made[::2], made[1::2], strict=True))

@@ -1,0 +1,27 @@
+"""The compiled stack, behind one door. No module outside imports anything else of this package.
+
+Three functions stand in front, each with a plain path of torch or numpy beside it in the module that calls it:
+
+* `encode`: all layers of several relations, combined, at chosen rows (plain: `mbgraph.nn.propagation`);
+* `count_above` and `count_products`: how many items score higher than held-out ones, with `take_back` and
+  `take_back_products` for those that are no candidates (plain: `mbgraph.evaluation.ranking`).
+
+`available` says whether numba is installed; without it only the plain paths run.
+"""
+
+from mbgraph._kernels.adjacency import Adjacency
+from mbgraph._kernels.counts import count_above, count_products, take_back, take_back_products
+from mbgraph._kernels.encode import Operator, Workspace, encode
+from mbgraph._kernels.rows import available
+
+__all__ = [
+    "Adjacency",
+    "Operator",
+    "Workspace",
+    "available",
+    "count_above",
+    "count_products",
+    "encode",
+    "take_back",
+    "take_back_products",
+]

@@ -1,0 +1,244 @@
+"""What a model trains on: batches of triples (user, positive item, negative items), drawn without a Python loop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mbgraph.data.dataset import MultiBehaviorDataset
+from mbgraph.data.interactions import CSR
+from mbgraph.errors import UsageError
+from mbgraph.keys import contains, union
+from mbgraph.models.options import TrainingOptions
+from mbgraph.random import stream
+from mbgraph.typing import IntArray
+
+__all__ = ["Batches", "TripleBatch", "TripleBatches"]
+
+_REJECTION_ROUNDS = 30
+B = TypeVar("B", covariant=True)
+
+
+class Batches(Protocol[B]):
+    """What `Recommender.batches` returns: the batches of any epoch, by its number alone.
+
+    A batch is anything with ``to(device)`` that the model's own `step` understands.
+    """
+
+    def __len__(self) -> int:
+        """Return the number of batches of an epoch."""
+        ...
+
+    def epoch(self, number: int) -> Iterator[Any]:
+        """Yield the batches of epoch ``number`` (from 1); the same ones whenever it is asked."""
+        ...
+
+
+@dataclass(frozen=True)
+class TripleBatch:
+    """One training step's triples, row by row for all behaviors.
+
+    Attributes
+    ----------
+    users : int64 tensor (B,)
+        One user per row.
+    positives : mapping of str to int64 tensor (B,)
+        Per behavior an item of the user's; -1 where the user lacks the behavior.
+    negatives : mapping of str to int64 tensor (B,) or (B, n)
+        Items outside the user's history; -1 where there is no positive.
+    """
+
+    users: Tensor
+    positives: Mapping[str, Tensor]
+    negatives: Mapping[str, Tensor]
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    def to(self, device: str | torch.device) -> TripleBatch:
+        """Return the batch on another device."""
+        return TripleBatch(
+            self.users.to(device),
+            {name: rows.to(device) for name, rows in self.positives.items()},
+            {name: rows.to(device) for name, rows in self.negatives.items()},
+        )
+
+    def rows(self, behavior: str, padding: tuple[int, int] | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return users, positive items and negative items of a behavior's triples: (B_b,), (B_b,), (B_b,) or (B_b, n).
+
+        Rows of users who lack the behavior are left out, or become rows of the ``padding`` nodes (user, item), as codes
+        that number nodes from 1 have it.
+        """
+        positives, negatives = self.positives[behavior], self.negatives[behavior]
+        present = positives >= 0
+        if padding is None:
+            return self.users[present], positives[present], negatives[present]
+        user, item = padding
+        absent = ~present
+        return (
+            self.users.masked_fill(absent, user),
+            positives.masked_fill(absent, item),
+            negatives.masked_fill(absent if negatives.ndim == 1 else absent.unsqueeze(1), item),
+        )
+
+
+class TripleBatches:
+    """Draws the triples of one epoch after the other.
+
+    Parameters
+    ----------
+    dataset : MultiBehaviorDataset
+        Only its train edges are read.
+    behaviors : sequence of str
+        Behaviors to draw triples for.
+    training : TrainingOptions
+        ``batch_size``; ``sampler``, what the rows are; ``history``, what is no negative; ``negatives``, how many.
+        The last batch of an epoch may be shorter.
+    rng : int
+        Seed. Epoch n depends on the seed and n alone, so a resumed run continues exactly.
+
+    Raises
+    ------
+    UsageError
+        If no user at all has a target item and an item outside the history.
+
+    Notes
+    -----
+    Auxiliary positives are drawn for a row's user whatever the sampler. Negatives are uniform over the allowed items:
+    drawn over all items, each checked against the history, rejected and drawn again; after 30 rounds the few that remain
+    are drawn from the explicit complement. A user whose history holds every item has no negative and gets no triple (-1).
+    """
+
+    def __init__(
+        self, dataset: MultiBehaviorDataset, behaviors: Sequence[str], training: TrainingOptions, *, rng: int = 0
+    ) -> None:
+        self.dataset, self.behaviors, self.training, self.seed = dataset, tuple(behaviors), training, int(rng)
+        self._histories: dict[str, _History] = {}
+        made: dict[tuple[str, ...], _History] = {}
+        for behavior in (*self.behaviors, dataset.target):
+            sources = {"all": dataset.behaviors, "behavior": (behavior,), "target": (dataset.target,)}[training.history]
+            if sources not in made:
+                made[sources] = _History(dataset, sources)
+            self._histories[behavior] = made[sources]
+        target = dataset.target
+        free = self._histories[target].sizes() < dataset.num_items
+        self._users = np.flatnonzero((dataset.csr(target).degrees() > 0) & free)
+        if not len(self._users):
+            raise UsageError(
+                f"no user of {dataset.name!r} has both a {target!r} and an item outside the history "
+                f"({training.history}), so there is nothing to train on",
+                "choose a smaller history: --set history=behavior or --set history=target",
+            )
+
+    def __len__(self) -> int:
+        """Return the number of batches of an epoch."""
+        rows = self.dataset.num_users if self.training.sampler == "per-user" else self._num_edges
+        return -(-rows // self.training.batch_size)
+
+    @property
+    def _num_edges(self) -> int:
+        return len(self.dataset.edges[self.dataset.target])
+
+    def epoch(self, number: int) -> Iterator[TripleBatch]:
+        """Yield the batches of epoch ``number`` (from 1)."""
+        rng = stream(self.seed, "sampler", number)
+        users, positives = self._rows(rng)
+        negatives = {}
+        for behavior in self.behaviors:
+            present = np.flatnonzero(positives[behavior] >= 0)
+            drawn = self._draw_negatives(behavior, users[present], rng)  # (P, n)
+            rows = np.full((len(users), self.training.negatives), -1, np.int64)
+            rows[present] = drawn
+            positives[behavior] = np.where(rows[:, 0] >= 0, positives[behavior], -1)
+            negatives[behavior] = rows[:, 0] if self.training.negatives == 1 else rows
+        size = self._batch_rows()
+        for start in range(0, len(users), size):
+            part = slice(start, start + size)
+            yield TripleBatch(
+                torch.from_numpy(users[part]),
+                {behavior: torch.from_numpy(positives[behavior][part]) for behavior in self.behaviors},
+                {behavior: torch.from_numpy(negatives[behavior][part]) for behavior in self.behaviors},
+            )
+
+    def _batch_rows(self) -> int:
+        size = self.training.batch_size
+        return min(size, len(self._users)) if self.training.sampler == "distinct-users" else size
+
+    def _draw_negatives(self, behavior: str, users: IntArray, rng: np.random.Generator) -> IntArray:
+        count = self.training.negatives
+        if count == 1:
+            return self._histories[behavior].draw_outside(users, rng)[:, None]
+        return self._histories[behavior].draw_outside(np.repeat(users, count), rng).reshape(-1, count)
+
+    def _rows(self, rng: np.random.Generator) -> tuple[IntArray, dict[str, IntArray]]:
+        """Return the epoch's users (R,) in random order and a positive per behavior (R,), -1 where there is none."""
+        sampler, target = self.training.sampler, self.dataset.edges[self.dataset.target]
+        chosen: dict[str, IntArray] = {}
+        if sampler == "per-user":
+            users = rng.permutation(self.dataset.num_users)
+        elif sampler == "per-edge":
+            order = rng.permutation(len(target))
+            users, chosen = target.user[order], {self.dataset.target: target.item[order]}
+        elif sampler == "with-replacement":
+            users = rng.choice(self._users, self._num_edges)
+        else:
+            users = np.concatenate(
+                [rng.choice(self._users, self._batch_rows(), replace=False) for _ in range(len(self))]
+            )
+        return users, {
+            name: chosen[name] if name in chosen else _draw_positive(self.dataset.csr(name), users, rng)
+            for name in self.behaviors
+        }
+
+
+def _draw_positive(csr: CSR, users: IntArray, rng: np.random.Generator) -> IntArray:
+    """Draw one item of each user uniformly: (R,) -> (R,), -1 for users without any."""
+    starts = csr.indptr[users]
+    counts = csr.indptr[users + 1] - starts
+    picks = starts + (rng.random(len(users)) * counts).astype(np.int64)
+    drawn = csr.indices[np.minimum(picks, len(csr.indices) - 1)]
+    return np.where(counts > 0, drawn, -1)
+
+
+class _History:
+    """The items of every user in some behaviors, as sorted keys."""
+
+    def __init__(self, dataset: MultiBehaviorDataset, behaviors: Sequence[str]) -> None:
+        self.num_items = dataset.num_items
+        self.keys = union(*(dataset.edges[name].keys(self.num_items) for name in behaviors))
+        bounds = np.arange(dataset.num_users + 1, dtype=np.int64) * self.num_items
+        self.indptr = np.searchsorted(self.keys, bounds)
+
+    def sizes(self) -> IntArray:
+        """Return the number of items of every user: (U,)."""
+        return np.diff(self.indptr)
+
+    def contains(self, users: IntArray, items: IntArray) -> np.ndarray:
+        """Return whether each (user, item) stands in the history: two (R,) -> bool (R,)."""
+        keys = users * np.int64(self.num_items) + items
+        order = np.argsort(keys)  # keys that ascend are found five times as fast
+        found = np.empty(len(keys), bool)
+        found[order] = contains(keys[order], self.keys)
+        return found
+
+    def draw_outside(self, users: IntArray, rng: np.random.Generator) -> IntArray:
+        """Draw one item outside each user's history uniformly: (R,) -> (R,), -1 where none is left."""
+        drawn = rng.integers(0, self.num_items, len(users))
+        open_rows = np.flatnonzero(self.contains(users, drawn))
+        for _ in range(_REJECTION_ROUNDS):
+            if len(open_rows) == 0:
+                return drawn
+            again = rng.integers(0, self.num_items, len(open_rows))
+            drawn[open_rows] = again
+            open_rows = open_rows[self.contains(users[open_rows], again)]
+        for row in open_rows:
+            user = users[row]
+            seen = self.keys[self.indptr[user] : self.indptr[user + 1]] - user * self.num_items
+            free = np.setdiff1d(np.arange(self.num_items), seen, assume_unique=True)
+            drawn[row] = rng.choice(free) if len(free) else -1
+        return drawn

@@ -1,0 +1,145 @@
+"""CRGCN: a cascade of residual graph convolutions, each behavior starting from the one before."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from mbgraph._kernels import Workspace
+from mbgraph.errors import UsageError
+from mbgraph.models.base import MODELS, EmbeddingRecommender, Encoded
+from mbgraph.models.batches import TripleBatch
+from mbgraph.models.context import StepContext
+from mbgraph.models.options import EmbeddingOptions, TrainingOptions
+from mbgraph.nn import bpr, propagate, triple_margin
+from mbgraph.nn.propagation import Rows
+from mbgraph.nn.relations import GraphLike, Relations
+from mbgraph.regularizers import L2, Regularizer, StepOutputs
+
+__all__ = ["CRGCN"]
+
+_TINY = 1e-12  # as in torch.nn.functional.normalize
+
+
+class CRGCNOptions(EmbeddingOptions):
+    """Options of `CRGCN`."""
+
+    presets = {  # noqa: RUF012 (a ClassVar of the base)
+        "mbgraph": {},
+        "official": {"padding": True, "gamma": 1e-10},
+    }
+
+    variant: Literal["mbgraph", "official"] = "mbgraph"
+    """``official`` is the published code, padded rows included; ``mbgraph`` leaves users who lack a behavior out of its
+    loss."""
+    num_layers: Annotated[int, Field(ge=1, le=64)] = 1
+    """Propagation steps per behavior."""
+    layers: tuple[Annotated[int, Field(ge=1, le=64)], ...] = ()
+    """Propagation steps of each behavior, in order; empty: ``num_layers`` of each."""
+    padding: bool = False
+    """Keep the published code's padding node, see `RMBRec`."""
+    gamma: Annotated[float, Field(ge=0)] = 0.0
+    """Added inside the logarithm of BPR, see `mbgraph.nn.bpr`."""
+
+    def training(self) -> TrainingOptions:
+        """Return batches of 1,024 users, Adam with step size 1e-3."""
+        return TrainingOptions()
+
+    def regularizers(self) -> tuple[Regularizer, ...]:
+        """Return the norms of both tables, not squared, divided by the number of items."""
+        return (L2(weight=1e-3, on="tables", power=1, divide_by="items"),)
+
+
+@MODELS.register("crgcn")
+class CRGCN(EmbeddingRecommender):
+    r"""Behaviors in their order, the target last; each adds its normalised propagation to what came before.
+
+    .. math::
+        X \leftarrow \hat A_b X + \beta_{b,l} \quad (L_b \text{ times, from } E_{b-1}), \qquad
+        E_b = \frac{X}{\lVert X \rVert} + E_{b-1}, \qquad
+        \mathcal L = \sum_b \operatorname{mean} -\log \sigma\big(e_u^{b} \cdot (e_i^{b} - e_j^{b})\big)
+
+    The bias is added to every node, those without an edge included. The target's embeddings score.
+
+    References
+    ----------
+    Yan et al., "Cascading Residual Graph Convolutional Network for Multi-Behavior Recommendation", TOIS 2023
+    (arXiv 2205.13128); published code ``MingshiYan/CRGCN`` at commit 86fbe26.
+    """
+
+    name = "crgcn"
+    Options = CRGCNOptions
+    options: CRGCNOptions
+    ordered = True
+    citation = "Yan et al., CRGCN, TOIS 2023 (arXiv 2205.13128)"
+
+    def __init__(self, graph: GraphLike, target: str, **options: Any) -> None:
+        super().__init__(graph, target, **options)
+        layers = self.options.layers or (self.options.num_layers,) * len(self.behaviors)
+        if len(layers) != len(self.behaviors):
+            raise UsageError(
+                f"layers of model 'crgcn' has {len(layers)} numbers for {len(self.behaviors)} behaviors",
+                f"give one for each of {', '.join(self.behaviors)}",
+            )
+        self.layers = dict(zip(self.behaviors, layers, strict=True))
+        self.make_tables(self.options.embedding_dim, padding=int(self.options.padding))
+        width = self.options.embedding_dim
+        # by number: a name of a behavior need not be one of a parameter
+        self.biases = nn.ParameterList([torch.zeros(count, width) for count in layers])
+        self._space = Workspace()
+        self._padded = self.relations.padded(int(self.options.padding))
+
+    def _cascade(self, relations: Relations, **changes: Any) -> dict[str, Rows]:
+        """Return both sides after every behavior: K x ((U, D), (I, D)), padding rows included."""
+        ends: Rows = self.tables
+        made: dict[str, Rows] = {}
+        for biases, (behavior, count) in zip(self.biases, self.layers.items(), strict=True):
+            last = [0.0] * count + [1.0]
+            users, items = propagate(
+                relations[behavior], *ends, count, weights=last, between=partial(_biased, biases),
+                space=self._space, **changes,
+            )  # fmt: skip
+            normalize = nn.functional.normalize
+            ends = (normalize(users, eps=_TINY) + ends[0], normalize(items, eps=_TINY) + ends[1])
+            made[behavior] = ends
+        return made
+
+    def encode(self, graph: GraphLike | None = None) -> Encoded:
+        """Return embeddings of all nodes after every behavior; the target's are the final ones."""
+        relations = self._padded if graph is None else self.other_relations(graph).padded(int(self.options.padding))
+        made = {
+            behavior: (users[: self.num_users], items[: self.num_items])
+            for behavior, (users, items) in self._cascade(relations).items()
+        }
+        return Encoded(*made[self.target], made)
+
+    def step(self, batch: TripleBatch, context: StepContext) -> StepOutputs:
+        """Return the sum of the behaviors' BPR losses, one term each."""
+        padding = (self.num_users, self.num_items) if self.options.padding else None
+        rows = {behavior: batch.rows(behavior, padding) for behavior in self.behaviors}  # K x 3 x (B_b,)
+        made = self._cascade(self._padded, row_dtype=self.options.row_dtype)
+        triples = {
+            behavior: (users[rows[behavior][0]], items[rows[behavior][1]], items[rows[behavior][2]])
+            for behavior, (users, items) in made.items()
+        }
+        margins = {behavior: triple_margin(*triple) for behavior, triple in triples.items() if len(triple[0])}
+        risks = {behavior: bpr(margin, self.options.gamma).mean() for behavior, margin in margins.items()}
+        anchors = torch.unique(rows[self.target][0])
+        return StepOutputs(
+            self.target,
+            losses=risks,
+            risks=risks,
+            margins=margins,
+            anchors=lambda: {"user": {behavior: users[anchors] for behavior, (users, _) in made.items()}},
+            triples=triples,
+            ego=partial(self.ego_triples, {self.target: rows[self.target]}),
+            tables=self.tables,
+        )
+
+
+def _biased(biases: Tensor, layer: int, users: Tensor, items: Tensor) -> Rows:
+    return users + biases[layer - 1], items + biases[layer - 1]

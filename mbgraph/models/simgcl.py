@@ -1,0 +1,114 @@
+"""SimGCL: LightGCN without layer 0, and a contrast of two encodings with random noise."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from mbgraph._kernels import Workspace
+from mbgraph.models.base import MODELS, Encoded
+from mbgraph.models.batches import TripleBatch
+from mbgraph.models.context import StepContext
+from mbgraph.models.lightgcn import OneGraphOptions, OneGraphRecommender, target_step
+from mbgraph.models.options import TrainingOptions
+from mbgraph.nn import propagate
+from mbgraph.nn.propagation import Rows
+from mbgraph.nn.relation import Relation
+from mbgraph.nn.relations import GraphLike
+from mbgraph.regularizers import L2, InfoNCE, Regularizer, StepOutputs
+
+__all__ = ["SimGCL"]
+
+
+class SimGCLOptions(OneGraphOptions):
+    """Options of `SimGCL`."""
+
+    num_layers: Annotated[int, Field(ge=1, le=64)] = 2
+    """Number of propagation steps."""
+    eps: Annotated[float, Field(ge=0)] = 0.1
+    """Length of the noise that is added to every row of every layer."""
+    gamma: Annotated[float, Field(ge=0)] = 1e-5
+    """Added inside the logarithm of BPR, see `mbgraph.nn.bpr`."""
+
+    def training(self) -> TrainingOptions:
+        """Return batches of 2,048 target edges; negatives from outside the user's target history."""
+        return TrainingOptions(batch_size=2048, sampler="per-edge", history="target")
+
+    def regularizers(self) -> tuple[Regularizer, ...]:
+        """Return a contrast for users, one for items, and norms of propagated rows that are not squared."""
+        users, items = (
+            InfoNCE(label=f"{side}s", weight=0.5, temperature=0.2, between="views", side=side, direction="anchor")
+            for side in ("user", "item")
+        )
+        return users, items, L2(weight=1e-4, on="propagated", power=1, negatives=False)
+
+
+@MODELS.register("simgcl")
+class SimGCL(OneGraphRecommender):
+    r"""LightGCN whose layers 1..L are averaged, contrasted with itself under noise.
+
+    .. math::
+        \tilde X^{(l+1)} = \hat A \tilde X^{(l)} + \varepsilon\, \operatorname{sign}(\hat A \tilde X^{(l)}) \odot
+        \frac{n}{\lVert n \rVert}, \quad n \sim U(0, 1)^D \text{ per row}, \qquad
+        Z = \frac{1}{L} \sum_{l=1}^{L} X^{(l)}
+
+    Two such encodings with independent noise are the views that `InfoNCE` contrasts, for the batch's distinct users and
+    for its distinct positive items; ranking and BPR use the encoding without noise.
+
+    References
+    ----------
+    Yu et al., SIGIR 2022 (arXiv 2112.08679); published code ``Coder-Yu/SELFRec`` at commit 5b02294, whose norms are not
+    squared and leave the negatives out.
+    """
+
+    name = "simgcl"
+    Options = SimGCLOptions
+    options: SimGCLOptions
+    citation = "Yu et al., SimGCL, SIGIR 2022 (arXiv 2112.08679)"
+
+    def __init__(self, graph: GraphLike, target: str, **options: Any) -> None:
+        super().__init__(graph, target, **options)
+        self.make_tables(self.options.embedding_dim)
+        self._space = Workspace()
+
+    def _propagated(self, relation: Relation, **changes: Any) -> Rows:
+        count = self.options.num_layers
+        return propagate(
+            relation, *self.tables, count, weights=(0.0, *[1.0 / count] * count), space=self._space, **changes
+        )
+
+    def encode(self, graph: GraphLike | None = None) -> Encoded:
+        """Return embeddings of all nodes, without noise."""
+        users, items = self._propagated(self.relation(graph))
+        return Encoded(users, items, {self.target: (users, items)})
+
+    def noise(self, view: int, layer: int, side: str, shape: torch.Size, context: StepContext) -> Tensor:
+        """Return uniform noise in [0, 1) for one layer of one view: (N, D)."""
+        generator = context.generator(f"view {view} layer {layer} {side}")
+        return torch.rand(shape, generator=generator)
+
+    def _perturbed(self, view: int, context: StepContext, layer: int, users: Tensor, items: Tensor) -> Rows:
+        made = []
+        for side, rows in (("user", users), ("item", items)):
+            drawn = self.noise(view, layer, side, rows.shape, context).to(rows)
+            made.append(rows + self.options.eps * torch.sign(rows) * torch.nn.functional.normalize(drawn, dim=1))
+        return made[0], made[1]
+
+    def step(self, batch: TripleBatch, context: StepContext) -> StepOutputs:
+        """Return the BPR loss of the target's triples and two views of their users and positive items."""
+        users, positives, _ = batch.rows(self.target)
+        at = (torch.unique(users), torch.unique(positives))
+
+        def views() -> dict[str, tuple[Tensor, Tensor]]:
+            one, two = (
+                self._propagated(self.relation(), at=at, between=partial(self._perturbed, view, context))
+                for view in (1, 2)
+            )
+            return {"user": (one[0], two[0]), "item": (one[1], two[1])}
+
+        propagated = partial(self._propagated, row_dtype=self.options.row_dtype)
+        return target_step(self, batch, propagated, self.options.gamma, views=views)
