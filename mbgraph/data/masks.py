@@ -8,7 +8,7 @@ import numpy as np
 
 from mbgraph.data.dataset import MultiBehaviorDataset
 from mbgraph.data.interactions import CSR, Pairs
-from mbgraph.data.keys import union
+from mbgraph.keys import union
 from mbgraph.errors import UnknownNameError
 
 __all__ = ["MASKS", "Mask", "masked_items"]
