@@ -8,8 +8,8 @@ import numpy as np
 
 from mbgraph.data.dataset import MultiBehaviorDataset
 from mbgraph.data.interactions import CSR, Pairs
-from mbgraph.keys import union
 from mbgraph.errors import UnknownNameError
+from mbgraph.keys import union
 
 __all__ = ["MASKS", "Mask", "masked_items"]
 

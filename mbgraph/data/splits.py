@@ -10,8 +10,8 @@ import numpy as np
 
 from mbgraph.data.dataset import SPLITS, MultiBehaviorDataset
 from mbgraph.data.interactions import Pairs
-from mbgraph.keys import runs
 from mbgraph.errors import DataError, UnknownNameError, UsageError
+from mbgraph.keys import runs
 from mbgraph.random import RNGLike, as_generator
 from mbgraph.typing import IntArray
 
