@@ -20,6 +20,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "4000")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = REPOSITORY.parent / "shared"
+GOLDEN = Path(__file__).parent / "golden"
 
 # A shared machine is slow now and then; slowness is not what the properties are about.
 settings.register_profile("mbgraph", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
@@ -70,13 +71,19 @@ def shared_data() -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def golden() -> Path:
-    """The folder with arrays of published implementations; skips the test where there is none."""
-    for folder in (Path(__file__).parent / "golden", SHARED / "golden"):
-        if (folder / "rmbrec").is_dir():
-            return folder
-    pytest.skip("no golden arrays")
+def pytest_generate_tests(metafunc):
+    """Run a test that asks for ``arrays`` on every set of arrays in ``golden/<GOLDEN of its module>``."""
+    if "arrays" in metafunc.fixturenames:
+        files = sorted((GOLDEN / metafunc.module.GOLDEN).glob("*.npz"))
+        assert files, f"no arrays in {GOLDEN / metafunc.module.GOLDEN}"
+        metafunc.parametrize("arrays", files, ids=[file.stem for file in files], indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module")
+def arrays(request) -> dict[str, np.ndarray]:
+    """Arrays that a published implementation produced, see tests/golden/README.md."""
+    with np.load(request.param, allow_pickle=False) as stored:
+        return dict(stored)
 
 
 @pytest.fixture

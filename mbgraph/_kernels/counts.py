@@ -219,8 +219,8 @@ def count_products(
 ) -> tuple[np.ndarray[Any, Any], IntArray, IntArray]:
     """Return the score of every pair, and how many other items score higher and the same.
 
-    Scores are products of finite float32 embeddings, contiguous: (U, D), (I, D), (M,), (M,) -> (M,), (M,), (M,). ``extra``
-    float32 (M,) is added to the pairs' own scores.
+    Scores are products of finite float32 embeddings, contiguous: (U, D), (I, D), (M,), (M,) -> (M,), (M,), (M,).
+    ``extra`` float32 (M,) is added to the pairs' own scores.
     """
     order = np.argsort(who, kind="stable")
     rows, starts = np.unique(who[order], return_index=True)
@@ -252,8 +252,8 @@ def take_back_products(
 ) -> None:
     """Subtract from the counts of `count_products` the items that are no candidates, in place.
 
-    User ``u`` loses items ``indices[indptr[u]:indptr[u + 1]]``. With a ``bonus`` float32 (E,) they come back, scoring so
-    much more.
+    User ``u`` loses items ``indices[indptr[u]:indptr[u + 1]]``. With a ``bonus`` float32 (E,) they come back, scoring
+    so much more.
     """
     _, back = _product_kernels(users.shape[1])
     arguments = (users, items, who, held_out, own, indptr, indices, bonus, greater, equal)

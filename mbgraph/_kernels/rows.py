@@ -6,7 +6,8 @@ whatever the number of threads. Work is cut into chunks of equal edge counts, be
 leave one core waiting for the other. A source table larger than the core's own cache is read in blocks that fit: all
 destinations take what they need of one block before the next is touched.
 
-Rows are float32 (N, D), or packed bfloat16, uint32 (N, D / 2): see `mbgraph._kernels.vectors`. Sums are float32 either way.
+Rows are float32 (N, D), or packed bfloat16, uint32 (N, D / 2): see `mbgraph._kernels.vectors`. Sums are float32 either
+way.
 """
 
 from __future__ import annotations
@@ -118,11 +119,11 @@ def width_kernels(width: int) -> Kernels:
     finish divides by the norm (kept in ``inverse``) or multiplies by ``scale_out``.
 
     ``back(start, stop, cuts, indices, source, position, scale_out, base, base_weight, base_position, unit, inverse,
-    norm, scale_self, most, add, sums, out)`` writes
-    ``base_weight * base[r] + scale_out[r] * sum over c in N(r) of source[c]`` and takes it back through the layer below: its normalisation (``norm``), its receiver's scale (``scale_self``), or
-    nothing (both off); ``add`` adds to ``out`` instead of replacing it. ``position`` maps a node to its row
-    in a compact ``source``, -1 where the gradient is zero; empty means all rows. ``most`` is the largest number of
-    neighbours.
+    norm, scale_self, most, add, sums, out)`` writes ``base_weight * base[r] + scale_out[r] * sum over c in N(r) of
+    source[c]`` and takes it back through the layer below: its normalisation (``norm``), its receiver's scale
+    (``scale_self``), or nothing (both off); ``add`` adds to ``out`` instead of replacing it. ``position`` maps a node
+    to its row in a compact ``source``, -1 where the gradient is zero; empty means all rows. ``most`` is the largest
+    number of neighbours.
 
     ``pack(start, stop, source, out)`` writes float32 rows packed.
 

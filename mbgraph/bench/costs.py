@@ -97,11 +97,11 @@ def measure_step(shape: Shape) -> dict[str, Any]:
     ds = generate(shape.config(), rng=0)
     ds.graph  # noqa: B018 (built here, so that it is not timed)
     trainer = make_trainer(ds, embedding_dim=shape.width, batch_size=shape.batch)
-    batches = [batch for _, batch in zip(range(_STEPS), trainer.sampler.epoch(1), strict=False)]
+    batches = [batch for _, batch in zip(range(_STEPS), trainer.batches.epoch(1), strict=False)]
     seconds = []
     for number, batch in enumerate([batches[0], *batches]):
         start = time.perf_counter()
-        trainer._step(batch, 1, number)
+        trainer._step(batch, StepContext(1, number, SEED))
         seconds.append(time.perf_counter() - start)
     moved, operations = step_work(trainer)
     forecast = estimate_memory(ds, embedding_dim=shape.width, num_layers=3, batch_size=shape.batch)
@@ -112,7 +112,7 @@ def measure_step(shape: Shape) -> dict[str, Any]:
         "behaviors": len(ds.behaviors),
         "width": shape.width,
         "batch": shape.batch,
-        "steps": len(trainer.sampler),
+        "steps": trainer.steps_per_epoch,
         "seconds": statistics.median(seconds[1:]),  # the first one compiles
         "moved": moved,
         "operations": operations,

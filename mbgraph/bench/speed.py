@@ -33,9 +33,10 @@ from mbgraph.data.splits import hold_out
 from mbgraph.errors import RunError
 from mbgraph.evaluation.evaluate import evaluate_splits
 from mbgraph.files import shipped
+from mbgraph.models.context import StepContext
 from mbgraph.models.rmbrec import RMBRec
-from mbgraph.nn.propagation import relations
-from mbgraph.nn.rows import encode_rows
+from mbgraph.nn.propagation import propagate
+from mbgraph.nn.relations import Relations
 from mbgraph.training.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -176,7 +177,7 @@ def _loading(
     notify(f"{ds.name}: building graphs")
 
     def ready(loaded: MultiBehaviorDataset) -> None:
-        for relation in relations(loaded.graph).values():
+        for relation in Relations.of(loaded.graph).values():
             relation.neighbors("user")
             relation.neighbors("item")
 
@@ -197,7 +198,8 @@ def make_trainer(
 ) -> Trainer:
     """Return the trainer whose steps are measured: RMBRec as published, on the CPU."""
     model = RMBRec(ds.graph, ds.target, variant="official", embedding_dim=embedding_dim, row_dtype=row_dtype, rng=SEED)
-    return Trainer(model, ds, batch_size=batch_size, rng=SEED, diagnose_every=0, device="cpu")
+    changes = {} if batch_size is None else {"batch_size": batch_size}
+    return Trainer(model, ds, rng=SEED, diagnose_every=0, device="cpu", **changes)
 
 
 def _training(
@@ -222,12 +224,12 @@ def _training(
                 trainer.train_epoch(turn + 2)
                 seconds[dtype].append(time.perf_counter() - start)
             start = time.perf_counter()
-            steps = plain.train_steps(yardstick, optimizer, trainer.sampler.batch_size, rng, settings.plain_steps)
-            seconds["plain"].append((time.perf_counter() - start) * len(trainer.sampler) / steps)
+            steps = plain.train_steps(yardstick, optimizer, trainer.training.batch_size, rng, settings.plain_steps)
+            seconds["plain"].append((time.perf_counter() - start) * trainer.steps_per_epoch / steps)
     middle = {name: statistics.median(values) for name, values in seconds.items()}
     for dtype, goal in (("float32", "8x"), ("bfloat16", "12x")):
         moved, operations = step_work(trainers[dtype])
-        floor = len(trainers[dtype].sampler) * (moved / bandwidth + operations / rate)
+        floor = trainers[dtype].steps_per_epoch * (moved / bandwidth + operations / rate)
         part = f"training epoch, {dtype} rows"
         yield Part(part, ds.name, "s", middle[dtype], middle["plain"], floor, goal, settings.repeats)
 
@@ -240,10 +242,10 @@ def step_work(trainer: Trainer) -> tuple[float, float]:
     """
     model = trainer.model
     assert isinstance(model, RMBRec)
-    encoder, batch = model.encoder, next(trainer.sampler.epoch(1))
-    width = model.embedding_dim
-    row = width * (2 if model.row_dtype == "bfloat16" else 4)
-    layers, moved = model.num_layers, 0.0
+    encoder, batch = model.encoder, next(iter(trainer.batches.epoch(1)))
+    width = model.options.embedding_dim
+    row = width * (2 if model.options.row_dtype == "bfloat16" else 4)
+    layers, moved = model.options.num_layers, 0.0
     for behavior, relation in encoder.relations.items():
         sides = {
             "user": batch.users,
@@ -257,7 +259,7 @@ def step_work(trainer: Trainer) -> tuple[float, float]:
             reads = 2 * (layers - 1) * whole + 2 * chosen
             writes = (2 * layers - 1) * count
             moved += reads * (row + 4) + writes * row
-    size = trainer.sampler.batch_size
+    size = trainer.training.batch_size
     operations = (len(encoder.relations) - 1) * 3 * 2.0 * size * size * width
     return moved, operations
 
@@ -286,14 +288,16 @@ def _evaluation(
 def _propagation(ds: MultiBehaviorDataset, settings: Settings, bandwidth: float) -> Iterator[Part]:
     """Measure one layer of the largest behavior in both directions; the goal is bytes per second over a copy's."""
     name = max(ds.edges, key=lambda behavior: len(ds.edges[behavior]))
-    relation = relations(ds.graph, (name,))[name]
+    relation = Relations.of(ds.graph, (name,))[name]
     tables = torch.randn(ds.num_users, 64), torch.randn(ds.num_items, 64)
-    every = [torch.arange(len(table)) for table in tables]
+    every = (torch.arange(ds.num_users), torch.arange(ds.num_items))
 
     def layers(count: int, dtype: str) -> float:
         with torch.no_grad():
             return median_seconds(
-                lambda: encode_rows([relation], *tables, [every[0]], [every[1]], count, True, 1.0, dtype),
+                lambda: propagate(
+                    relation, *tables, count, layer_norm=True, weights=[1.0] * (count + 1), at=every, row_dtype=dtype
+                ),
                 max(settings.repeats, 9),
             )
 
@@ -333,19 +337,19 @@ def step_shares(name: str, steps: int = 8) -> list[dict[str, Any]]:
         trainer = make_trainer(ds, dtype)
         trainer.train_epoch(1)
         start = time.perf_counter()
-        batches = list(trainer.sampler.epoch(2))
+        batches = list(trainer.batches.epoch(2))
         sampling = (time.perf_counter() - start) / len(batches)
         batches = batches[:steps]
         with profile(activities=[ProfilerActivity.CPU]) as profiled:
             start = time.perf_counter()
             for number, batch in enumerate(batches):
-                trainer._step(batch, 2, number)
+                trainer._step(batch, StepContext(2, number, SEED))
             whole = (time.perf_counter() - start) / len(batches)
         totals = {entry.key: entry.cpu_time_total / 1e6 / len(batches) for entry in profiled.key_averages()}
         named = {
             "sampler": sampling,
-            "encoder, forward": totals.get("EncodeRowsCompiled", 0.0),
-            "encoder, backward": totals.get("EncodeRowsCompiledBackward", 0.0),
+            "encoder, forward": totals.get("_Encode", 0.0),
+            "encoder, backward": totals.get("_EncodeBackward", 0.0),
             "contrast, both ways": totals.get("_BothWays", 0.0) + totals.get("_BothWaysBackward", 0.0),
             "Adam": totals.get("Optimizer.step#Adam.step", 0.0),
         }

@@ -21,8 +21,8 @@ from mbgraph.data.dataset import SPLITS, MultiBehaviorDataset
 from mbgraph.data.formats.archive import read_arrays
 from mbgraph.data.formats.npz import is_npz, read_meta
 from mbgraph.data.interactions import Pairs, Vocabulary
-from mbgraph.keys import contains, runs, union
 from mbgraph.errors import DataError
+from mbgraph.keys import contains, runs, union
 from mbgraph.typing import IntArray
 
 __all__ = ["CODES", "SEVERITIES", "Finding", "check"]

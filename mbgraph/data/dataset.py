@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mbgraph.data.interactions import CSR, Pairs, Vocabulary
-from mbgraph.keys import contains
 from mbgraph.errors import DataError, UnknownNameError
+from mbgraph.keys import contains
 
 if TYPE_CHECKING:
     import dgl
@@ -177,8 +177,8 @@ class MultiBehaviorDataset:
     def graph(self) -> dgl.DGLGraph:
         """DGL heterograph with one edge type per behavior, ``('user', behavior, 'item')``, train edges only.
 
-        All users and items are nodes, isolated ones included. Built on first use, then kept. Its attribute ``behaviors``
-        is the order of the behaviors, which DGL itself does not keep.
+        All users and items are nodes, isolated ones included. Built on first use, then kept. Its attribute
+        ``behaviors`` is the order of the behaviors, which DGL itself does not keep.
         """
         import torch
 

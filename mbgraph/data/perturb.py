@@ -10,8 +10,8 @@ import numpy as np
 
 from mbgraph.data.dataset import MultiBehaviorDataset
 from mbgraph.data.interactions import Pairs
-from mbgraph.keys import contains, union
 from mbgraph.errors import DataError, UnknownNameError, UsageError
+from mbgraph.keys import contains, union
 from mbgraph.random import RNGLike, as_generator, stream
 from mbgraph.typing import IntArray
 

@@ -12,9 +12,9 @@ import numpy as np
 
 from mbgraph.data.dataset import MultiBehaviorDataset
 from mbgraph.data.interactions import Pairs, Vocabulary
-from mbgraph.keys import runs
 from mbgraph.data.planted import Planted, align, allocate, plant, sample_pairs
 from mbgraph.errors import DataError, UsageError
+from mbgraph.keys import runs
 from mbgraph.random import RNGLike, as_generator, stream
 from mbgraph.typing import IntArray
 

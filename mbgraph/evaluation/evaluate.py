@@ -19,6 +19,7 @@ from mbgraph.evaluation.options import MASKS, TIES
 from mbgraph.evaluation.ranking import HeldOut, held_out_ranks
 from mbgraph.evaluation.scorers import Scorer
 from mbgraph.files import atomic_write
+from mbgraph.keys import union
 from mbgraph.typing import IntArray
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from mbgraph.models.base import Recommender
 
-__all__ = ["EvaluationResult", "Group", "evaluate", "evaluate_splits", "scorer_for"]
+__all__ = ["EvaluationResult", "Group", "evaluate", "evaluate_splits", "held_out_pairs", "scorer_for"]
 
 GROUPS = ("all", "visited", "unvisited")
 
@@ -199,7 +200,7 @@ def evaluate_splits(
             )
     if ties not in TIES:
         raise UnknownNameError("tie policy", ties, TIES)
-    parts = {split: _held_out(ds, split, mask) for split in splits}
+    parts = {split: held_out_pairs(ds, split, mask) for split in splits}
     scorer = scorer_for(model, ds)
     ranks = held_out_ranks(scorer, {split: part for split, (part, _) in parts.items()}, ties, chunk_size)
     return {
@@ -216,12 +217,11 @@ def scorer_for(model: Recommender | Scorer, ds: MultiBehaviorDataset) -> Scorer:
     DataError
         If the model was built on other train edges, or the scorer is for other numbers of users and items.
     """
-    scorer: Scorer
+    scorer = cast("Scorer", model)
     if hasattr(model, "scorer"):
-        model.check_dataset(ds)
-        scorer = model.scorer()
-    else:
-        scorer = model
+        asked = cast("Recommender", model)
+        asked.check_dataset(ds)
+        scorer = asked.scorer()
     if (scorer.num_users, scorer.num_items) != (ds.num_users, ds.num_items):
         raise DataError(
             f"the model scores {scorer.num_users} users x {scorer.num_items} items, dataset {ds.name!r} has "
@@ -240,10 +240,10 @@ def _contains(lists: CSR, pairs: Pairs) -> np.ndarray:
 _prepared: WeakKeyDictionary[MultiBehaviorDataset, dict[tuple[str, str], tuple[HeldOut, np.ndarray]]] = (
     WeakKeyDictionary()
 )
-"""Held-out pairs as `_held_out` prepares them: training asks for the same ones every epoch."""
+"""Held-out pairs as `held_out_pairs` prepares them: training asks for the same ones every epoch."""
 
 
-def _held_out(ds: MultiBehaviorDataset, split: str, mask: str) -> tuple[HeldOut, np.ndarray]:
+def held_out_pairs(ds: MultiBehaviorDataset, split: str, mask: str) -> tuple[HeldOut, np.ndarray]:
     """Return the pairs of a split that can be ranked, with their masks, and which are visited; kept per dataset."""
     known = _prepared.setdefault(ds, {})
     if (split, mask) not in known:

@@ -93,8 +93,8 @@ class PairBonusScorer(EmbeddingScorer):
         values = np.asarray(bonus, np.float32)
         if len(pairs.indptr) != self.num_users + 1 or values.shape != pairs.indices.shape:
             raise UsageError(
-                f"{values.shape} bonuses for {len(pairs.indices)} pairs of {len(pairs.indptr) - 1} users, the scorer has "
-                f"{self.num_users} users",
+                f"{values.shape} bonuses for {len(pairs.indices)} pairs of {len(pairs.indptr) - 1} users, "
+                f"the scorer has {self.num_users} users",
                 "give one bonus per pair, and a list of pairs per user",
             )
         keys = np.repeat(np.arange(self.num_users), np.diff(pairs.indptr)) * np.int64(self.num_items) + pairs.indices

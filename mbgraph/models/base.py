@@ -19,7 +19,7 @@ from mbgraph.models.options import EmbeddingOptions, ModelOptions, TrainingOptio
 from mbgraph.models.rules import UpdateRule
 from mbgraph.nn.relations import Relations
 from mbgraph.registry import Registry
-from mbgraph.regularizers.outputs import StepOutputs
+from mbgraph.regularizers.outputs import StepOutputs, Triple
 
 if TYPE_CHECKING:
     from mbgraph.data.dataset import MultiBehaviorDataset
@@ -250,7 +250,7 @@ class EmbeddingRecommender(Recommender):
         encoded = self.encode(graph)
         return EmbeddingScorer(encoded.users, encoded.items)
 
-    def ego_triples(self, rows: Mapping[str, tuple[Tensor, Tensor, Tensor]]) -> dict[str, tuple[Tensor, ...]]:
+    def ego_triples(self, rows: Mapping[str, Triple]) -> dict[str, Triple]:
         """Return table rows of triples by behavior: 3 x (B,) -> 3 x (B, D)."""
         users, items = self.tables
         return {

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -56,17 +57,38 @@ class TripleBatch:
     users: Tensor
     positives: Mapping[str, Tensor]
     negatives: Mapping[str, Tensor]
+    _made: Mapping[str, Any] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # what depends on the numbers in a batch is decided here, once, so that a step is the same operations whatever
+        # they are: it can be compiled as a whole, and a device need not wait for the host
+        made: dict[str, Any] = {"present": {}, "users": {}, "items": {}}
+        for behavior, positives in self.positives.items():
+            present = positives >= 0
+            rows = (self.users[present], positives[present], self.negatives[behavior][present])
+            made["present"][behavior] = rows
+            made["users"][behavior], made["items"][behavior] = torch.unique(rows[0]), torch.unique(rows[1])
+        object.__setattr__(self, "_made", made)
 
     def __len__(self) -> int:
         return len(self.users)
 
     def to(self, device: str | torch.device) -> TripleBatch:
         """Return the batch on another device."""
-        return TripleBatch(
-            self.users.to(device),
-            {name: rows.to(device) for name, rows in self.positives.items()},
-            {name: rows.to(device) for name, rows in self.negatives.items()},
-        )
+        moved = copy.copy(self)
+        for name, value in vars(self).items():
+            object.__setattr__(moved, name, _moved(value, device))
+        return moved
+
+    def distinct(self, side: str, behavior: str, padding: int | None = None) -> Tensor:
+        """Return the distinct users or positive items of a behavior's triples, ascending: (N,).
+
+        With the number of a ``padding`` node it stands at the end where a user of the batch lacks the behavior.
+        """
+        rows: Tensor = self._made[f"{side}s"][behavior]
+        if padding is None or len(self._made["present"][behavior][0]) == len(self):
+            return rows
+        return torch.cat([rows, rows.new_full((1,), padding)])
 
     def rows(self, behavior: str, padding: tuple[int, int] | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Return users, positive items and negative items of a behavior's triples: (B_b,), (B_b,), (B_b,) or (B_b, n).
@@ -74,17 +96,24 @@ class TripleBatch:
         Rows of users who lack the behavior are left out, or become rows of the ``padding`` nodes (user, item), as codes
         that number nodes from 1 have it.
         """
-        positives, negatives = self.positives[behavior], self.negatives[behavior]
-        present = positives >= 0
         if padding is None:
-            return self.users[present], positives[present], negatives[present]
+            made: tuple[Tensor, Tensor, Tensor] = self._made["present"][behavior]
+            return made
+        positives, negatives = self.positives[behavior], self.negatives[behavior]
         user, item = padding
-        absent = ~present
+        absent = positives < 0
         return (
             self.users.masked_fill(absent, user),
             positives.masked_fill(absent, item),
             negatives.masked_fill(absent if negatives.ndim == 1 else absent.unsqueeze(1), item),
         )
+
+
+def _moved(value: Any, device: str | torch.device) -> Any:
+    """Return tensors on another device, in whatever dictionaries and tuples they stand."""
+    if isinstance(value, Mapping):
+        return {name: _moved(entry, device) for name, entry in value.items()}
+    return tuple(_moved(entry, device) for entry in value) if isinstance(value, tuple) else value.to(device)
 
 
 class TripleBatches:
@@ -107,11 +136,10 @@ class TripleBatches:
     UsageError
         If no user at all has a target item and an item outside the history.
 
-    Notes
-    -----
-    Auxiliary positives are drawn for a row's user whatever the sampler. Negatives are uniform over the allowed items:
-    drawn over all items, each checked against the history, rejected and drawn again; after 30 rounds the few that remain
-    are drawn from the explicit complement. A user whose history holds every item has no negative and gets no triple (-1).
+    Notes ----- Auxiliary positives are drawn for a row's user whatever the sampler. Negatives are uniform over the
+    allowed items: drawn over all items, each checked against the history, rejected and drawn again; after 30 rounds the
+    few that remain are drawn from the explicit complement. A user whose history holds every item has no negative and
+    gets no triple (-1).
     """
 
     def __init__(

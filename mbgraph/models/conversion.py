@@ -19,8 +19,8 @@ from pydantic import Field
 from torch import Tensor
 
 from mbgraph.data.interactions import CSR
-from mbgraph.keys import contains
 from mbgraph.errors import UsageError
+from mbgraph.keys import contains
 from mbgraph.models.base import MODELS, Recommender
 from mbgraph.models.options import ModelOptions
 from mbgraph.models.popularity import target_popularity

@@ -128,7 +128,7 @@ class CRGCN(EmbeddingRecommender):
         }
         margins = {behavior: triple_margin(*triple) for behavior, triple in triples.items() if len(triple[0])}
         risks = {behavior: bpr(margin, self.options.gamma).mean() for behavior, margin in margins.items()}
-        anchors = torch.unique(rows[self.target][0])
+        anchors = batch.distinct("user", self.target)
         return StepOutputs(
             self.target,
             losses=risks,

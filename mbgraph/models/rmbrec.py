@@ -136,7 +136,8 @@ class RMBRec(EmbeddingRecommender):
         padding = (self.num_users, self.num_items) if self.options.padding else None
         rows = {behavior: batch.rows(behavior, padding) for behavior in self.behaviors}  # K x 3 x (B_b,)
         users, positives, negatives = rows[self.target]
-        anchors = torch.unique(users)  # (N,) users with a target edge, the padding node once
+        # (N,) users with a target edge, the padding node once
+        anchors = batch.distinct("user", self.target, None if padding is None else padding[0])
         at_users: dict[str, dict[str, Tensor]] = {}
         at_items: dict[str, dict[str, Tensor]] = {}
         for behavior, own in rows.items():

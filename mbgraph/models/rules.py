@@ -67,10 +67,10 @@ class UpdateRule:
 class GradientBalance(UpdateRule):
     r"""Keep auxiliary gradients from outgrowing the main one, per parameter (MBSSL's hybrid manipulation of gradients).
 
-    With :math:`n_m \leftarrow \beta n_m + (1 - \beta) \lVert g_m \rVert` for every term m and term 0 the main one, a term
-    with :math:`n_m > n_0` loses its component along :math:`g_0` where the two point apart, and becomes
-    :math:`r\, \tfrac{n_0}{n_m} g_m + (1 - r)\, g_m`; then all are added. The first parameter that the first auxiliary
-    term does not reach is left as it is: its gradients are only added.
+    With :math:`n_m \leftarrow \beta n_m + (1 - \beta) \lVert g_m \rVert` for every term m and term 0 the main one, a
+    term with :math:`n_m > n_0` loses its component along :math:`g_0` where the two point apart, and becomes :math:`r\,
+    \tfrac{n_0}{n_m} g_m + (1 - r)\, g_m`; then all are added. The first parameter that the first auxiliary term does
+    not reach is left as it is: its gradients are only added.
 
     Parameters
     ----------
@@ -122,7 +122,7 @@ class GradientBalance(UpdateRule):
             parameter.grad = made
 
     def balanced(self, parameter: str, gradients: Mapping[str, Tensor]) -> Tensor:
-        """Return the balanced sum of one parameter's gradients by term, the main term first, and remember their norms."""
+        """Return the balanced sum of one parameter's gradients by term, and remember their norms."""
         if self.main not in gradients:
             return torch.stack(list(gradients.values())).sum(0)
         reference = gradients[self.main]

@@ -100,8 +100,7 @@ class SimGCL(OneGraphRecommender):
 
     def step(self, batch: TripleBatch, context: StepContext) -> StepOutputs:
         """Return the BPR loss of the target's triples and two views of their users and positive items."""
-        users, positives, _ = batch.rows(self.target)
-        at = (torch.unique(users), torch.unique(positives))
+        at = (batch.distinct("user", self.target), batch.distinct("item", self.target))
 
         def views() -> dict[str, tuple[Tensor, Tensor]]:
             one, two = (

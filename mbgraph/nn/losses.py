@@ -11,8 +11,8 @@ __all__ = ["bpr", "mean_of_rows", "triple_margin"]
 def triple_margin(users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
     """Return the score of the positive item minus the score of the negative one, as inner products.
 
-    Shapes: (B, D), (B, D), (B, D) -> (B,); with n negatives (B, n, D) -> (B, n). The items are subtracted first, so that
-    one product is derived and not two.
+    Shapes: (B, D), (B, D), (B, D) -> (B,); with n negatives (B, n, D) -> (B, n). The items are subtracted first, so
+    that one product is derived and not two.
     """
     if negatives.ndim == 3:
         return torch.linalg.vecdot(users.unsqueeze(1), positives.unsqueeze(1) - negatives)

@@ -2,9 +2,9 @@ r"""Message passing over relations: one function, whatever computes it.
 
 .. math:: X^{(l+1)} = \hat A X^{(l)}, \qquad Z = \sum_{l=0}^{L} w_l X^{(l)}
 
-with the relation's normalised adjacency :math:`\hat A`. Compiled kernels do it for float32 tables on the CPU where numba
-is installed (`mbgraph._kernels`); otherwise, inside ``torch.compile`` and where somebody derives a derivative, torch does
-it through `Relation.neighbor_sum`. Both give the same numbers up to rounding.
+with the relation's normalised adjacency :math:`\hat A`. Compiled kernels do it for float32 tables on the CPU where
+numba is installed (`mbgraph._kernels`); otherwise, inside ``torch.compile`` and where somebody derives a derivative,
+torch does it through `Relation.neighbor_sum`. Both give the same numbers up to rounding.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Rows = tuple[Tensor, Tensor]
 """User rows and item rows: two tables (U, D), (I, D), or row numbers (N,), (M,)."""
 
 Between = Callable[[int, Tensor, Tensor], Rows]
-"""``between(layer, users, items)`` returns what takes the place of layer ``layer`` (from 1): (U, D), (I, D) -> the same."""
+"""``between(layer, users, items)`` returns what takes the place of a layer (from 1): (U, D), (I, D) -> the same."""
 
 
 def propagate(
@@ -79,7 +79,8 @@ def propagate(
     Raises
     ------
     UsageError
-        If ``weights`` are not L + 1, a row of ``at`` is negative or beyond its table, or tables do not fit the relation.
+        If ``weights`` are not L + 1, a row of ``at`` is negative or beyond its table, or tables do not fit the
+        relation.
 
     References
     ----------

@@ -1,8 +1,8 @@
 """One behavior as an operator between user rows and item rows: the only place where a sparse matrix meets a table.
 
 Both directions are needed in every layer, and the derivative of one direction is the other direction, so a `Relation`
-holds one edge list and views of it. Degree factors live on node rows, never on edges: the kernel is ``copy_u`` + ``sum``
-and no edge-sized float tensor exists unless a caller brings weights.
+holds one edge list and views of it. Degree factors live on node rows, never on edges: the kernel is ``copy_u`` +
+``sum`` and no edge-sized float tensor exists unless a caller brings weights.
 """
 
 from __future__ import annotations
@@ -135,8 +135,8 @@ class Relation:
     def weighted_sum(self, rows: Tensor, weights: Tensor, to: str) -> Tensor:
         """Sum neighbour rows times a weight per pair, for weights that learn.
 
-        Shapes: (I, D), (E,) -> (U, D) for ``to="user"``; (U, D), (E,) -> (I, D) for ``to="item"``. ``weights`` are in the
-        order of the relation's pairs. Differentiable once in both, in memory of E + the tables: no (E, D) array.
+        Shapes: (I, D), (E,) -> (U, D) for ``to="user"``; (U, D), (E,) -> (I, D) for ``to="item"``. ``weights`` are in
+        the order of the relation's pairs. Differentiable once in both, in memory of E + the tables: no (E, D) array.
         """
         if weights.shape != (self.num_edges,):
             raise UsageError(f"weighted_sum needs {self.num_edges} weights, one per pair, not {tuple(weights.shape)}")
@@ -345,7 +345,8 @@ def _side(name: str) -> int:
     return _SIDES.index(name)
 
 
-# --- the sum as an operator of torch: compiled graphs keep it as it is, and it derives itself by its other direction ----
+# --- the sum as an operator of torch: compiled graphs keep it as it is, and it derives itself by its other direction
+# ----
 
 _numbers = itertools.count()
 _alive: weakref.WeakValueDictionary[int, Relation] = weakref.WeakValueDictionary()
@@ -375,7 +376,7 @@ _neighbor_sum.register_autograd(_backward, setup_context=_setup)
 
 
 class _WeightedSum(torch.autograd.Function):
-    """Rows times weights of pairs, summed; the derivative of a weight is a product of two rows, some pairs at a time."""
+    """Rows times weights of pairs, summed; the derivative of a weight is a product of two rows."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, weights: Tensor, relation: Relation, to: str) -> Tensor:

@@ -17,10 +17,6 @@ Given: TypeAlias = T | Callable[[], T] | None
 """A value, a function that makes it when it is first read, or None: the model does not give it."""
 
 SIDES = ("user", "item")
-_ENTRIES = (
-    "risks", "margins", "row_weights", "anchors", "anchor_weights", "views", "nodes", "similar", "triples", "ego",
-    "tables", "parameters",
-)  # fmt: skip
 
 
 class StepOutputs:
@@ -81,8 +77,20 @@ class StepOutputs:
         parameters: Given[Mapping[str, Tensor]] = None,
     ) -> None:
         self.target, self.losses = target, dict(losses or {})
-        given = locals()
-        self._entries: dict[str, Any] = {name: given[name] for name in _ENTRIES}
+        self._entries: dict[str, Any] = {
+            "risks": risks,
+            "margins": margins,
+            "row_weights": row_weights,
+            "anchors": anchors,
+            "anchor_weights": anchor_weights,
+            "views": views,
+            "nodes": nodes,
+            "similar": similar,
+            "triples": triples,
+            "ego": ego,
+            "tables": tables,
+            "parameters": parameters,
+        }
 
     def get(self, name: str) -> Any:
         """Return an entry, None where the model does not give it."""
@@ -102,7 +110,7 @@ class StepOutputs:
         return value
 
     def __getattr__(self, name: str) -> Any:
-        if name in _ENTRIES:
+        if name in vars(self).get("_entries", ()):
             value = self.get(name)
             return {} if value is None else value
         raise AttributeError(f"a step has no entry {name!r}")

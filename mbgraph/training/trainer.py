@@ -210,8 +210,8 @@ class Trainer:
         best = True
         if self.has_validation:
             self.model.eval()
-            how = {"mask": self.evaluation.mask, "ties": self.evaluation.ties}
-            result = evaluate(self.model, self.dataset, split="valid", k=(self.cutoff,), **how)
+            mask, ties = self.evaluation.mask, self.evaluation.ties
+            result = evaluate(self.model, self.dataset, split="valid", k=(self.cutoff,), mask=mask, ties=ties)
             record["valid"] = result.metrics
             best = self.stopping.update(epoch, result.metrics[self.metric])
         record["best_epoch"] = self.stopping.best_epoch if self.has_validation else epoch

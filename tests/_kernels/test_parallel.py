@@ -2,7 +2,7 @@ import threading
 
 import pytest
 
-from mbgraph.parallel import run_chunks
+from mbgraph._kernels.parallel import run_chunks
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])

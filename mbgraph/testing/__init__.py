@@ -1,0 +1,22 @@
+"""What every model and regularizer must do, as test classes to inherit from. Needs pytest.
+
+A new model's conformance test is two lines::
+
+    from mbgraph.testing import TrainedRecommenderCases
+
+    class TestMine(TrainedRecommenderCases):
+        model = MyModel
+"""
+
+from mbgraph.testing.arrays import assert_matches, golden_dataset
+from mbgraph.testing.recommenders import RecommenderCases, TrainedRecommenderCases, recommender_cases
+from mbgraph.testing.regularizers import RegularizerCases
+
+__all__ = [
+    "RecommenderCases",
+    "RegularizerCases",
+    "TrainedRecommenderCases",
+    "assert_matches",
+    "golden_dataset",
+    "recommender_cases",
+]

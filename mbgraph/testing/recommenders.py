@@ -1,0 +1,364 @@
+"""What every model must do. `RecommenderCases` are for all models, `TrainedRecommenderCases` for those that train."""
+
+from __future__ import annotations
+
+import copy
+import io
+import itertools
+import math
+import pickle
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from mbgraph.data.catalog import load_dataset
+from mbgraph.data.dataset import MultiBehaviorDataset
+from mbgraph.data.interactions import Pairs, Vocabulary
+from mbgraph.errors import DataError, UsageError
+from mbgraph.evaluation.evaluate import evaluate, held_out_pairs, scorer_for
+from mbgraph.evaluation.ranking import held_out_ranks
+from mbgraph.models.base import MODELS, Recommender
+from mbgraph.models.batches import TripleBatch
+from mbgraph.models.context import StepContext
+from mbgraph.recommend import recommend
+from mbgraph.training.trainer import Trainer
+
+__all__ = ["RecommenderCases", "TrainedRecommenderCases", "recommender_cases", "toy_dataset"]
+
+_USERS, _ITEMS = 24, 17
+
+
+def toy_dataset(behaviors: tuple[str, ...] = ("view", "cart", "buy"), seed: int = 0) -> MultiBehaviorDataset:
+    """Return 24 users x 17 items: the last user and the last item have no edge, some users lack a behavior.
+
+    Everyone else has one held-out test item, and half of them a validation item.
+    """
+    rng = np.random.default_rng(seed)
+    target = behaviors[-1]
+    dense = {name: rng.random((_USERS, _ITEMS)) < 0.25 for name in behaviors}
+    for name, matrix in dense.items():
+        matrix[np.arange(_USERS), np.arange(_USERS) % (_ITEMS - 1)] = True
+        if name != target:
+            matrix[3:7] = False
+        matrix[-1], matrix[:, -1] = False, False
+    held: dict[str, list[tuple[int, int]]] = {"valid": [], "test": []}
+    for user in range(_USERS - 1):
+        free = np.flatnonzero(~dense[target][user, : _ITEMS - 1])
+        chosen = rng.choice(free, 2, replace=False)
+        held["test"].append((user, int(chosen[0])))
+        if user % 2:
+            held["valid"].append((user, int(chosen[1])))
+    return MultiBehaviorDataset(
+        "toy",
+        Vocabulary(size=_USERS, kind="user"),
+        Vocabulary(size=_ITEMS, kind="item"),
+        {name: Pairs(*np.nonzero(matrix)) for name, matrix in dense.items()},
+        target,
+        {split: Pairs(*np.array(pairs, np.int64).T) for split, pairs in held.items()},
+    )
+
+
+class RecommenderCases:
+    """Inherit, and set ``model`` to a class or a registered name; ``options`` make it small and quick."""
+
+    model: ClassVar[type[Recommender] | str]
+    options: ClassVar[dict[str, Any]] = {}
+    behaviors: ClassVar[tuple[str, ...]] = ("view", "cart", "buy")
+
+    @property
+    def kind(self) -> type[Recommender]:
+        """The model's class."""
+        return MODELS.get(self.model) if isinstance(self.model, str) else self.model
+
+    def small(self) -> dict[str, Any]:
+        """Return options that make the model small, where it has them."""
+        known = self.kind.Options.names()
+        return {**({"embedding_dim": 8} if "embedding_dim" in known else {}), **self.options}
+
+    def build(self, ds: MultiBehaviorDataset, rng: int = 1, **changes: Any) -> Recommender:
+        """Return a model of a dataset."""
+        return self.kind(ds.graph, ds.target, behaviors=ds.behaviors, rng=rng, **{**self.small(), **changes})
+
+    def ready(self, ds: MultiBehaviorDataset) -> Recommender:
+        """Return a model that may be asked for scores."""
+        return self.build(ds)
+
+    def scores(self, model: Recommender) -> Tensor:
+        """Return the scores of all users: (U, I)."""
+        with torch.no_grad():
+            return model.eval().scorer().scores(torch.arange(model.num_users)).clone()
+
+    def test_shapes(self) -> None:
+        """Scores are finite numbers for all users and items, isolated ones included."""
+        ds = toy_dataset(self.behaviors)
+        scores = self.scores(self.ready(ds))
+        assert scores.shape == (ds.num_users, ds.num_items)
+        assert torch.isfinite(scores).all()
+
+    def test_recommendations_and_ranks_say_the_same(self) -> None:
+        """The best item of a list has rank 1, and ranks do not depend on who is scored together."""
+        ds = toy_dataset(self.behaviors)
+        model = self.ready(ds).eval()
+        scorer = scorer_for(model, ds)
+        parts = {"test": held_out_pairs(ds, "test", "train-target")[0]}
+        whole = held_out_ranks(scorer, parts, "optimistic")["test"]
+        pieces = held_out_ranks(scorer, parts, "optimistic", chunk_size=1)["test"]
+        assert np.array_equal(whole, pieces)
+        table = recommend(model, ds, k=ds.num_items)
+        place = {(row.user, row.item): row.rank for row in table.itertuples()}
+        for user, item, rank in zip(parts["test"].user, parts["test"].item, whole, strict=True):
+            assert rank <= place[user, item]
+
+    @pytest.mark.parametrize("count", [1, 2, 4])
+    def test_any_number_of_behaviors(self, count: int) -> None:
+        """A model takes 1, 2 and 4 behaviors, or says in one line which other model does."""
+        names = ("view", "collect", "cart", "buy")[-count:]
+        ds = toy_dataset(names)
+        try:
+            model = self.build(ds)
+        except UsageError as error:
+            assert count == 1
+            assert "--model" in str(error)
+            return
+        assert model.behaviors == tuple(name for name in names if name in model.behaviors)
+        assert self.scores(model).shape == (ds.num_users, ds.num_items)
+
+    def test_the_order_of_behaviors_is_the_dataset_s(self) -> None:
+        """Not the alphabet's: a model of ``dataset.graph`` reads them in the dataset's order, the target last."""
+        ds = toy_dataset(("zoom", "add", "buy"))
+        model = self.kind(ds.graph, ds.target, **self.small())
+        assert model.behaviors in (("zoom", "add", "buy"), ("buy",))
+        encoded = getattr(model, "encode", None)
+        if model.trainable and encoded is not None:
+            assert tuple(model.encode().behaviors) == model.behaviors or not model.encode().behaviors
+
+    def test_a_foreign_dataset_is_refused(self) -> None:
+        """Evaluation and recommendation with other train edges than the model's are one-line errors."""
+        ds, other = toy_dataset(self.behaviors), toy_dataset(self.behaviors, seed=5)
+        model = self.ready(ds)
+        with pytest.raises(DataError, match=r"was built on other .* edges"):
+            evaluate(model, other)
+        with pytest.raises(DataError, match=r"was built on other .* edges"):
+            recommend(model, other, k=2)
+
+    def test_a_graph_of_another_size_is_refused(self) -> None:
+        """Scoring from a graph over other nodes is a one-line error."""
+        ds = toy_dataset(self.behaviors)
+        fewer = ds.replace(
+            items=Vocabulary(size=_ITEMS - 1, kind="item"), users=Vocabulary(size=_USERS - 1, kind="user"), splits={}
+        )
+        with pytest.raises(UsageError, match=r"the graph has 23 users and 16 items, the model 24 and 17"):
+            self.build(ds).scorer(fewer.graph)
+
+    def test_copies_are_equal(self) -> None:
+        """Deep copies and pickles score alike, before and after a first use."""
+        ds = toy_dataset(self.behaviors)
+        model = self.ready(ds)
+        fresh = [copy.deepcopy(model), pickle.loads(pickle.dumps(model))]
+        expected = self.scores(model)
+        buffer = io.BytesIO()
+        torch.save(model, buffer)
+        buffer.seek(0)
+        used = [copy.deepcopy(model), pickle.loads(pickle.dumps(model)), torch.load(buffer, weights_only=False)]
+        for twin in (*fresh, *used):
+            assert torch.equal(self.scores(twin), expected)
+
+    def test_options_rebuild_the_model(self) -> None:
+        """The resolved options as plain values make the same model again."""
+        ds = toy_dataset(self.behaviors)
+        model = self.build(ds)
+        again = self.kind(ds.graph, ds.target, rng=1, **self.kind.Options(**model.options.plain()).values())
+        assert again.options == model.options
+        assert torch.equal(self.scores(again), self.scores(model))
+
+    @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+    @pytest.mark.cuda
+    def test_scores_on_cuda_are_those_of_the_cpu(self) -> None:
+        """Within 1e-4 of the largest score."""
+        ds = toy_dataset(self.behaviors)
+        model = self.ready(ds)
+        expected = self.scores(model)
+        made = self.scores(copy.deepcopy(model).cuda()).cpu()
+        assert float((made - expected).abs().max()) <= 1e-4 * float(expected.abs().max())
+
+
+class TrainedRecommenderCases(RecommenderCases):
+    """For models that train. ``training`` changes options of the trainer for the longer runs."""
+
+    training: ClassVar[dict[str, Any]] = {}
+    demo_epochs: ClassVar[int] = 15
+    demo_options: ClassVar[dict[str, Any]] = {}
+
+    def trainer(self, ds: MultiBehaviorDataset, rng: int = 3, **changes: Any) -> Trainer:
+        """Return a trainer of three short epochs."""
+        options = {"epochs": 3, "batch_size": 7, "diagnose_every": 0, **self.training, **changes}
+        return Trainer(self.build(ds), ds, rng=rng, device="cpu", **options)
+
+    def first_step(self, model: Recommender, ds: MultiBehaviorDataset) -> tuple[Any, StepContext]:
+        """Return the first batch of an epoch and its context."""
+        context = StepContext(1, 0, 3)
+        training = model.options.training().replace(batch_size=7)
+        model.prepare(ds)
+        model.begin_epoch(context)
+        return next(iter(model.batches(ds, training, 3).epoch(1))), context
+
+    def objective(self, model: Recommender, batch: Any, context: StepContext) -> dict[str, Tensor]:
+        """Return the weighted terms of a step."""
+        outputs = model(batch, context)
+        terms = dict(outputs.losses)
+        for regularizer in model.options.regularizers():
+            terms[regularizer.term] = regularizer.weight * regularizer(outputs)
+        return terms
+
+    def test_every_parameter_has_a_finite_gradient(self) -> None:
+        """And a gradient that is not zero."""
+        ds = toy_dataset(self.behaviors)
+        model = self.build(ds)
+        terms = self.objective(model, *self.first_step(model, ds))
+        sum(terms.values()).backward()
+        for name, parameter in model.named_parameters():
+            assert parameter.grad is not None, name
+            assert torch.isfinite(parameter.grad).all(), name
+            assert bool(parameter.grad.any()), name
+
+    def test_one_hop_changes_the_output(self) -> None:
+        """Messages pass: another user's edge to a shared item changes a user's scores."""
+        ds = toy_dataset(self.behaviors)
+        target = ds.edges[ds.target]
+        fewer = ds.replace(edges={**ds.edges, ds.target: target[1:]})
+        model = self.build(ds)
+        with torch.no_grad():
+            changed = model.scorer(fewer.graph).scores(torch.arange(ds.num_users))
+        assert not torch.allclose(self.scores(model), changed)
+
+    def test_training_is_reproducible(self) -> None:
+        """Same seed, same numbers; another seed, others."""
+        ds = toy_dataset(self.behaviors)
+        runs = [self.trainer(ds, rng) for rng in (3, 3, 4)]
+        for run in runs:
+            run.fit()
+        one, two, three = ([record["terms"] for record in run.history] for run in runs)
+        assert one == two
+        assert one != three
+        assert torch.equal(self.scores(runs[0].model), self.scores(runs[1].model))
+
+    def test_a_diagnosis_changes_nothing(self) -> None:
+        """Recording gradient norms in every epoch leaves every number as it is."""
+        ds = toy_dataset(self.behaviors)
+        plain, diagnosed = self.trainer(ds), self.trainer(ds, diagnose_every=1)
+        plain.fit()
+        diagnosed.fit()
+        assert [record["terms"] for record in plain.history] == [record["terms"] for record in diagnosed.history]
+        assert all(record["gradient_norms"] for record in diagnosed.history)
+        assert torch.equal(self.scores(plain.model), self.scores(diagnosed.model))
+
+    def test_a_resumed_run_ends_at_the_same_numbers(self, tmp_path: Path) -> None:
+        """Stopped after an epoch and taken up by a new process' objects."""
+        ds = toy_dataset(self.behaviors)
+        whole = self.trainer(ds, epochs=4)
+        whole.fit()
+        self.trainer(ds, epochs=2, directory=tmp_path).fit()
+        resumed = self.trainer(ds, epochs=4, directory=tmp_path)
+        resumed.fit(resume=True)
+        for one, two in itertools.zip_longest(whole.history, resumed.history):
+            assert (one["terms"], one["valid"]) == (two["terms"], two["valid"])
+        assert torch.equal(self.scores(whole.model), self.scores(resumed.model))
+        for one, two in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
+            assert torch.equal(one, two)
+
+    def test_state_is_saved_and_loaded(self) -> None:
+        """A state dict carries all that training changes."""
+        ds = toy_dataset(self.behaviors)
+        trained = self.trainer(ds)
+        trained.fit()
+        twin = self.build(ds, rng=9)
+        twin.load_state_dict(trained.model.state_dict())
+        assert torch.equal(self.scores(twin), self.scores(trained.model))
+
+    def test_copies_go_on_alike(self) -> None:
+        """A copy of a trained model takes the same next step."""
+        ds = toy_dataset(self.behaviors)
+        trained = self.trainer(ds)
+        trained.fit()
+        batch, context = self.first_step(trained.model, ds)
+        twin = copy.deepcopy(trained.model)
+        for model in (trained.model, twin, pickle.loads(pickle.dumps(twin))):
+            made = {name: float(term.detach()) for name, term in self.objective(model, batch, context).items()}
+            assert made == {
+                name: float(term.detach()) for name, term in self.objective(trained.model, batch, context).items()
+            }
+
+    def test_a_batch_without_triples_contributes_nothing(self) -> None:
+        """No term is NaN, and training goes on."""
+        ds = toy_dataset(self.behaviors)
+        model = self.build(ds)
+        batch, context = self.first_step(model, ds)
+        if not isinstance(batch, TripleBatch):
+            pytest.skip("the model's batches are no triples")
+        users = torch.tensor([ds.num_users - 1])
+        nothing = {name: torch.full_like(rows[:1], -1) for name, rows in batch.positives.items()}
+        negatives = {name: torch.full_like(rows[:1], -1) for name, rows in batch.negatives.items()}
+        terms = self.objective(model, TripleBatch(users, nothing, negatives), context)
+        assert all(math.isfinite(float(term.detach())) for term in terms.values())
+        model.update_rule(model.options.training()).step(terms)
+
+    def test_a_foreign_dataset_is_not_trained_on(self) -> None:
+        """The trainer refuses a model of other train edges: it would train on held-out pairs."""
+        ds, other = toy_dataset(self.behaviors), toy_dataset(self.behaviors, seed=5)
+        with pytest.raises(DataError, match=r"was built on other .* edges"):
+            Trainer(self.build(ds), other, device="cpu")
+
+    def test_the_step_compiles_without_breaks(self) -> None:
+        """``torch.compile(fullgraph=True)`` takes the step with its own losses, and gives the same numbers."""
+        ds = toy_dataset(self.behaviors)
+        model = self.build(ds)
+        batch, context = self.first_step(model, ds)
+        expected = self.losses(model, batch, context)
+        torch._dynamo.reset()
+        compiled = torch.compile(self.losses, fullgraph=True, dynamic=False, backend="aot_eager")
+        made = compiled(model, batch, context)
+        assert torch.allclose(made, expected, rtol=1e-4, atol=1e-6)
+        made.backward()
+        assert all(parameter.grad is not None for parameter in model.parameters())
+
+    @staticmethod
+    def losses(model: Recommender, batch: Any, context: StepContext) -> Tensor:
+        """Return the sum of the model's own losses."""
+        return torch.stack(list(model.step(batch, context).losses.values())).sum()
+
+    def test_it_beats_popularity_on_the_demo_data(self) -> None:
+        """In few epochs, on validation pairs."""
+        ds = load_dataset("demo")
+        popular = evaluate(MODELS.get("popularity")(ds.graph, ds.target), ds, split="valid", k=(10,)).metrics["HR@10"]
+        model = self.kind(ds.graph, ds.target, rng=1, **{**self.options, **self.demo_options})
+        Trainer(model, ds, rng=1, epochs=self.demo_epochs, diagnose_every=0, device="cpu").fit()
+        assert evaluate(model, ds, split="valid", k=(10,)).metrics["HR@10"] > popular
+
+    @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+    @pytest.mark.cuda
+    def test_a_step_on_cuda_is_that_of_the_cpu(self) -> None:
+        """Terms and gradients within 1e-4 of the largest entry."""
+        ds = toy_dataset(self.behaviors)
+        model = self.build(ds)
+        batch, context = self.first_step(model, ds)
+        twin = copy.deepcopy(model).cuda()
+        for one, two in ((model, batch), (twin, batch.to("cuda"))):
+            sum(self.objective(one, two, context).values()).backward()
+        for cpu, cuda in zip(model.parameters(), twin.parameters(), strict=True):
+            assert cpu.grad is not None
+            assert cuda.grad is not None
+            assert float((cuda.grad.cpu() - cpu.grad).abs().max()) <= 1e-4 * float(cpu.grad.abs().max())
+
+
+def recommender_cases() -> dict[str, type[RecommenderCases]]:
+    """Return a test class for every registered model, by name: ``globals().update(recommender_cases())``."""
+    made: dict[str, type[RecommenderCases]] = {}
+    for name in MODELS:
+        base = TrainedRecommenderCases if MODELS.get(name).trainable else RecommenderCases
+        title = "Test" + "".join(part.capitalize() for part in name.split("-"))
+        made[title] = type(title, (base,), {"model": name, "__doc__": f"Conformance of {name}."})
+    return made

@@ -1,0 +1,97 @@
+"""CRGCN against the arrays that the published code produced."""
+
+import numpy as np
+import pytest
+import torch
+
+import mbgraph as mb
+from mbgraph.models import CRGCN, StepContext, TripleBatch
+from mbgraph.regularizers import L2
+from mbgraph.testing import assert_matches, golden_dataset
+
+GOLDEN = "crgcn"
+
+
+def build(z, padding_zero=False, bias=True):
+    ds = golden_dataset(z)
+    layers = z["hp_layers"].tolist()
+    model = CRGCN(ds.graph, ds.target, variant="official", gamma=float(z["hp_bpr_gamma"]), embedding_dim=int(z["dim"]),
+                  layers=layers)  # fmt: skip
+    with torch.no_grad():
+        for side, table in zip(("user", "item"), model.tables, strict=True):
+            padding = z[f"param_{side}_padding"] * (not padding_zero)
+            table.copy_(torch.from_numpy(np.vstack([z[f"param_{side}_embedding"], padding])))
+        for name, count, rows in zip(ds.behaviors, layers, model.biases, strict=True):
+            if bias:
+                rows.copy_(torch.from_numpy(np.stack([z[f"param_bias_{name}_{k}"] for k in range(count)])))
+    return ds, model
+
+
+def golden_batch(z, kind):
+    rows = z[f"batch_{kind}"]  # (rows, behavior, (user, positive, negative)), -1 for padded
+    users = rows[:, :, 0].max(1)
+    users = np.where(users < 0, z["isolated_user"], users)  # a user without any edge is padded everywhere
+    columns = {name: number for number, name in enumerate(z["behaviors"].tolist())}
+    return TripleBatch(
+        torch.from_numpy(users),
+        {name: torch.from_numpy(rows[:, c, 1].copy()) for name, c in columns.items()},
+        {name: torch.from_numpy(rows[:, c, 2].copy()) for name, c in columns.items()},
+    )
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_embeddings_scores_and_metrics(arrays, bias):
+    ds, model = build(arrays, bias=bias)
+    after, before = ("", "") if bias else ("_bias0", "bias0_")
+    encoded = model.encode()
+    assert tuple(encoded.behaviors) == ds.behaviors
+    for name, (users, items) in encoded.behaviors.items():
+        assert_matches(users, arrays[f"user_emb_{name}{after}"])
+        assert_matches(items, arrays[f"item_emb_{name}{after}"])
+    scorer = model.scorer()
+    assert_matches(scorer.scores(torch.arange(ds.num_users)), arrays[f"score_matrix{after}"])
+    metrics = mb.evaluate(model, ds, k=(5, 10)).metrics
+    made = [metrics[name] for name in ("HR@5", "HR@10", "NDCG@5", "NDCG@10")]
+    assert made == pytest.approx(arrays[f"{before}metric_values"].tolist(), abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "options"),
+    [
+        ("pad", {}),
+        ("nopad", {}),
+        ("pad_padzero", {"padding_zero": True}),
+        ("pad_bias0", {"bias": False}),
+        ("nopad_bias0", {"bias": False}),
+        ("pad_bias0_padzero", {"bias": False, "padding_zero": True}),
+    ],
+)
+def test_terms_and_gradients(arrays, suffix, options):
+    ds, model = build(arrays, **options)
+    outputs = model.step(golden_batch(arrays, suffix.partition("_")[0]), StepContext())
+    (norm,) = model.options.regularizers()
+    assert isinstance(norm, L2)
+    size = norm(outputs)
+    assert tuple(outputs.losses) == ds.behaviors
+    assert_matches(torch.stack(list(outputs.losses.values())), arrays[f"loss_bpr_per_behavior__{suffix}"])
+    assert_matches(size, arrays[f"loss_emb_unweighted__{suffix}"])
+    total = sum(outputs.losses.values()) + float(arrays["hp_reg_weight"]) * size
+    assert_matches(total, arrays[f"loss_total__{suffix}"])
+    total.backward()
+    for side, table in zip(("user", "item"), model.tables, strict=True):
+        assert_matches(table.grad[:-1], arrays[f"grad_{side}__total__{suffix}"])
+    if "bias" in options:
+        return
+    for name, rows in zip(ds.behaviors, model.biases, strict=True):
+        for layer, gradient in enumerate(rows.grad):
+            assert_matches(gradient, arrays[f"grad_bias_{name}_{layer}__{suffix}"])
+
+
+def test_users_who_lack_a_behavior_leave_its_loss_by_default(arrays):
+    ds, official = build(arrays)
+    ours = CRGCN(ds.graph, ds.target, embedding_dim=int(arrays["dim"]), layers=list(official.layers.values()))
+    batch = golden_batch(arrays, "pad")
+    made = ours.step(batch, StepContext())
+    for name in ds.behaviors:
+        present = int((batch.positives[name] >= 0).sum())
+        assert len(made.triples[name][0]) == present < len(batch)
