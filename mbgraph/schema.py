@@ -421,7 +421,7 @@ def _type_in_words(annotation: Any) -> str:
     if kind is Callable:
         return "a function"
     name = _WORDS.get(annotation, getattr(annotation, "__name__", str(annotation)))
-    return " ".join([name, " and ".join(found)]).strip()
+    return " ".join([name, " and ".join(found).replace(" and that ", " that ")]).strip()
 
 
 def _bounds_in_words(bounds: Sequence[Any]) -> list[str]:

@@ -78,7 +78,7 @@ WRONG = [
     ({"counts": {"a": -1}}, r"counts\.a of box must be a whole number of at least 0, got -1"),
     ({"counts": {3: 1}}, r"counts of box must be a table"),
     ({"code": "xyz"}, r"code of box must be four hexadecimal digits, got 'xyz'; the default is 00ff"),
-    ({"mark": "A B"}, r"mark of box must be text of at most 5 characters and that matches \^\[a-z\]\*\$, got 'A B'"),
+    ({"mark": "A B"}, r"mark of box must be text of at most 5 characters that matches \^\[a-z\]\*\$, got 'A B'"),
     ({"share": 2}, r"share of box must be a number from 0 to 1 or none, got 2"),
     ({"witdh": 2}, r"unknown option of box 'witdh'; did you mean 'width'\?"),
     ({"label": "x" * 500, "width": "y" * 500}, r"got 'y{57}\.\.; the default"),

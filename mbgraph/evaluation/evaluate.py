@@ -19,7 +19,6 @@ from mbgraph.evaluation.options import MASKS, TIES
 from mbgraph.evaluation.ranking import HeldOut, held_out_ranks
 from mbgraph.evaluation.scorers import Scorer
 from mbgraph.files import atomic_write
-from mbgraph.keys import union
 from mbgraph.typing import IntArray
 
 if TYPE_CHECKING:
