@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _EXPORTS = {
+    "HeteroGraph": "mbgraph._heterograph",
     "MultiBehaviorDataset": "mbgraph.data.dataset",
+    "heterograph": "mbgraph._dgl",
     "load_dataset": "mbgraph.data.catalog",
     "from_events": "mbgraph.data.events",
     "alignment": "mbgraph.data.alignment",
@@ -26,12 +28,14 @@ _EXPORTS = {
     "recommend": "mbgraph.recommend",
     "export_embeddings": "mbgraph.export",
 }
-_MODULES = ("data", "nn", "regularizers", "models", "evaluation", "training")
+_MODULES = ("data", "nn", "regularizers", "models", "evaluation", "training", "errors", "testing")
 
 __all__ = ["__version__", *_EXPORTS, *_MODULES]
 
 if TYPE_CHECKING:
-    from mbgraph import data, evaluation, models, nn, regularizers, training
+    from mbgraph import data, errors, evaluation, models, nn, regularizers, testing, training
+    from mbgraph._dgl import heterograph
+    from mbgraph._heterograph import HeteroGraph
     from mbgraph.data.alignment import alignment
     from mbgraph.data.catalog import load_dataset
     from mbgraph.data.dataset import MultiBehaviorDataset

@@ -1,4 +1,4 @@
-"""Is this machine fit for work: versions, device, threads, DGL, datasets. Findings, not prints."""
+"""Is this machine fit for work: versions, device, threads, graph, datasets. Findings, not prints."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from mbgraph import __version__
-from mbgraph._dgl import REMEDY, import_dgl
+from mbgraph._dgl import OWN_REMEDY, REMEDY, graph_carrier
 from mbgraph.errors import MbgraphError, RunError
 from mbgraph.machine import cpu_name, package_version
 
-__all__ = ["OPTIONAL", "REQUIRED", "check_dgl", "check_torch", "examine"]
+__all__ = ["OPTIONAL", "REQUIRED", "check_graph", "check_torch", "examine"]
 
-REQUIRED = ("torch", "dgl", "numpy", "pandas", "scipy", "pyarrow", "safetensors", "click", "rich")
-OPTIONAL = ("numba",)
+REQUIRED = ("torch", "numpy", "pandas", "scipy", "pyarrow", "safetensors", "pydantic", "click", "rich")
+OPTIONAL = ("dgl", "numba")
 
 
 def examine() -> dict[str, Any]:
@@ -28,8 +28,9 @@ def examine() -> dict[str, Any]:
     dict
         ``healthy`` (bool); ``problems``: one line each, with the remedy; ``versions``: package to version or None;
         ``machine``: ``platform``, ``cpu``, ``cores``, ``threads`` and ``device`` (what ``--device auto`` takes, None
-        where torch does not load); ``dgl``: ``ok`` and ``detail``; ``datasets``: ``places`` (searched folders with
-        whether they exist) and ``found`` (names).
+        where torch does not load); ``graph``: ``ok``, ``carrier`` (``"dgl"``, ``"mbgraph"`` for its own heterograph,
+        None where neither works), ``reason`` (why this one) and ``detail`` (what was checked); ``datasets``:
+        ``places`` (searched folders with whether they exist) and ``found`` (names).
     """
     problems: list[str] = []
     machine: dict[str, Any] = {
@@ -40,10 +41,17 @@ def examine() -> dict[str, Any]:
         "device": None,
     }
     machine.update(_attempt(check_torch, problems) or {})
+<<<<<<< HEAD
     # DGL stands on torch: without it, its own failure would only repeat the reason.
     detail = None if problems else _attempt(check_dgl, problems)
     versions = {name: package_version(name) for name in (*REQUIRED, *OPTIONAL)}
     absent = [name for name in REQUIRED if versions[name] is None and name not in ("torch", "dgl")]
+=======
+    # A graph stands on torch: without it, its own failure would only repeat the reason.
+    graph = None if problems else _attempt(check_graph, problems)
+    versions = {name: _version(name) for name in (*REQUIRED, *OPTIONAL)}
+    absent = [name for name in REQUIRED if versions[name] is None and name != "torch"]
+>>>>>>> seams
     problems += [f"{name} is not installed; run: pip install {name}" for name in absent]
     datasets = _attempt(lambda: _datasets(problems), problems)
     return {
@@ -51,7 +59,10 @@ def examine() -> dict[str, Any]:
         "problems": problems,
         "versions": {"python": platform.python_version(), "mbgraph": __version__, **versions},
         "machine": machine,
-        "dgl": {"ok": detail is not None, "detail": detail or "not usable, see problems"},
+        "graph": {
+            "ok": graph is not None,
+            **(graph or {"carrier": None, "reason": None, "detail": "not usable, see problems"}),
+        },
         "datasets": datasets or {"places": [], "found": []},
     }
 
@@ -73,35 +84,43 @@ def check_torch() -> dict[str, Any]:
         raise RunError(what, f"run: {REMEDY}") from error
 
 
-def check_dgl() -> str:
-    """Import DGL for real and compare one neighbour sum with the dense product on a 2 x 2 graph.
+def check_graph() -> dict[str, str]:
+    """Open what carries the graph and compare one neighbour sum with the dense product on a 2 x 2 graph.
 
     A kernel can load and be wrong (dmlc/dgl#5725 returned zeros), so loading alone is no proof.
 
     Returns
     -------
-    str
-        What was checked.
+    dict
+        ``carrier``, ``reason`` and ``detail``, see `examine`.
 
     Raises
     ------
     MbgraphError
-        One line with both versions and the pip command that mends the pair.
+        One line with both versions and the remedy.
     """
-    dgl = import_dgl()
+    carrier = graph_carrier()
     torch = importlib.import_module("torch")
+<<<<<<< HEAD
     versions = f"dgl {package_version('dgl')} with torch {package_version('torch')}"
+=======
+    name = f"dgl {_version('dgl')}" if carrier.name == "dgl" else "mbgraph's own heterograph"
+    versions = f"{name} with torch {_version('torch')}"
+    remedy = OWN_REMEDY if carrier.name == "dgl" else f"run: {REMEDY}"
+>>>>>>> seams
     dense = torch.tensor([[1.0, 1.0], [0.0, 1.0]])  # users x items
     rows = torch.tensor([[1.0, 2.0, 3.0], [10.0, 20.0, 30.0]])  # (2, 3), one row per user
     try:
         users, items = dense.nonzero(as_tuple=True)
-        graph = dgl.heterograph({("user", "buy", "item"): (users, items)}, num_nodes_dict={"user": 2, "item": 2})
-        summed = dgl.ops.copy_u_sum(graph, rows)
+        make, ops = carrier.module.heterograph, carrier.module.ops
+        graph = make({("user", "buy", "item"): (users, items)}, num_nodes_dict={"user": 2, "item": 2})
+        summed = ops.copy_u_sum(graph, rows)
     except Exception as error:  # same: a broken binary raises anything
-        raise RunError(f"{versions} cannot sum over a graph ({_line(error)})", f"run: {REMEDY}") from error
+        raise RunError(f"{versions} cannot sum over a graph ({_line(error)})", remedy) from error
     if not torch.allclose(summed, dense.T @ rows):
-        raise RunError(f"{versions} sums neighbours wrongly on a 2 x 2 graph", f"run: {REMEDY}")
-    return f"{versions}: a neighbour sum equals the dense product"
+        raise RunError(f"{versions} sums neighbours wrongly on a 2 x 2 graph", remedy)
+    detail = f"{versions}: a neighbour sum equals the dense product"
+    return {"carrier": carrier.name, "reason": carrier.reason, "detail": detail}
 
 
 def _attempt(check: Callable[[], Any], problems: list[str]) -> Any:

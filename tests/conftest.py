@@ -93,7 +93,8 @@ def data_home(tmp_path, monkeypatch) -> Path:
     data = tmp_path / "data"
     home.mkdir()
     data.mkdir()
-    monkeypatch.setenv("HOME", str(home))
+    for name in ("HOME", "USERPROFILE"):  # the second one on Windows
+        monkeypatch.setenv(name, str(home))
     monkeypatch.setenv("MBGRAPH_DATA", str(data))
     return data
 

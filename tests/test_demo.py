@@ -1,4 +1,4 @@
-"""The demo, shortened: four models, two tables, and the order of things that the data was made for."""
+"""The demo, shortened: models and anchors, two tables, and the order of things that the data was made for."""
 
 import json
 
@@ -17,7 +17,7 @@ def result(tmp_path_factory):
 
 
 def test_every_model_is_reported_for_every_group(result):
-    assert set(result["models"]) == {"rmbrec", "lightgcn", "conversion", "popularity"}
+    assert set(result["models"]) == {"rmbrec", "lightgcn", "lightgcn-union", "conversion", "popularity"}
     for groups in result["models"].values():
         assert set(groups) == {"all", "visited", "unvisited"}
         assert groups["visited"]["share"] + groups["unvisited"]["share"] == pytest.approx(1)

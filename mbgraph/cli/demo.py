@@ -28,7 +28,7 @@ Examples:
 @click.option("--svg", "picture", type=click.Path(path_type=Path), help="Also draw the tables into an SVG file.")
 @json_option
 def command(directory: Path | None, picture: Path | None, seed: int, threads: int, as_json: bool) -> None:
-    """Train and compare four models on the embedded synthetic data, then recommend."""
+    """Train and compare models and anchors on the embedded synthetic data, then recommend."""
     from mbgraph.cli.progress import TrainingProgress
     from mbgraph.demo import run_demo
     from mbgraph.evaluation.metrics import headline_metrics

@@ -16,7 +16,7 @@ Examples:
 @click.command("doctor", cls=Command, epilog=EPILOG)
 @json_option
 def command(as_json: bool) -> None:
-    """Check versions, device, threads, DGL and where datasets are looked for.
+    """Check versions, device, threads, what carries the graph, and where datasets are looked for.
 
     Exits with 0 when training would work here, else with 1 and one line per problem.
     """
@@ -26,7 +26,7 @@ def command(as_json: bool) -> None:
     if as_json:
         emit_json(report)
     else:
-        machine, health = report["machine"], report["dgl"]
+        machine, health = report["machine"], report["graph"]
         table(
             "Versions", ["", ""], [[name, version or "not installed"] for name, version in report["versions"].items()]
         )
@@ -38,7 +38,10 @@ def command(as_json: bool) -> None:
                 markup=False,
                 soft_wrap=True,
             )
-        out.print(f"dgl: {health['detail']}", markup=False, soft_wrap=True)
+        out.print(f"graph: {health['detail']}", markup=False, soft_wrap=True)
+        if health["reason"]:
+            holder = "DGL" if health["carrier"] == "dgl" else "mbgraph itself"
+            out.print(f"{holder} carries the graph: {health['reason']}", markup=False, soft_wrap=True)
         for place in report["datasets"]["places"]:
             state = (
                 "not set" if place["path"] is None else place["path"] + ("" if place["exists"] else " (no such folder)")

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mbgraph.data.catalog import find_dataset, list_datasets, load_dataset
+    from mbgraph.data.check import behaviors_within_target
     from mbgraph.data.dataset import MultiBehaviorDataset
     from mbgraph.data.events import from_events
+    from mbgraph.data.filters import Filter, filter_dataset
     from mbgraph.data.formats.events import read_events
     from mbgraph.data.formats.npz import read_npz, write_npz
     from mbgraph.data.interactions import CSR, Pairs, Vocabulary
@@ -19,9 +21,12 @@ if TYPE_CHECKING:
 
 _EXPORTS = {
     "CSR": "interactions",
+    "Filter": "filters",
     "MultiBehaviorDataset": "dataset",
     "Pairs": "interactions",
     "Vocabulary": "interactions",
+    "behaviors_within_target": "check",
+    "filter_dataset": "filters",
     "find_dataset": "catalog",
     "from_events": "events",
     "hold_out": "splits",
@@ -36,9 +41,12 @@ _EXPORTS = {
 
 __all__ = [
     "CSR",
+    "Filter",
     "MultiBehaviorDataset",
     "Pairs",
     "Vocabulary",
+    "behaviors_within_target",
+    "filter_dataset",
     "find_dataset",
     "from_events",
     "hold_out",

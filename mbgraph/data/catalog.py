@@ -11,7 +11,7 @@ from mbgraph.data.dataset import MultiBehaviorDataset
 from mbgraph.data.formats.npz import is_npz, read_meta, read_npz
 from mbgraph.errors import DataError, UsageError, nearest
 
-__all__ = ["data_folders", "find_dataset", "list_datasets", "load_dataset"]
+__all__ = ["check_name", "data_folders", "find_dataset", "list_datasets", "load_dataset"]
 
 DEMO = "demo"
 _FACTS = ("users", "items", "behaviors", "target", "splits", "counts")
@@ -24,6 +24,13 @@ def data_folders() -> list[Path]:
         folders.append(Path(os.environ["MBGRAPH_DATA"]).expanduser())
     folders.append(Path.home() / ".cache" / "mbgraph")
     return folders
+
+
+def check_name(directory: Path) -> None:
+    """Raise `UsageError` if nobody could load a dataset written to a folder, as its name means another."""
+    folders = [folder.resolve() for folder in data_folders()]
+    if directory == Path(DEMO) or (directory.name == DEMO and directory.resolve().parent in folders):
+        raise UsageError(f"{DEMO!r} is the name of the embedded data, which would hide {directory}", "choose another")
 
 
 def find_dataset(name_or_path: str | os.PathLike[str]) -> Path:
@@ -108,10 +115,13 @@ def _is_plain(text: str) -> bool:
 
 def _in_other_format(path: Path) -> Path:
     """Return the path if it holds a dataset in another format than npz."""
-    from mbgraph.data.formats.detection import candidates, detect
+    from mbgraph.data.formats.detection import by_hand, candidates, detect
 
     found = candidates(path)
     if not found:
+        line = by_hand(path)
+        if line is not None:
+            raise DataError(f"{path} is of no known format", f"say what its files are: {line}")
         raise DataError(f"{path} is no dataset: it has no meta.json", "import an event log with: mbgraph data import")
     if found == ["events"]:
         raise DataError(f"{path} is an event log, no dataset", "import it with: mbgraph data import")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,11 +21,12 @@ from mbgraph.data.dataset import SPLITS, MultiBehaviorDataset
 from mbgraph.data.formats.archive import read_arrays
 from mbgraph.data.formats.npz import is_npz, read_meta
 from mbgraph.data.interactions import Pairs, Vocabulary
+from mbgraph.data.splits import split_within_ties
 from mbgraph.errors import DataError
 from mbgraph.keys import contains, runs, union
 from mbgraph.typing import IntArray
 
-__all__ = ["CODES", "SEVERITIES", "Finding", "check"]
+__all__ = ["CODES", "SEVERITIES", "Finding", "behaviors_within_target", "check"]
 
 SEVERITIES = ("error", "warning", "note")
 
@@ -52,6 +53,8 @@ CODES: Mapping[str, tuple[str, str]] = {
     "MBG119": ("warning", "a behavior has hardly any pairs"),
     "MBG120": ("note", "users with several held-out pairs"),
     "MBG121": ("note", "there is no validation or test part"),
+    "MBG122": ("warning", "a behavior holds target pairs only"),
+    "MBG123": ("warning", "pairs of the same moment on both sides of the split"),
 }
 """Severity and title of every code."""
 
@@ -214,9 +217,15 @@ def _contents(raw: _Raw) -> Iterator[Finding]:
         if not len(keys[one]) or not contains(keys[one], keys[other]).all():
             continue
         if len(keys[one]) < len(keys[other]):
-            yield Finding("MBG110", f"all {len(keys[one]):,} pairs of {one} are {other} pairs too")
+            if other != raw.target:  # that is a finding of its own
+                yield Finding("MBG110", f"all {len(keys[one]):,} pairs of {one} are {other} pairs too")
         elif one < other:
             yield Finding("MBG109", f"{one} and {other} hold the same {len(keys[one]):,} pairs")
+    for name in _within(keys, raw.auxiliary, [raw.target, *raw.splits]):
+        yield Finding(
+            "MBG122",
+            f"all {len(keys[name]):,} pairs of {name} are {raw.target} pairs: a model can read the answer in it",
+        )
     for split in raw.splits:
         found = {name: int(contains(keys[split], keys[name]).sum()) for name in raw.auxiliary}
         touched = union(*(keys[name] for name in raw.auxiliary)) if raw.auxiliary else np.empty(0, np.int64)
@@ -282,6 +291,19 @@ def _times(raw: _Raw) -> Iterator[Finding]:
     held = [pairs for split, pairs in raw.splits.items() if split in timed and len(pairs)]
     if not held:
         return
+    of_target = [(0, raw.edges[raw.target]), *enumerate((raw.splits[split] for split in raw.splits), 1)]
+    of_target = [(part, pairs) for part, pairs in of_target if pairs.time is not None]
+    joined = Pairs(*(np.concatenate([getattr(p, k) for _, p in of_target]) for k in ("user", "item", "time")))
+    part = np.repeat([part for part, _ in of_target], [len(p) for _, p in of_target])
+    _, first_of = np.unique(joined.keys(raw.items), return_index=True)  # a pair in two parts is another finding
+    tied = split_within_ties(joined[first_of], part[first_of])
+    if len(tied):
+        users = len(np.unique(np.concatenate([pairs.user for pairs in held])))
+        yield Finding(
+            "MBG123",
+            f"{len(tied):,} of {users:,} users with held-out pairs have {raw.target} pairs of the same moment on both "
+            f"sides of the split, the first is {tied[0]}: something else than time chose",
+        )
     first = np.full(raw.users, np.inf)
     for pairs in held:
         assert pairs.time is not None
@@ -296,6 +318,28 @@ def _times(raw: _Raw) -> Iterator[Finding]:
             )
         elif later:
             yield Finding("MBG118", f"{later:,} train {name} pairs are later than their user's first held-out pair")
+
+
+def behaviors_within_target(ds: MultiBehaviorDataset) -> list[str]:
+    """Return the auxiliary behaviors of which every pair is a pair of the target, held-out ones among them.
+
+    A model that sees such a behavior can read the answer in it: it was made of purchases, as an intersection of
+    behaviors is.
+
+    Examples
+    --------
+    >>> from mbgraph.data import load_dataset
+    >>> behaviors_within_target(load_dataset("demo"))
+    []
+    """
+    raw = _from_dataset(ds)
+    keys = {name: raw.keys(name) for name in raw.parts}
+    return _within(keys, raw.auxiliary, [raw.target, *raw.splits])
+
+
+def _within(keys: Mapping[str, IntArray], behaviors: Sequence[str], parts: Sequence[str]) -> list[str]:
+    whole = union(*(keys[part] for part in parts))
+    return [name for name in behaviors if len(keys[name]) and contains(keys[name], whole).all()]
 
 
 def sorted_share(pairs: Pairs) -> tuple[float, int, float]:

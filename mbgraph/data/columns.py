@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from numbers import Number
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["check_columns", "dates_of", "distinct_values", "is_written", "numbers_of", "times_of", "whole_ids"]
 
 _EXACT = 2.0**53  # up to here a float can stand for one integer only
+_NOUGHT = r"\.0*\s*$"
+_FRACTION = r"\s*[+-]?\d*\.\d*[1-9]\d*\s*"
 
 
 def check_columns(names: Sequence[Any], wanted: Sequence[str]) -> None:
@@ -64,37 +67,67 @@ def is_written(column: pd.Series) -> bool:
 
 
 def numbers_of(text: pd.Series) -> pd.Series | None:
-    """Return written times as numbers if all of them are, otherwise None."""
+    """Return written times as numbers if all of them are, otherwise None.
+
+    Whole numbers of more than 53 bits that are written with a fraction, as nanoseconds with ``.0``, become integers: as
+    floats neighbours would fall together, and with them their order.
+
+    Raises
+    ------
+    DataError
+        If such numbers stand beside some that have a fraction.
+    """
     import pandas as pd
 
     try:
-        return pd.to_numeric(text.astype(object))
+        numbers = pd.to_numeric(text.astype(object))
     except (ValueError, TypeError):
         return None
+    if not pd.api.types.is_float_dtype(numbers.dtype) or not _is_large(numbers):
+        return numbers
+    written = text.astype(str)
+    try:
+        return written.str.replace(_NOUGHT, "", regex=True).astype(object).map(int).astype(np.int64)
+    except (ValueError, OverflowError):
+        pass
+    fraction = written[written.str.fullmatch(_FRACTION)]
+    if not len(fraction):
+        return numbers  # more than 64 bits, or written with an exponent
+    raise DataError(
+        f"column {text.name!r} holds {fraction.iloc[0][:40]!r} beside numbers of more than 53 bits, which lose their "
+        "order as fractions",
+        "write all of them as whole numbers",
+    )
 
 
-def dates_of(text: pd.Series, row_of: Callable[[int], int]) -> np.ndarray[Any, Any]:
+def _is_large(numbers: pd.Series) -> bool:
+    finite = numbers.to_numpy(dtype=np.float64)
+    finite = finite[np.isfinite(finite)]
+    return bool(len(finite)) and float(np.abs(finite).max()) > _EXACT
+
+
+def dates_of(text: pd.Series, place: Callable[[int], str]) -> np.ndarray[Any, Any]:
     """Return ISO 8601 dates as nanoseconds since 1970, (N,); without a time zone they are UTC.
 
-    ``row_of`` says which row of the log a place is, for the message.
+    ``place`` says for the message where in the log a value stands.
     """
     import pandas as pd
 
     text = text.astype(object)
     # pandas reads "UTC" after a date in no ISO format, but logs have it
-    plain = text.map(lambda value: value.removesuffix(" UTC") if isinstance(value, str) else value)
+    plain = text.map(lambda value: str(value).removesuffix(" UTC") if isinstance(value, str | Number) else value)
     dates = pd.to_datetime(plain, utc=True, format="ISO8601", errors="coerce")
     wrong = np.flatnonzero(dates.isna().to_numpy())
     if len(wrong):
         value = str(text.iloc[wrong[0]])[:40]
         raise DataError(
-            f"column {text.name!r} is {value!r} in row {row_of(int(wrong[0]))}, which is no time",
+            f"column {text.name!r} is {value!r} in {place(int(wrong[0]))}, which is no time",
             "write numbers, or dates as 2024-01-31 13:45:00",
         )
     return _nanoseconds(dates)
 
 
-def times_of(column: pd.Series, row_of: Callable[[int], int]) -> np.ndarray[Any, Any]:
+def times_of(column: pd.Series, place: Callable[[int], str]) -> np.ndarray[Any, Any]:
     """Return numbers or dates as numbers, (N,): integers and floats in their own type, dates as int64 nanoseconds."""
     from pandas.api import types
 
@@ -104,8 +137,8 @@ def times_of(column: pd.Series, row_of: Callable[[int], int]) -> np.ndarray[Any,
         times = column.to_numpy(dtype=None if isinstance(column.dtype, np.dtype) else np.float64)
         endless = np.flatnonzero(~np.isfinite(times))
         if len(endless):
-            row = row_of(int(endless[0]))
-            raise DataError(f"column {column.name!r} is {times[endless[0]]} in row {row}", "give finite times")
+            where = place(int(endless[0]))
+            raise DataError(f"column {column.name!r} is {times[endless[0]]} in {where}", "give finite times")
         return times
     if types.is_integer_dtype(column.dtype):
         return column.to_numpy() if isinstance(column.dtype, np.dtype) else column.to_numpy(dtype=np.int64)

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from mbgraph.data.columns import check_columns
 from mbgraph.data.dataset import MultiBehaviorDataset, check_behavior_name
-from mbgraph.data.formats.events import CHUNK_ROWS, EventFile, Progress
-from mbgraph.data.interactions import Pairs
-from mbgraph.data.splits import CUTOFFS, not_later, parse_protocol, split_pairs
-from mbgraph.data.stream import BLOCK, EventLog, Source
+from mbgraph.data.filters import Filter
+from mbgraph.data.formats.events import EventFiles, Paths, Progress
+from mbgraph.data.formats.log_file import CHUNK_ROWS
+from mbgraph.data.formats.npz import check_file_name
+from mbgraph.data.log_dataset import make_dataset
+from mbgraph.data.one_hot import BEHAVIOR, OneHot
+from mbgraph.data.splits import CUTOFFS, TIES, parse_protocol
+from mbgraph.data.stream import EventLog, Piece
 from mbgraph.errors import DataError, UnknownNameError, UsageError
 from mbgraph.random import RNGLike
-from mbgraph.typing import IntArray
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,7 +36,11 @@ def from_events(
     split: str = "auto",
     split_column: str | None = None,
     behaviors: Sequence[str] | None = None,
+    one_hot: Sequence[str] | None = None,
+    rename: Mapping[str, str] | None = None,
     cutoff: str = "none",
+    ties: str = "rows",
+    filter: Filter | None = None,
     name: str = "events",
     rng: RNGLike = 0,
 ) -> MultiBehaviorDataset:
@@ -72,9 +75,20 @@ def from_events(
         valid or test are left out and counted; unmarked ones are train.
     behaviors : sequence of str, optional
         Behaviors to keep, in this order; by default all, the most frequent first and the target last.
+    one_hot : sequence of str, optional
+        Columns that say 0 or 1, one per behavior, in place of the column ``behavior``: a row with several is an event
+        of each. Behaviors are called like them.
+    rename : mapping of str to str, optional
+        Other names for behaviors, such as ``{"4": "buy"}``; ``target`` and ``behaviors`` speak of the new ones. Several
+        may become one.
     cutoff : {"none", "target"}
         ``"none"``, as in the published datasets: all auxiliary pairs are train edges. ``"target"``: those later than
         their user's first held-out pair are left out, as nobody knows them when the prediction is made. Needs a time.
+    ties : {"rows", "random"}
+        Which of a user's target pairs of the same moment counts as later: the later row, or a random one.
+    filter : Filter, optional
+        Users, items and a window of time to keep; see `mbgraph.data.filters.Filter`. The window comes first, then the
+        earliest events are found, then users and items counted.
     name : str
         Name of the dataset.
     rng : int or Generator
@@ -84,7 +98,8 @@ def from_events(
     -------
     MultiBehaviorDataset
         ``metadata["splits"]`` starts with the split (protocol, order, seed); ``metadata["import"]`` counts events, what
-        was left out and why, users without any target pair (``users_in_no_split``) and without a held-out one.
+        was left out and why, users without any target pair (``users_in_no_split``) and without a held-out one;
+        ``metadata["filters"]`` what a filter left out.
 
     Raises
     ------
@@ -104,85 +119,166 @@ def from_events(
     >>> from_events(log, user="who", item="what", behavior="how", time="when", target="buy")
     MultiBehaviorDataset('events', 2 users, 2 items, view=1, buy=2, test=1)
     """
-    protocol = _protocol(split, split_column, cutoff, time)
-    wanted = [column for column in (user, item, behavior, time, split_column) if column is not None]
+    protocol = _protocol(split, split_column, cutoff, time, ties, filter)
+    wanted = _wanted(user, item, behavior, time, split_column, one_hot)
     if not hasattr(df, "columns") or not hasattr(df, "iloc"):
         raise UsageError(f"an event log is a pandas DataFrame, not {type(df).__name__}", "convert it to one")
     check_columns(df.columns, wanted)
     log = EventLog(
-        user, item, behavior, time, split_column, target=str(target), behaviors=_as_set(behaviors), from_text=False
+        user,
+        item,
+        BEHAVIOR if one_hot else behavior,
+        time,
+        split_column,
+        target=str(target),
+        behaviors=_as_set(behaviors),
+        rename=rename,
     )
-    return _dataset(log, lambda: iter([df]), str(target), protocol, behaviors, cutoff, name, rng)
+    spread = OneHot(one_hot) if one_hot else None
+    return make_dataset(
+        log,
+        lambda: _pieces(iter([df[wanted] if one_hot else df]), spread),
+        str(target),
+        protocol,
+        behaviors=behaviors,
+        cutoff=cutoff,
+        ties=ties,
+        rule=filter,
+        name=name,
+        rng=rng,
+    )
 
 
 def import_events(
-    path: str | os.PathLike[str],
+    paths: Paths,
     *,
-    user: str = "user",
-    item: str = "item",
+    user: str | None = None,
+    item: str | None = None,
     behavior: str = "behavior",
     time: str | None = None,
     target: str | int,
+    columns: Sequence[str] | None = None,
+    encoding: str | None = None,
     split: str = "auto",
     split_column: str | None = None,
     behaviors: Sequence[str] | None = None,
+    one_hot: Sequence[str] | None = None,
+    rename: Mapping[str, str] | None = None,
     cutoff: str = "none",
+    ties: str = "rows",
+    filter: Filter | None = None,
     name: str | None = None,
     rng: RNGLike = 0,
     chunk_rows: int = CHUNK_ROWS,
     progress: Progress | None = None,
 ) -> MultiBehaviorDataset:
-    """Make a dataset of an event log on disk: the same as ``from_events(read_events(path))``, in less memory.
+    """Make a dataset of an event log on disk: the same as ``from_events(read_events(paths))``, in less memory.
 
-    The file is read in pieces. What is kept of an event is some 17 bytes (user, item, behavior, time).
+    The files are read in pieces. What is kept of an event is some 17 bytes (user, item, behavior, time).
 
     Parameters
     ----------
-    path : path
-        CSV with a header, plain or gzipped, or Parquet; see `mbgraph.data.formats.events.EventFile`. In a CSV, ids are
+    paths : path or sequence of paths
+        CSV, JSON lines or Parquet, folders of them too; see `mbgraph.data.formats.events.EventFiles`. In a CSV, ids are
         integers if every one of the column is written plainly as one; a single ``007`` makes all of them text.
-    user, item, behavior, time, target, split, split_column, behaviors, cutoff, rng
+    user, item : str, optional
+        Columns of ids, by default ``user`` and ``item``; in a file with RecBole's header ``user_id`` and ``item_id``.
+    columns : sequence of str, optional
+        Names of all columns, in order, of a CSV without a header; ``_`` leaves one out. One called ``time`` is the time
+        if no other is named.
+    encoding : str, optional
+        Of text, by its name in Python; by default UTF-8, or what a byte order mark says.
+    behavior, time, target, split, split_column, behaviors, one_hot, rename, cutoff, ties, filter, rng
         See `from_events`.
     name : str, optional
-        Name of the dataset; the file's without its endings by default.
+        Name of the dataset; the first file's without its endings by default.
     chunk_rows : int
         Events read at a time. The dataset does not depend on it.
     progress : callable, optional
-        Called as the file is read: (events so far, bytes or rows done, of how many).
+        Called as the files are read: (events so far, bytes or rows done, of how many).
 
     Raises
     ------
     DataError
-        As `from_events`; and if the file is missing, damaged or empty. Rows of a CSV count from 1 after the header.
+        As `from_events`; and if a file is missing, damaged or empty, or a behavior cannot be the name of a file. Rows
+        count from 1 after the header.
     UnknownNameError, UsageError
         As `from_events`.
     """
-    protocol = _protocol(split, split_column, cutoff, time)
-    file = EventFile(path)
-    wanted = [column for column in (user, item, behavior, time, split_column) if column is not None]
-    columns = file.wanted(wanted)
-    check_columns(columns, wanted)
+    if time is None and columns is not None and "time" in columns:
+        time = "time"
+    protocol = _protocol(split, split_column, cutoff, time, ties, filter)
+    files = EventFiles(paths, names=columns, encoding=encoding)
+    user = user or ("user_id" if files.typed else "user")
+    item = item or ("item_id" if files.typed else "item")
+    wanted = _wanted(user, item, behavior, time, split_column, one_hot)
+    read = files.wanted(wanted)
+    check_columns(read, wanted)
     log = EventLog(
         user,
         item,
-        behavior,
+        BEHAVIOR if one_hot else behavior,
         time,
         split_column,
         target=str(target),
         behaviors=_as_set(behaviors),
-        from_text=file.is_text,
+        from_text=files.is_text,
+        rename=rename,
+        check_behavior=_check_behavior,
+        place=files.place,
     )
-    known = name or Path(path).name.split(".")[0] or "events"
+    spread = OneHot(one_hot, files.place) if one_hot else None
 
-    def source() -> Iterator[pd.DataFrame]:
+    def source() -> Iterator[Piece]:
         empty = True
-        for chunk in file.chunks(columns, chunk_rows, progress):
+        for piece in _pieces(files.chunks(read, chunk_rows, progress), spread):
             empty = False
-            yield chunk
+            yield piece
         if empty:
-            raise DataError(f"{file.path} holds no events", "give a file with at least one row")
+            raise DataError(f"{files.told()} holds no events", "give a file with at least one row")
 
-    return _dataset(log, source, str(target), protocol, behaviors, cutoff, known, rng)
+    ds = make_dataset(
+        log,
+        source,
+        str(target),
+        protocol,
+        behaviors=behaviors,
+        cutoff=cutoff,
+        ties=ties,
+        rule=filter,
+        name=name or files.paths[0].name.split(".")[0] or "events",
+        rng=rng,
+    )
+    if spread is not None and spread.empty:
+        ds.metadata["import"]["rows_without_behavior"] = spread.empty
+    return ds
+
+
+def _pieces(frames: Iterator[pd.DataFrame], spread: OneHot | None) -> Iterator[Piece]:
+    return map(Piece, frames) if spread is None else spread.events(frames)
+
+
+def _wanted(
+    user: str, item: str, behavior: str, time: str | None, split_column: str | None, one_hot: Sequence[str] | None
+) -> list[str]:
+    if one_hot is not None and not one_hot:
+        raise UsageError("one_hot names no column", "name the columns of the behaviors, or leave it out")
+    if one_hot and BEHAVIOR in (user, item, time, split_column):
+        raise UsageError(f"a column called {BEHAVIOR!r} cannot stand beside columns of behaviors", "rename it")
+    kinds = (user, item, *(one_hot or [behavior]), time, split_column)
+    return [column for column in kinds if column is not None]
+
+
+def _check_behavior(label: str) -> None:
+    """Refuse a behavior whose file could not be written, before the rest of the log is read."""
+    try:
+        check_file_name("behavior", check_behavior_name(label))
+    except DataError as error:
+        safe = re.sub(r"[^\w-]+", "_", label).strip("_") or "other"
+        safe = f"{safe}_behavior" if safe in ("valid", "test") else safe
+        raise DataError(
+            error.message, f"rename it: --rename '{label[:40]}={safe[:40]}', or name those to keep (--behaviors)"
+        ) from error
 
 
 def _as_set(behaviors: Sequence[str] | None) -> set[str] | None:
@@ -191,85 +287,9 @@ def _as_set(behaviors: Sequence[str] | None) -> set[str] | None:
     return {behaviors} if isinstance(behaviors, str) else {str(label) for label in behaviors}
 
 
-def _dataset(
-    log: EventLog,
-    source: Source,
-    target: str,
-    protocol: str,
-    behaviors: Sequence[str] | None,
-    cutoff: str,
-    name: str,
-    rng: RNGLike,
-) -> MultiBehaviorDataset:
-    """Read the log from its source, keep the earliest of each pair, split the target."""
-    log.read(source)
-    labels = log.labels.words()
-    order = _behavior_order(labels, log.counts, target, behaviors)
-    places = {label: place for place, label in enumerate(order)}
-    table = np.array([places.get(label, -1) for label in labels], np.int8 if len(order) < 128 else np.int32)
-    number = log.take_behaviors(table)
-    (users, user_rows), (items, item_rows) = log.take_ids("user"), log.take_ids("item")
-    found = _Events(number, user_rows, item_rows, log.take_times(source), log.take_parts())
-    del number, user_rows, item_rows
-
-    of_behaviors = len(found.number)
-    found.keep(_earliest(found, len(users), len(items), len(order)))
-    pairs, parts = found.pairs(places[target])
-    train, held_out, record = split_pairs(pairs, protocol, parts=parts, rng=rng)
-    edges: dict[str, Pairs] = {}
-    left_out = {"later_auxiliary": 0, "held_out_auxiliary": 0}
-    for label in order:
-        if label == target:
-            edges[label] = train
-            continue
-        pairs, parts = found.pairs(places[label])
-        keep = np.ones(len(pairs), bool) if parts is None else parts == 0
-        left_out["held_out_auxiliary"] += int((~keep).sum())
-        if cutoff == "target":
-            for start in range(0, len(pairs), BLOCK):
-                some = slice(start, start + BLOCK)
-                in_time = not_later(pairs[some], held_out.values(), len(users))
-                left_out["later_auxiliary"] += int((keep[some] & ~in_time).sum())
-                keep[some] &= in_time
-        edges[label] = pairs if keep.all() else pairs[keep]
-    facts = {
-        "events": log.events,
-        "events_of_other_behaviors": log.events - of_behaviors,
-        "repeated_events": of_behaviors - len(found.number),
-        **{reason: count for reason, count in left_out.items() if count},
-        "users_in_no_split": len(users) - _distinct([train.user, *(held.user for held in held_out.values())]),
-        "users_without_held_out": len(users) - _distinct([held.user for held in held_out.values()]),
-    }
-    del found, pairs, parts  # the checks of the dataset need room
-    metadata = {"import": facts, "splits": [{**record, "cutoff": cutoff}]}
-    return MultiBehaviorDataset(name, users, items, edges, target, held_out, metadata)
-
-
-@dataclass
-class _Events:
-    """Events in the order of the log: places of behaviors, rows of users and items, times, parts of a split; (N,)."""
-
-    number: np.ndarray
-    user: np.ndarray
-    item: np.ndarray
-    time: np.ndarray | None
-    part: np.ndarray | None
-
-    def keep(self, mask: np.ndarray) -> None:
-        """Keep some, one column at a time: the old one goes before the next is made."""
-        if not mask.all():
-            for name, column in list(vars(self).items()):
-                if column is not None:
-                    setattr(self, name, column[mask])
-
-    def pairs(self, place: int) -> tuple[Pairs, np.ndarray | None]:
-        """Return the pairs of one behavior and their parts."""
-        at = self.number == place
-        time = None if self.time is None else self.time[at]
-        return Pairs(self.user[at], self.item[at], time), None if self.part is None else self.part[at]
-
-
-def _protocol(split: str, split_column: str | None, cutoff: str, time: str | None) -> str:
+def _protocol(
+    split: str, split_column: str | None, cutoff: str, time: str | None, ties: str, rule: Filter | None
+) -> str:
     protocol, _ = parse_protocol(split)
     if split_column is not None and protocol == "auto":
         split = protocol = "given"
@@ -281,59 +301,8 @@ def _protocol(split: str, split_column: str | None, cutoff: str, time: str | Non
         raise UnknownNameError("cutoff", cutoff, CUTOFFS)
     if cutoff == "target" and time is None:
         raise UsageError("cutoff 'target' needs times", "name the time column")
+    if ties not in TIES:
+        raise UnknownNameError("rule for ties", ties, TIES)
+    if rule is not None and rule.window is not None and time is None:
+        raise UsageError("a window needs times", "name the time column")
     return split
-
-
-def _behavior_order(labels: list[str], counts: IntArray, target: str, behaviors: Sequence[str] | None) -> list[str]:
-    """Return the behaviors to keep, in their order."""
-    found = dict(zip(labels, counts.tolist(), strict=True))
-    if target not in found:
-        raise UnknownNameError("target behavior", target, found)
-    if behaviors is None:
-        rest = sorted((label for label in found if label != target), key=lambda label: (-found[label], label))
-        return [check_behavior_name(label) for label in (*rest, target)]
-    order = [behaviors] if isinstance(behaviors, str) else [str(label) for label in behaviors]
-    for label in order:
-        if label not in found:
-            raise UnknownNameError("behavior (it has no events)", label, found)
-        if order.count(label) > 1:
-            raise UsageError(f"behavior {label!r} is listed twice", "list each once")
-    if target not in order:
-        raise UsageError(f"the target {target!r} is not among the behaviors to keep", "add it to the list")
-    return [check_behavior_name(label) for label in order]
-
-
-def _earliest(found: _Events, num_users: int, num_items: int, num_behaviors: int) -> np.ndarray:
-    """Say which events are the earliest of their (behavior, user, item), (N,) of bool."""
-    import pandas as pd
-
-    if num_behaviors * num_users * num_items > np.iinfo(np.int64).max:
-        raise DataError(f"{num_users:,} users x {num_items:,} items are too many for one dataset", "split the log")
-    times = found.time
-    if times is not None and (times[1:] >= times[:-1]).all():
-        times = None
-    earliest = np.zeros(len(found.number), bool)
-    # users in turn: keys of all events at once, and what sorts them, would take more memory than the log
-    for first, last in _user_blocks(found.user, num_users):
-        rows = np.flatnonzero((found.user >= first) & (found.user < last))
-        if times is not None:
-            rows = rows[np.argsort(times[rows], kind="stable")]
-        keys = (found.number[rows].astype(np.int64) * num_users + found.user[rows]) * num_items + found.item[rows]
-        earliest[rows[~pd.Series(keys).duplicated().to_numpy()]] = True
-    return earliest
-
-
-def _user_blocks(user_rows: np.ndarray, num_users: int) -> list[tuple[int, int]]:
-    """Return ranges of users, each of about `BLOCK` events (more if a single user has more)."""
-    if len(user_rows) <= BLOCK:
-        return [(0, num_users)]
-    counts = np.zeros(num_users, np.int64)
-    for start in range(0, len(user_rows), BLOCK):
-        counts += np.bincount(user_rows[start : start + BLOCK], minlength=num_users)
-    wanted = np.arange(BLOCK, len(user_rows), BLOCK)
-    borders = np.unique(np.r_[0, np.searchsorted(np.cumsum(counts), wanted), num_users])
-    return list(zip(borders[:-1].tolist(), borders[1:].tolist(), strict=True))
-
-
-def _distinct(parts: Iterable[IntArray]) -> int:
-    return len(np.unique(np.concatenate([np.empty(0, np.int64), *parts])))

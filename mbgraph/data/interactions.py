@@ -199,6 +199,13 @@ class Vocabulary:
         """Return the original id(s) of row number(s)."""
         return self.ids[rows]
 
+    def subset(self, rows: IntArray) -> Vocabulary:
+        """Return the ids of some rows, ascending and each once, numbered anew, (R,)."""
+        ids = self.ids[rows]
+        if ids.dtype.kind == "i" and len(ids) and ids[0] == 0 and ids[-1] == len(ids) - 1 and _ascend(ids):
+            return Vocabulary(size=len(ids), kind=self.kind)
+        return Vocabulary(ids, kind=self.kind)
+
     def find(self, ids: Iterable[Any]) -> IntArray:
         """Return the row number of each id, -1 for unknown ones.
 

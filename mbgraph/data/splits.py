@@ -18,14 +18,17 @@ from mbgraph.typing import IntArray
 __all__ = [
     "CUTOFFS",
     "PROTOCOLS",
+    "TIES",
     "assign_loo",
     "assign_ratio",
     "assign_temporal",
     "hold_out",
     "merge_split",
+    "moment_of",
     "not_later",
     "parse_protocol",
     "split_pairs",
+    "split_within_ties",
     "temporal_cuts",
 ]
 
@@ -33,6 +36,9 @@ PROTOCOLS = ("loo", "random", "ratio:TRAIN,VALID,TEST", "temporal:CUT", "auto", 
 """Ways to split target pairs, as they are written; the last three only make sense for a log that is imported."""
 
 CUTOFFS = ("none", "target")
+TIES = ("rows", "random")
+"""What decides among target pairs of one user and moment: a later row counts as later, or a draw."""
+
 TRAIN, VALID, TEST = 0, 1, 2
 
 
@@ -50,7 +56,7 @@ def parse_protocol(text: str) -> tuple[str, tuple[Any, ...]]:
         raise UnknownNameError("split protocol", text, PROTOCOLS)
     if name == "temporal":
         cuts = tuple(cut.strip() for cut in rest.split(","))
-        if not 1 <= len(cuts) <= 2 or not all(cuts):
+        if len(cuts) > 2 or not all(cuts):
             raise UsageError(
                 f"cannot read split {text!r}", "write it as temporal:2024-05-01, or temporal:VALID,TEST with two dates"
             )
@@ -78,26 +84,34 @@ def temporal_cuts(cuts: Sequence[str], times: np.ndarray) -> list[float]:
     UsageError
         If a cut is neither, the second is not later than the first, or the clock does not count since 1970.
     """
-    found = []
-    for cut in cuts:
-        try:
-            found.append(float(cut))
-            continue
-        except ValueError:
-            pass
-        try:
-            moment = datetime.fromisoformat(cut)
-        except ValueError as error:
-            raise UsageError(f"cannot read the cut {cut!r}", "write a number, or a date as 2024-05-01") from error
-        seconds = (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
-        middle = float(np.median(times)) if len(times) else 0.0
-        unit = next((unit for unit in (1, 10**3, 10**6, 10**9) if 1e8 <= middle / unit < 1e11), None)
-        if unit is None:
-            raise UsageError(f"the times of this data are no dates (their median is {middle:g})", "give a number")
-        found.append(seconds * unit)
+    found = [moment_of(cut, times) for cut in cuts]
     if len(found) == 2 and not found[0] < found[1]:
         raise UsageError(f"the cuts {', '.join(cuts)} do not ascend", "give the one for validation first")
     return found
+
+
+def moment_of(text: str, times: np.ndarray) -> float:
+    """Return a moment in the clock of ``times`` (N,): a number as it is, an ISO date counted since 1970.
+
+    Raises
+    ------
+    UsageError
+        If the text is neither, or is a date and the clock does not count since 1970.
+    """
+    try:
+        return float(text)
+    except ValueError:
+        pass
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise UsageError(f"cannot read the cut {text!r}", "write a number, or a date as 2024-05-01") from error
+    seconds = (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
+    middle = float(np.median(times[:: max(1, len(times) >> 20)])) if len(times) else 0.0
+    unit = next((unit for unit in (1, 10**3, 10**6, 10**9) if 1e8 <= middle / unit < 1e11), None)
+    if unit is None:
+        raise UsageError(f"the times of this data are no dates (their median is {middle:g})", "give a number")
+    return seconds * unit
 
 
 def assign_temporal(times: np.ndarray, cuts: Sequence[float]) -> IntArray:
@@ -137,24 +151,23 @@ def assign_ratio(user: IntArray, order_key: np.ndarray, shares: tuple[float, ...
     Shapes: (N,), (N,) -> (N,) of 0 train, 1 valid, 2 test.
     """
     order, place, total = _positions(user, order_key)
-    train = np.floor(shares[0] * total + 1e-9).astype(np.int64)
-    valid = np.minimum(np.ceil(shares[1] * total - 1e-9).astype(np.int64), total - train)
-    valid = np.where(shares[2] > 0, valid, total - train)
+    train = np.floor(shares[0] * total + 1e-9)  # .29 of 100 is 28.999999999999996
+    valid = np.ceil(shares[1] * total - 1e-9)
     part = np.zeros(len(user), np.int64)
-    part[order[(place >= train) & (place < train + valid)]] = VALID
+    part[order[place >= train]] = VALID
     part[order[place >= train + valid]] = TEST
     return part
 
 
 def split_pairs(
-    pairs: Pairs, protocol: str = "auto", *, parts: IntArray | None = None, rng: RNGLike = 0
+    pairs: Pairs, protocol: str = "auto", *, parts: IntArray | None = None, ties: str = "rows", rng: RNGLike = 0
 ) -> tuple[Pairs, dict[str, Pairs], dict[str, Any]]:
     """Split the target's pairs user by user.
 
     Parameters
     ----------
     pairs : Pairs
-        Distinct pairs. Where times are equal, a later pair in this list counts as later.
+        Distinct pairs.
     protocol : str
         One of `PROTOCOLS`. ``"auto"`` is ``"loo"``: the last pair of each user is test, the one before it validation,
         as long as one stays in train (`assign_loo`). ``"random"`` is the same in random order. ``"ratio:A,B,C"``: see
@@ -163,6 +176,9 @@ def split_pairs(
         ``"given"``: ``parts``. ``"none"``: everything is train.
     parts : int array (N,), optional
         For ``"given"``: 0 train, 1 valid, 2 test.
+    ties : {"rows", "random"}
+        What decides where a user's pairs have the same time, as all of a day have in a log of days: ``"rows"``: a
+        later pair in this list counts as later. ``"random"``: a random order.
     rng : int or Generator
         The random order depends on the set of pairs, not on their order in the list.
 
@@ -172,7 +188,8 @@ def split_pairs(
     held_out : dict of str to Pairs
         Under ``"valid"`` and ``"test"``, as far as they hold pairs, in the order of ``pairs``.
     record : dict
-        Protocol, order and seed, for the metadata.
+        Protocol, order and seed, for the metadata. Where the order is that of time, also ``ties`` and
+        ``users_with_ties``: users with pairs of one moment in different parts.
 
     Raises
     ------
@@ -184,10 +201,14 @@ def split_pairs(
     name, values = parse_protocol(protocol)
     if (name == "given") != (parts is not None):
         raise UsageError("split 'given' and parts belong together", "pass both or neither")
+    if ties not in TIES:
+        raise UnknownNameError("rule for ties", ties, TIES)
     generator = as_generator(rng)
     by = {"given": "given", "none": "nothing", "random": "random"}.get(name, "random" if pairs.time is None else "time")
     if parts is None:
         order_key = _random_order(pairs, generator) if by == "random" else pairs.time
+        if by == "time" and ties == "random" and pairs.time is not None:
+            order_key = _places(pairs.time, _random_order(pairs, generator))
         if name == "temporal":
             parts = _cut(pairs, values, protocol)
         elif by == "nothing" or order_key is None:
@@ -195,7 +216,9 @@ def split_pairs(
         else:
             parts = assign_ratio(pairs.user, order_key, values) if values else assign_loo(pairs.user, order_key)
     record: dict[str, Any] = {"act": "split", "protocol": "loo" if name == "auto" else protocol, "by": by}
-    if by == "random" and not isinstance(rng, np.random.Generator):
+    if by == "time":
+        record.update(ties=ties, users_with_ties=len(split_within_ties(pairs, parts)))
+    if (by == "random" or (by == "time" and ties == "random")) and not isinstance(rng, np.random.Generator):
         record["seed"] = int(rng)
     held_out = {split: pairs[parts == part] for split, part in (("valid", VALID), ("test", TEST))}
     return pairs[parts == TRAIN], {split: held for split, held in held_out.items() if len(held)}, record
@@ -210,6 +233,26 @@ def _cut(pairs: Pairs, cuts: Sequence[str], protocol: str) -> IntArray:
             low, high = pairs.time.min(), pairs.time.max()
             raise DataError(f"{protocol!r} leaves no {name} pair (times run from {low} to {high})", "move the cut")
     return parts
+
+
+def split_within_ties(pairs: Pairs, parts: IntArray) -> IntArray:
+    """Return the users that have pairs of the same moment in different parts: time alone did not split them.
+
+    Shapes: (N,), (N,) -> (U,), ascending.
+    """
+    if pairs.time is None or not len(pairs):
+        return np.empty(0, np.int64)
+    order = np.lexsort((parts, pairs.time, pairs.user))
+    user, time, part = pairs.user[order], pairs.time[order], np.asarray(parts)[order]
+    undecided = (user[1:] == user[:-1]) & (time[1:] == time[:-1]) & (part[1:] != part[:-1])
+    return np.unique(user[1:][undecided])
+
+
+def _places(first: np.ndarray, second: np.ndarray) -> IntArray:
+    """Return each entry's place in the order by both keys, (N,)."""
+    places = np.empty(len(first), np.int64)
+    places[np.lexsort((second, first))] = np.arange(len(first))
+    return places
 
 
 def _random_order(pairs: Pairs, generator: np.random.Generator) -> np.ndarray:

@@ -6,11 +6,12 @@ log, and which of several faults is told depends on the columns' order, not on w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from mbgraph.data.aliases import canonical_split
 from mbgraph.data.columns import dates_of, distinct_values, is_written, numbers_of, times_of, whole_ids
 from mbgraph.data.interactions import Vocabulary, as_ids
 from mbgraph.errors import DataError, UnknownNameError
@@ -19,10 +20,27 @@ from mbgraph.typing import IntArray
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["BLOCK", "Blocks", "EventLog", "IdColumn", "PartColumn", "Source", "TimeColumn"]
+__all__ = ["BLOCK", "Blocks", "EventLog", "IdColumn", "PartColumn", "Piece", "RowOf", "Source", "TimeColumn"]
 
-Source = Callable[[], Iterator["pd.DataFrame"]]
+
+class Piece(NamedTuple):
+    """Some events of a log, and the row of the source that each stands in, counted from 1, (N,).
+
+    Without ``rows`` every row is an event.
+    """
+
+    frame: pd.DataFrame
+    rows: np.ndarray | None = None
+
+
+Source = Callable[[], Iterator[Piece]]
 """Starts a log from its first event; called again if times turn out to need another reading."""
+
+RowOf = Callable[[int], int]
+"""Returns the row of the source that an event of a piece stands in."""
+
+Place = Callable[[int], str]
+"""Says for messages where a row of the source stands."""
 
 BLOCK = 1 << 22  # rows; a temporary of one block is some 32 MB
 PARTS = {"train": 0, "valid": 1, "test": 2}
@@ -79,10 +97,22 @@ class IdColumn:
         ``007``). The column is integers if every piece is, and otherwise text, every one of them.
     as_text : bool
         Keep text even where the values are integers.
+    rename : mapping of str to str
+        Other names for some of the values, where they are text.
     """
 
-    def __init__(self, name: str, *, noun: str = "ids", from_text: bool = False, as_text: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        noun: str = "ids",
+        from_text: bool = False,
+        as_text: bool = False,
+        rename: Mapping[str, str] | None = None,
+    ) -> None:
         self._what = f"{noun} in column {name!r}"
+        self._rename = dict(rename or {})
+        self._renamed: set[str] = set()
         self._from_text, self._as_text = from_text, as_text
         self._sorted = np.empty(0, np.int64)  # integers so far, and the number of each
         self._numbers = np.empty(0, np.int64)
@@ -120,8 +150,10 @@ class IdColumn:
             return np.empty(0, np.int64)
         if ids.dtype.kind == "i" and not self._as_text:
             return self._number_integers(ids)[codes]
-        words = self._words
-        numbers = [words.setdefault(word, len(words)) for word in map(str, ids.tolist())]
+        words, names = self._words, self._rename
+        if names:
+            self._renamed |= names.keys() & set(map(str, ids.tolist()))
+        numbers = [words.setdefault(names.get(word, word), len(words)) for word in map(str, ids.tolist())]
         return np.array(numbers, np.int64)[codes]
 
     def _understood(self, values: np.ndarray) -> np.ndarray:
@@ -171,6 +203,10 @@ class IdColumn:
         """Return the distinct values as text, as they appeared."""
         return list(self._words)
 
+    def not_renamed(self) -> list[str]:
+        """Return the values that were to be renamed and never appeared."""
+        return [word for word in self._rename if word not in self._renamed]
+
     def take(self, kind: str) -> tuple[Vocabulary, np.ndarray]:
         """Return the ids, integers sorted by value or text by code point, and the row of each number, int32 (V,)."""
         self.check()
@@ -190,27 +226,28 @@ class IdColumn:
 class TimeColumn:
     """Times: numbers, dates, or text that is read as numbers if all of it can be and otherwise as dates."""
 
-    def __init__(self, name: str, *, from_text: bool = False, dated: bool = False) -> None:
+    def __init__(self, name: str, *, from_text: bool = False, dated: bool = False, place: Place | None = None) -> None:
         self._name, self._from_text = name, from_text
+        self._place = place or _row
         self._blocks = Blocks()
         self._numeric: set[np.dtype[Any]] = set()  # what text was read as
         self._dated = dated  # some text is no number, so all of it must be dates
         self._exact = True
         self._error: DataError | None = None
 
-    def add(self, column: pd.Series, first: int, keep: np.ndarray | None) -> None:
-        """Add the times of the events from row ``first`` (the log's first is 0); all are checked, ``keep`` kept."""
+    def add(self, column: pd.Series, row_of: RowOf, keep: np.ndarray | None) -> None:
+        """Add the times of a piece; all are checked, ``keep`` kept."""
         try:
             if self._from_text or is_written(column):
-                times = self._written(column, first)
+                times = self._written(column, row_of)
             else:
-                times = times_of(column, lambda at: first + at + 1)
+                times = times_of(column, lambda at: self._place(row_of(at)))
         except DataError as error:
             self._error = self._error or error
         if self._error is None:
             self._blocks.append(times if keep is None else times[keep])
 
-    def _written(self, column: pd.Series, first: int) -> np.ndarray:
+    def _written(self, column: pd.Series, row_of: RowOf) -> np.ndarray:
         import pandas as pd
 
         codes: IntArray | None = None
@@ -221,28 +258,26 @@ class TimeColumn:
             codes, distinct = pd.factorize(text)  # events of the same second are read once
             text = pd.Series(distinct, dtype=object, name=column.name)
 
-        def row_of(at: int) -> int:
-            return first + 1 + (at if codes is None else int(np.argmax(codes == at)))
+        def place(at: int) -> str:
+            return self._place(row_of(at if codes is None else int(np.argmax(codes == at))))
 
         numbers = None if self._dated else text if is_integer else numbers_of(text)
         if numbers is None:
             self._dated = True
-            times = dates_of(text, row_of)
+            times = dates_of(text, place)
         else:
             self._numeric.add(np.dtype(numbers.dtype) if isinstance(numbers.dtype, np.dtype) else np.dtype(object))
-            times = times_of(numbers.rename(column.name), row_of)
+            times = times_of(numbers.rename(column.name), place)
             if times.dtype == np.int64:
                 self._exact &= int(times.min()) >= -_EXACT and int(times.max()) <= _EXACT
         return times if codes is None else times[codes]
 
-    def take(self, again: Callable[[], Iterator[tuple[pd.Series, np.ndarray | None]]]) -> np.ndarray[Any, Any]:
+    def take(self, again: Callable[[], Iterator[tuple[pd.Series, RowOf, np.ndarray | None]]]) -> np.ndarray[Any, Any]:
         """Return the kept times, (N,); ``again`` gives the pieces once more where an earlier one was misread."""
         if self._dated and self._numeric:  # "2024" is a number until another row says 2024-01-31
-            dates = TimeColumn(self._name, from_text=self._from_text, dated=True)
-            first = 0
-            for column, keep in again():
-                dates.add(column, first, keep)
-                first += len(column)
+            dates = TimeColumn(self._name, from_text=self._from_text, dated=True, place=self._place)
+            for column, row_of, keep in again():
+                dates.add(column, row_of, keep)
             return dates.take(again)
         widens = self._numeric == {np.dtype(np.int64), np.dtype(np.float64)} and self._exact
         if len(self._numeric) > 1 and not widens:  # integers too large for what the others are: all have to be seen
@@ -250,9 +285,11 @@ class TimeColumn:
 
             pieces = list(again())
             kind = str if self._from_text else object
-            whole = pd.concat([column.astype(kind) for column, _ in pieces], ignore_index=True)
-            one = TimeColumn(self._name)
-            one.add(whole.rename(self._name), 0, _joined(pieces))
+            whole = pd.concat([column.astype(kind) for column, _, _ in pieces], ignore_index=True)
+            rows = np.concatenate([[row_of(at) for at in range(len(column))] for column, row_of, _ in pieces])
+            keep = np.concatenate([np.ones(len(column), bool) if kept is None else kept for column, _, kept in pieces])
+            one = TimeColumn(self._name, place=self._place)
+            one.add(whole.rename(self._name), lambda at: int(rows[at]), keep)
             return one.take(again)
         if self._error is not None:
             raise self._error
@@ -261,46 +298,45 @@ class TimeColumn:
         return times.astype(np.float64, copy=False) if widens else times
 
 
-def _joined(pieces: Sequence[tuple[pd.Series, np.ndarray | None]]) -> np.ndarray:
-    return np.concatenate([np.ones(len(column), bool) if keep is None else keep for column, keep in pieces])
+def _row(row: int) -> str:
+    return f"row {row}"
 
 
 class PartColumn:
     """Parts of a given split, one per event; only events of the target must say which."""
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    def __init__(self, name: str, place: Place | None = None) -> None:
+        self._name, self._place = name, place or _row
         self._blocks = Blocks()
         self._missing, self._first_missing = 0, 0
         self._unknown: str | None = None
 
-    def add(self, column: pd.Series, first: int, is_target: np.ndarray, keep: np.ndarray | None) -> None:
-        """Add the parts of the events from row ``first`` on."""
+    def add(self, column: pd.Series, row_of: RowOf, is_target: np.ndarray, keep: np.ndarray | None) -> None:
+        """Add the parts of the events of a piece."""
         missing = np.flatnonzero(column.isna().to_numpy() & is_target)
         if len(missing) and not self._missing:
-            self._first_missing = first + int(missing[0]) + 1
+            self._first_missing = row_of(int(missing[0]))
         self._missing += len(missing)
         labels = column.astype(object).where(column.notna(), "train").astype(str)
+        known = {label: PARTS.get(canonical_split(label) or label) for label in labels.unique()}
         if self._unknown is None:
-            self._unknown = next((label for label in labels.unique() if label not in PARTS), None)
+            self._unknown = next((label for label, part in known.items() if part is None), None)
         if self._unknown is None:
-            parts = labels.map(PARTS).to_numpy(dtype=np.int8)
+            parts = labels.map(known).to_numpy(dtype=np.int8)
             self._blocks.append(parts if keep is None else parts[keep])
 
     def take(self) -> np.ndarray:
         """Return 0 train, 1 valid, 2 test for every kept event, int8 (N,)."""
-        raise_missing(self._name, self._missing, self._first_missing)
+        raise_missing(self._name, self._missing, self._place(self._first_missing))
         if self._unknown is not None:
             raise UnknownNameError(f"split in column {self._name!r}:", self._unknown, PARTS)
         return self._blocks.join()
 
 
-def raise_missing(name: str, count: int, first: int) -> None:
-    """Raise `DataError` if values are missing, with number and place (rows count from 1)."""
+def raise_missing(name: str, count: int, first: str) -> None:
+    """Raise `DataError` if values are missing, with number and place."""
     if count:
-        raise DataError(
-            f"column {name!r} has {count} missing values, the first in row {first}", "drop or fill those rows"
-        )
+        raise DataError(f"column {name!r} has {count} missing values, the first in {first}", "drop or fill those rows")
 
 
 class EventLog:
@@ -315,6 +351,12 @@ class EventLog:
         Behaviors to keep; all by default.
     from_text : bool
         The source is a CSV, see `IdColumn`.
+    rename : mapping of str to str, optional
+        Other names for behaviors.
+    check_behavior : callable, optional
+        Raises for a behavior that is not to be had, as soon as it is met.
+    place : callable, optional
+        Says for messages where a row of the source stands.
 
     Attributes
     ----------
@@ -335,14 +377,18 @@ class EventLog:
         target: str,
         behaviors: set[str] | None = None,
         from_text: bool = False,
+        rename: Mapping[str, str] | None = None,
+        check_behavior: Callable[[str], Any] | None = None,
+        place: Place | None = None,
     ) -> None:
         self._user, self._item, self._behavior, self._time = user, item, behavior, time
-        self._from_text = from_text
+        self._from_text, self._rename, self._check = from_text, rename, check_behavior
+        self._place = place or _row
         self._split_column, self._target, self._behaviors = split_column, target, behaviors
-        self.labels = IdColumn(behavior, noun="labels", from_text=from_text, as_text=True)
+        self.labels = self._label_column()
         self.users, self.items = (IdColumn(name, from_text=from_text) for name in (user, item))
-        self._times = None if time is None else TimeColumn(time, from_text=from_text)
-        self._parts = None if split_column is None else PartColumn(split_column)
+        self._times = None if time is None else TimeColumn(time, from_text=from_text, place=place)
+        self._parts = None if split_column is None else PartColumn(split_column, place)
         self._rows = {name: Blocks() for name in ("behavior", "user", "item")}
         self._missing: dict[str, list[int]] = {}  # number and first row
         self.events = 0
@@ -350,28 +396,39 @@ class EventLog:
 
     def read(self, source: Source) -> None:
         """Add all pieces; raises `DataError` if there are no events, values are missing or behaviors of mixed types."""
-        for chunk in source():
-            self.add(chunk)
+        for piece in source():
+            self.add(piece)
         if not self.events:
             raise DataError("the event log is empty", "give at least one event")
         for name in self._needed():
             if name in self._missing:
-                raise_missing(name, *self._missing[name])
+                count, first = self._missing[name]
+                raise_missing(name, count, self._place(first))
         self.labels.check()
+        absent = self.labels.not_renamed()
+        if absent:
+            known = {*self.labels.words(), *(self._rename or {})} - set(absent)
+            raise UnknownNameError("behavior to rename", absent[0], known)
 
-    def add(self, chunk: pd.DataFrame) -> None:
+    def add(self, piece: Piece) -> None:
         """Add a piece."""
-        first, self.events = self.events, self.events + len(chunk)
+        chunk = piece.frame
+        row_of = _rows_of(piece, self.events)
+        self.events += len(chunk)
         for name in self._needed():
             missing = np.flatnonzero(chunk[name].isna().to_numpy())
             if len(missing):
-                self._missing.setdefault(name, [0, first + int(missing[0]) + 1])[0] += len(missing)
+                self._missing.setdefault(name, [0, row_of(int(missing[0]))])[0] += len(missing)
         if self._missing or not len(chunk):
             return  # nothing but the number of missing values is told of such a log
         codes = self.labels.add(chunk[self._behavior])
         if codes is None:
             return
         words = self.labels.words()
+        if self._check is not None:
+            for word in words[len(self.counts) :]:
+                if self._behaviors is None or word in self._behaviors:
+                    self._check(word)
         self.counts = np.concatenate([self.counts, np.zeros(len(words) - len(self.counts), np.int64)])
         self.counts += np.bincount(codes, minlength=len(words))
         keep = self._kept(codes, words)
@@ -379,10 +436,13 @@ class EventLog:
         for name, ids, column in (("user", self.users, self._user), ("item", self.items, self._item)):
             self._append(name, ids.add(chunk[column], keep), 1 << 31)
         if self._times is not None:
-            self._times.add(chunk[self._time], first, keep)
+            self._times.add(chunk[self._time], row_of, keep)
         if self._parts is not None:
             is_target = np.array([word == self._target for word in words])[codes]
-            self._parts.add(chunk[self._split_column], first, is_target, keep)
+            self._parts.add(chunk[self._split_column], row_of, is_target, keep)
+
+    def _label_column(self) -> IdColumn:
+        return IdColumn(self._behavior, noun="labels", from_text=self._from_text, as_text=True, rename=self._rename)
 
     def _needed(self) -> list[str]:
         return [name for name in (self._user, self._item, self._behavior, self._time) if name is not None]
@@ -410,12 +470,23 @@ class EventLog:
         """Return the times of the kept events, (N,); ``source`` is read once more if it must be."""
         return None if self._times is None else self._times.take(lambda: self._again(source))
 
-    def _again(self, source: Source) -> Iterator[tuple[pd.Series, np.ndarray | None]]:
-        labels = IdColumn(self._behavior, noun="labels", from_text=self._from_text, as_text=True)
-        for chunk in source():
-            codes = labels.add(chunk[self._behavior])
-            yield chunk[self._time], None if codes is None else self._kept(codes, labels.words())
+    def _again(self, source: Source) -> Iterator[tuple[pd.Series, RowOf, np.ndarray | None]]:
+        labels, events = self._label_column(), 0
+        for piece in source():
+            codes = labels.add(piece.frame[self._behavior])
+            keep = None if codes is None else self._kept(codes, labels.words())
+            yield piece.frame[self._time], _rows_of(piece, events), keep
+            events += len(piece.frame)
 
     def take_parts(self) -> np.ndarray | None:
         """Return 0 train, 1 valid, 2 test for every kept event, int8 (N,)."""
         return None if self._parts is None else self._parts.take()
+
+
+def _rows_of(piece: Piece, before: int) -> RowOf:
+    """Return the rows of a piece's events, of which ``before`` came before it."""
+    rows = piece.rows
+    if rows is None:
+        return lambda at: before + at + 1
+    known = rows
+    return lambda at: int(known[at])

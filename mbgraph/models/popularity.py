@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from mbgraph.models.base import MODELS, Recommender
+from mbgraph.models.options import ModelOptions
 from mbgraph.nn.relations import GraphLike, Relations
 
 __all__ = ["Popularity", "PopularityScorer", "target_popularity"]
@@ -31,6 +32,10 @@ class PopularityScorer:
         return out.copy_(self.popularity)
 
 
+class PopularityOptions(ModelOptions):
+    """`Popularity` has no options."""
+
+
 @MODELS.register("popularity")
 class Popularity(Recommender):
     """Rank items by their number of train buyers; not personal, not trained.
@@ -40,6 +45,7 @@ class Popularity(Recommender):
 
     name = "popularity"
     trainable = False
+    Options = PopularityOptions
 
     def reads(self, relations: Relations) -> Relations:
         """Return the target's relation."""

@@ -128,6 +128,7 @@ class Relation:
 
     def propagate(self, rows: Tensor, to: str) -> Tensor:
         """Return the normalised sum of neighbour rows; shapes as `neighbor_sum`."""
+        self._check_rows(rows, to)
         other = "item" if to == "user" else "user"
         summed = self.neighbor_sum(rows * self.send(other, rows.device, rows.dtype), to)
         return summed * self.receive(to, rows.device, rows.dtype)

@@ -10,9 +10,9 @@ numba = pytest.importorskip("numba")
 carray, njit = numba.carray, numba.njit
 
 from mbgraph._kernels import vectors  # noqa: E402
+from mbgraph._kernels.rows import unpack_rows  # noqa: E402
 from mbgraph.evaluation import kernels as ranking_kernels  # noqa: E402
 from mbgraph.nn import kernels  # noqa: E402
-from mbgraph._kernels.rows import unpack_rows  # noqa: E402
 
 WIDTHS = (1, 6, 16, 20, 64, 100)
 ROWS = 7

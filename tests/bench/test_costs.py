@@ -1,5 +1,7 @@
 """What the cost benchmark generates, counts and concludes; its times are nobody's test."""
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -63,9 +65,13 @@ def test_a_step_runs_in_a_process_of_its_own():
     assert row["floor, ms"] > 0
 
 
-def test_a_process_that_fails_says_why():
-    with pytest.raises(RunError, match=r"1 behaviors.*ended with 1"):
-        next(costs.run_apart([Shape(EDGES, behaviors=1)], 1e10, 1e11))
+def test_a_process_that_fails_says_why(monkeypatch, tmp_path):
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho no memory left >&2\nexit 3\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    with pytest.raises(RunError, match=r"3,000 edges, 3 behaviors.* ended with 3: no memory left"):
+        next(costs.run_apart([Shape(EDGES)], 1e10, 1e11))
 
 
 def rows_of(per_edge, per_node, start, shapes):

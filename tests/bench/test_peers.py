@@ -55,25 +55,18 @@ def fake_peer(edges):
     return run
 
 
-@pytest.fixture
-def dataset():
-    import mbgraph as mb
-
-    return mb.load_dataset("demo")
-
-
-def test_rows_hold_medians_of_both(peers, dataset, monkeypatch):
-    edges = len(dataset.edges[dataset.target])
+def test_rows_hold_medians_of_both(peers, small, monkeypatch):
+    edges = len(small.edges[small.target])
     monkeypatch.setattr(peers, "run_peer", fake_peer(edges))
-    epoch, ranking = peers.compare(dataset, "python", 1, turns=2)
+    epoch, ranking = peers.compare(small, "python", 1, turns=2)
     assert (epoch["RecBole"], ranking["RecBole"]) == (2.0, 5.0)
     assert (epoch["repeats"], ranking["repeats"], epoch["edges"]) == (4, 2, edges)
     assert epoch["ratio"] == pytest.approx(2.0 / epoch["ours"], rel=0.01)
-    assert (epoch["users ours"], epoch["users RecBole"]) == (dataset.num_users, 5)
+    assert (epoch["users ours"], epoch["users RecBole"]) == (small.num_users, 5)
 
 
-def test_another_number_of_edges_is_no_comparison(peers, dataset, monkeypatch):
-    edges = len(dataset.edges[dataset.target])
+def test_another_number_of_edges_is_no_comparison(peers, small, monkeypatch):
+    edges = len(small.edges[small.target])
     monkeypatch.setattr(peers, "run_peer", fake_peer(edges - 1))
     with pytest.raises(peers.RunError, match=f"RecBole trains on {edges - 1} edges, we on {edges}"):
-        peers.compare(dataset, "python", 1, turns=1)
+        peers.compare(small, "python", 1, turns=1)

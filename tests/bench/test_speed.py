@@ -45,7 +45,9 @@ def test_step_work_by_hand(tiny):
 
 
 @pytest.mark.slow
-def test_every_part_is_measured_on_a_small_dataset(tmp_path):
+def test_every_part_is_measured_on_a_small_dataset(monkeypatch):
+    monkeypatch.setattr(speed, "copy_bandwidth", lambda: copy_bandwidth(megabytes=8, repeats=3))
+    monkeypatch.setattr(speed, "gemm_rate", lambda: gemm_rate(size=128, repeats=3))
     settings = speed.Settings(repeats=1, plain_steps=1, build_repeats=1, edges=(), whole_fit=False)
     parts = list(speed.measure("demo", settings, lambda text: None))
     names = [part.part for part in parts]

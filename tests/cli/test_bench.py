@@ -4,22 +4,29 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from mbgraph.bench import costs, speed
+from mbgraph.bench import costs, machine, speed
 from mbgraph.cli.main import cli
 
 PART = speed.Part("training epoch, float32 rows", "shop", "s", 2.0, 16.0, 0.5, "8x", 5)
 SHARE = {"dataset": "shop", "rows": "float32", "part": "Adam", "ms": 1.5, "share": 0.02}
+BANDWIDTH, RATE = 20e9, 90e9
 
 
 @pytest.fixture
 def measured(monkeypatch):
-    """Replace what takes minutes; keep the names that were asked for."""
+    """Replace what takes minutes and what measures the machine; keep the names that were asked for."""
     asked = []
+
+    def run_apart(shapes, bandwidth, rate):
+        assert (bandwidth, rate) == (BANDWIDTH, RATE)  # floors are those of this machine
+        asked.extend(shapes)
+        return [row(shape) for shape in shapes]
+
+    monkeypatch.setattr(machine, "copy_bandwidth", lambda: BANDWIDTH)
+    monkeypatch.setattr(machine, "gemm_rate", lambda: RATE)
     monkeypatch.setattr(speed, "measure", lambda name, settings, notify: asked.append((name, settings)) or [PART])
     monkeypatch.setattr(speed, "step_shares", lambda name: [SHARE])
-    monkeypatch.setattr(
-        costs, "run_apart", lambda shapes, *rates: [asked.append(shape) or row(shape) for shape in shapes]
-    )
+    monkeypatch.setattr(costs, "run_apart", run_apart)
     return asked
 
 

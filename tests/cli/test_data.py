@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-from mbgraph.cli.data.import_ import ReadingProgress
+from mbgraph.cli.data.reading import ReadingProgress
 from mbgraph.cli.main import cli
 from mbgraph.data.events import from_events
 from mbgraph.data.formats.npz import read_npz, write_npz
@@ -146,7 +146,7 @@ def test_errors_are_one_line_and_write_nothing(log, tmp_path, arguments, message
 def test_missing_log(tmp_path):
     result = run("import", tmp_path / "none.csv", "--target", "buy", "-o", tmp_path / "shop")
     assert result.exit_code == 2
-    assert "none.csv: No such file or directory; give a CSV with a header or a Parquet file" in result.stderr
+    assert "none.csv: No such file or directory; give a CSV with a header, JSON lines or" in result.stderr
 
 
 def test_a_taken_folder_is_said_before_the_log_is_read(log, tmp_path, tiny):

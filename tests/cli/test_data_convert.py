@@ -79,7 +79,7 @@ def test_force(f1, tmp_path, to):
     [
         (("none", "x", "--to", "npz"), "unknown dataset 'none'"),
         (("Shop", "x", "--to", "csv"), "'csv' is not one of 'npz', 'pairs', 'recbole'"),
-        (("Shop", "x"), "Missing option '--to'"),
+        (("Shop",), "no folder to write is named; mbgraph data convert IN OUT, or -o OUT"),
         (("Shop", "x", "--to", "npz", "--format", "ehcf"), "Shop holds no behavior; give the folder"),
         (("Shop", "x", "--to", "npz", "--target", "by"), "unknown target behavior 'by'; did you mean 'buy'?"),
         (("log.csv", "x", "--to", "npz"), "log.csv is an event log, no dataset; import it with: mbgraph data import"),

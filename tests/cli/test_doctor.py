@@ -5,7 +5,7 @@ import pytest
 from click.testing import CliRunner
 
 from mbgraph import doctor
-from mbgraph._dgl import REMEDY
+from mbgraph._dgl import REMEDY, graph_carrier
 from mbgraph.cli.main import cli
 
 
@@ -22,6 +22,7 @@ def test_a_healthy_machine(data_home):
         "threads",
         "--device auto means",
         "neighbour sum equals",
+        f"carries the graph: {graph_carrier().reason}",
         str(data_home),
         "all is well",
     ):
@@ -36,7 +37,9 @@ def test_json(data_home):
     assert report["versions"]["numpy"] == metadata.version("numpy")
     assert report["machine"]["device"] in ("cpu", "cuda")
     assert report["machine"]["threads"] >= 1
-    assert report["dgl"]["ok"] is True
+    assert report["graph"]["ok"] is True
+    assert report["graph"]["carrier"] == graph_carrier().name
+    assert report["graph"]["reason"] == graph_carrier().reason
     assert "demo" in report["datasets"]["found"]
     (given, cache) = report["datasets"]["places"]
     assert given == {"name": "$MBGRAPH_DATA", "path": str(data_home), "exists": True}
@@ -72,22 +75,19 @@ def test_a_missing_required_package_is_named(data_home, monkeypatch):
 
 
 def test_wrong_sums_are_a_problem(data_home, monkeypatch):
-    from mbgraph._dgl import import_dgl
-
-    monkeypatch.setattr(import_dgl().ops, "copy_u_sum", lambda graph, rows: rows * 0)  # dmlc/dgl#5725
+    monkeypatch.setattr(graph_carrier().module.ops, "copy_u_sum", lambda graph, rows: rows * 0)  # dmlc/dgl#5725
     result = run()
     assert result.exit_code == 1
     assert "sums neighbours wrongly on a 2 x 2 graph" in result.stderr
     assert result.stderr.strip().endswith(REMEDY)
+    assert ("MBGRAPH_GRAPH=own" in result.stderr) is (graph_carrier().name == "dgl")
 
 
 def test_a_crashing_kernel_is_a_problem(data_home, monkeypatch):
-    from mbgraph._dgl import import_dgl
-
     def crash(graph, rows):
         raise RuntimeError("symbol\nnot found")
 
-    monkeypatch.setattr(import_dgl().ops, "copy_u_sum", crash)
+    monkeypatch.setattr(graph_carrier().module.ops, "copy_u_sum", crash)
     result = run()
     assert result.exit_code == 1
     assert "cannot sum over a graph (symbol not found)" in result.stderr

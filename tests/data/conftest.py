@@ -187,7 +187,8 @@ def card(tiny, made, site) -> Card:
 def root(tmp_path, monkeypatch):
     """The folder of datasets, in a world where nothing else may change."""
     root = tmp_path / "data"
-    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("HOME", "USERPROFILE"):  # the second one on Windows
+        monkeypatch.setenv(name, str(tmp_path))
     monkeypatch.setenv("MBGRAPH_DATA", str(root))
     return root
 

@@ -1,10 +1,11 @@
 import os
 import time
+from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mbgraph.data.alignment import alignment, describe, leakage
@@ -63,23 +64,25 @@ def test_against_sets(view, cart, buy, valid, test):
 
 
 @settings(deadline=None, max_examples=30)
-@given(view=cells, cart=cells, buy=cells.filter(bool))
-def test_description_against_loops(view, cart, buy):
-    ds = dataset(view, cart, buy)
+@given(view=cells, cart=cells, buy=cells.filter(bool), valid=cells, test=cells)
+@example(view={(0, 0)}, cart={(0, 0)}, buy={(0, 0), (1, 1)}, valid={(2, 2)}, test={(3, 3), (4, 4)})
+def test_description_against_loops(view, cart, buy, valid, test):
+    valid, test = valid - buy, test - buy - valid
+    ds = dataset(view, cart, buy, valid=valid, test=test)
     facts = describe(ds)
     behaviors = {name: c for name, c in (("view", view), ("cart", cart), ("buy", buy)) if c}
-    assert facts["counts"] == {name: len(c) for name, c in behaviors.items()}
-    assert facts["interactions"] == sum(facts["counts"].values())
+    assert (facts["users"], facts["items"], facts["counts"]) == (USERS, ITEMS, ds.counts)
+    assert facts["target_pairs"] == len(buy) + len(valid) + len(test)
+    assert facts["interactions"] == facts["target_pairs"] + len(view) + len(cart)
     for name, c in behaviors.items():
         assert facts["density"][name] == len(c) / (USERS * ITEMS)
-        degree = [sum(u == user for u, _ in c) for user in range(USERS)]
-        spread = facts["degrees"][name]["user"]
-        assert (spread["min"], spread["max"], spread["median"]) == (
-            min(degree),
-            max(degree),
-            np.median(degree),
-        )
-        assert spread["isolated"] == degree.count(0)
+        for side, kind, size in ((0, "user", USERS), (1, "item", ITEMS)):
+            degree = [sum(cell[side] == row for cell in c) for row in range(size)]
+            quantiles = dict(
+                zip(("25%", "median", "75%", "95%"), np.quantile(degree, (0.25, 0.5, 0.75, 0.95)), strict=True)
+            )
+            wanted = {"min": min(degree), **quantiles, "max": max(degree), "mean": len(c) / size}
+            assert facts["degrees"][name][kind] == pytest.approx({**wanted, "isolated": degree.count(0)})
     nested = [[a, b] for a in behaviors for b in behaviors if a != b and behaviors[a] <= behaviors[b]]
     assert sorted(facts["nested"]) == sorted(nested)
     everything = view | cart | buy
@@ -87,6 +90,22 @@ def test_description_against_loops(view, cart, buy):
         "user": USERS - len({u for u, _ in everything}),
         "item": ITEMS - len({i for _, i in everything}),
     }
+
+
+def test_one_pair_in_both_splits():
+    leaks = leakage(dataset(set(), set(), {(0, 0)}, valid={(1, 1)}, test={(1, 1)}))
+    assert leaks.valid_equals_test
+    assert leaks.visible_share == {"valid": {"any": 0.0}, "test": {"any": 0.0}}
+    assert leakage(dataset({(1, 1)}, set(), {(0, 0)}, test={(1, 1)})).visible_share == {
+        "test": {"view": 1.0, "any": 1.0}
+    }
+
+
+def test_what_was_found_stays_as_it_is():
+    ds = dataset({(1, 1)}, set(), {(0, 0)}, test={(1, 1)})
+    for found in (alignment(ds), leakage(ds)):
+        with pytest.raises(FrozenInstanceError):
+            setattr(found, fields(found)[0].name, None)
 
 
 def test_nothing_is_changed_and_splits_may_be_missing():

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mbgraph import data
 from mbgraph.data.alignment import alignment
 from mbgraph.data.card import Card
-from mbgraph.data.check import CODES, Finding, check, sorted_share
+from mbgraph.data.check import CODES, Finding, behaviors_within_target, check, sorted_share
 from mbgraph.data.dataset import MultiBehaviorDataset
 from mbgraph.data.formats.npz import write_npz
 from mbgraph.data.interactions import Pairs, Vocabulary
@@ -22,7 +23,7 @@ USERS, ITEMS = 30, 12
 
 
 def pairs(cells, start=None):
-    user, item = np.array(cells, np.int64).reshape(-1, 2).T
+    user, item = np.array(list(cells), np.int64).reshape(-1, 2).T
     return Pairs(user, item, None if start is None else start + np.arange(len(user), dtype=np.int64))
 
 
@@ -68,6 +69,10 @@ def sort_by_item(ds):
     return edges(ds, view=view[np.lexsort((view.item, view.user))])
 
 
+def half(part):
+    return part.user[::2].tolist(), part.item[::2].tolist()
+
+
 CASES = {
     "MBG109": lambda ds: edges(ds, click=ds.edges["view"]),
     "MBG110": lambda ds: edges(ds, click=ds.edges["view"][:60]),
@@ -86,12 +91,41 @@ CASES = {
     "MBG120": lambda ds: splits(ds, test=pairs([*((u, (u + 9) % ITEMS) for u in range(USERS)), (3, 2)], 3_000)),
     "MBG121": lambda ds: ds.replace(splits={"test": ds.splits["test"]}),
     "MBG116": without_times,
+    "MBG122": lambda ds: edges(ds, share=pairs(zip(*half(ds.edges["buy"]), strict=True), 0)),
+    "MBG123": lambda ds: splits(
+        ds, test=Pairs(ds.test.user, ds.test.item, np.where(ds.test.user < 7, 2_000, 3_000) + ds.test.user)
+    ),
 }
 
 
 @pytest.mark.parametrize("code", sorted(CASES))
 def test_each_code_has_its_case(code):
     assert codes(check(CASES[code](clean()))) == [code]
+
+
+def test_a_behavior_of_target_pairs_is_always_a_finding():
+    ds = clean()
+    both = np.r_[ds.edges["buy"].user[:20], ds.test.user], np.r_[ds.edges["buy"].item[:20], ds.test.item]
+    leaking = edges(ds, meta=Pairs(*both, np.zeros(50, np.int64)))
+    found = {finding.code: finding.text for finding in check(leaking)}
+    assert found["MBG122"] == "all 50 pairs of meta are buy pairs: a model can read the answer in it"
+    assert "MBG110" not in found
+    assert behaviors_within_target(leaking) == ["meta"]
+    same = edges(ds, copy=Pairs(ds.edges["buy"].user, ds.edges["buy"].item, np.zeros(60, np.int64)))
+    assert codes(check(same)) == ["MBG109", "MBG122"]
+    assert behaviors_within_target(same) == ["copy"]
+    almost = edges(ds, meta=Pairs(np.r_[both[0], 0], np.r_[both[1], 4], np.zeros(51, np.int64)))
+    assert behaviors_within_target(almost) == []
+    assert behaviors_within_target(ds) == []
+    assert data.behaviors_within_target is behaviors_within_target
+
+
+def test_ties_are_counted_by_user():
+    found = [finding.text for finding in check(CASES["MBG123"](clean())) if finding.code == "MBG123"]
+    assert found == [
+        "7 of 30 users with held-out pairs have buy pairs of the same moment on both sides of the split, the first is "
+        "0: something else than time chose"
+    ]
 
 
 def test_sorted_by_item_says_so_only_without_times():

@@ -1,4 +1,5 @@
 import uuid
+from dataclasses import FrozenInstanceError, fields
 
 import numpy as np
 import pytest
@@ -22,6 +23,22 @@ def test_pairs_become_contiguous_int64():
 def test_keys_do_not_overflow_in_32_bits():
     pairs = Pairs(np.array([60_000], np.int32), np.array([7], np.int32))
     assert pairs.keys(50_000).tolist() == [60_000 * 50_000 + 7]
+
+
+def test_lists_of_pairs_are_not_changed_and_compared_by_identity():
+    pairs = Pairs([0, 1], [2, 3])
+    csr = pairs.csr(2)
+    for one, other in ((pairs, Pairs([0, 1], [2, 3])), (csr, pairs.csr(2))):
+        assert one != other  # comparing arrays entry by entry would be no truth value
+        assert len({one, other}) == 2
+        with pytest.raises(FrozenInstanceError):
+            setattr(one, fields(one)[0].name, None)
+
+
+def test_the_largest_id_and_none():
+    assert Pairs(np.array([2**63 - 1], np.uint64), [0]).user.tolist() == [2**63 - 1]
+    assert Pairs(np.empty(0, np.uint64), []).item.dtype == np.int64
+    assert len(Pairs([], [], [])) == 0
 
 
 def test_selection_keeps_times():
@@ -82,6 +99,47 @@ def test_row_numbers_are_their_own_ids():
     assert vocabulary.ids.tolist() == [0, 1, 2]
 
 
+@pytest.mark.parametrize(
+    ("vocabulary", "shown"),
+    [
+        (Vocabulary(size=1234, kind="item"), "Vocabulary(1,234 item ids, row numbers)"),
+        (Vocabulary([3, 5]), "Vocabulary(2 id ids, integers)"),
+        (Vocabulary(["a"], kind="user"), "Vocabulary(1 user ids, text)"),
+    ],
+)
+def test_a_vocabulary_says_what_it_is(vocabulary, shown):
+    assert repr(vocabulary) == shown
+
+
+def test_rows_lead_back_to_ids():
+    assert Vocabulary(["a", "b", "c"])[[2, 0]].tolist() == ["c", "a"]
+    assert Vocabulary(size=3)[1:].tolist() == [1, 2]
+    assert Vocabulary([5, 7], size=2)[1] == 7
+    assert (len(Vocabulary(size=0)), len(Vocabulary([]))) == (0, 0)
+    assert Vocabulary(size=2).ids.dtype == Vocabulary(np.array([1], np.int8)).ids.dtype == np.int64
+    assert Vocabulary(size=2).is_identity
+    assert not Vocabulary([0, 1]).is_identity
+
+
+@pytest.mark.parametrize(("ids", "size"), [(["a"], 2), (["a"], 0), (None, -1)])
+def test_a_size_that_cannot_be(ids, size):
+    with pytest.raises(UsageError, match=rf" id ids were given and size={size}; leave the size out"):
+        Vocabulary(ids, size=size)
+
+
+def test_text_of_numpy_and_of_any_object_is_found():
+    vocabulary = Vocabulary(np.array(["x", "10"]))
+    assert [type(value) for value in vocabulary.ids] == [str, str]
+    assert vocabulary.find([10, np.str_("x"), "y"]).tolist() == [1, 0, -1]
+    assert type(Vocabulary([np.str_("x")]).ids[0]) is str
+
+
+@pytest.mark.parametrize("extreme", [-(2**63), 2**63 - 1])
+def test_ids_of_64_bits(extreme):
+    assert Vocabulary([extreme, 0]).ids.tolist() == [extreme, 0]
+    assert Vocabulary([extreme, 0]).find([extreme, str(extreme), extreme + 1]).tolist() == [0, 0, -1]
+
+
 def test_a_claimed_size_costs_no_memory():
     vocabulary = Vocabulary(size=2**40)
     assert vocabulary.find([2**39, 2**40]).tolist() == [2**39, -1]
@@ -104,6 +162,12 @@ def test_uuids_become_text():
         ([b"a"], "user ids are bytes"),
         (["a", None], "user ids mix NoneType, str"),
         ([2**64], "user ids: 18446744073709551616 has more than 64 bits"),
+        ([2**63], "user ids: 9223372036854775808 has more than 64 bits"),
+        ([5, -(2**63) - 1], "user ids: -9223372036854775809 has more than 64 bits; turn all of them into text"),
+        (np.array([2**63], np.uint64), "user ids: 9223372036854775808 has more than 64 bits"),
+        (np.array([[1, 2]]), r"user ids have shape \(1, 2\), not \(N,\); give one id per row"),
+        ([1, 2, 2], "user ids contain duplicates such as 2"),
+        ([3, 1, 3], "user ids contain duplicates such as 3"),
         (["a", "b", "a"], "user ids contain duplicates such as 'a'; give every row its own id"),
     ],
 )
@@ -113,8 +177,12 @@ def test_bad_ids(ids, message):
 
 
 def test_unknown_ids_are_named_and_counted():
+    users = Vocabulary(["a", "b"], kind="user")
     with pytest.raises(DataError, match=r"unknown user 'x' \(and 1 more\); the dataset has 2 users"):
-        Vocabulary(["a", "b"], kind="user").index_of(["a", "x", "y"])
+        users.index_of(["a", "x", "y"])
+    with pytest.raises(DataError, match=r"unknown user 'x'; the dataset has 2 users"):
+        users.index_of(["x"])
+    assert users.index_of(iter(["b", "a"])).tolist() == [1, 0]
 
 
 def test_neither_ids_nor_size():

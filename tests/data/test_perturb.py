@@ -1,12 +1,17 @@
+from importlib.metadata import PackageNotFoundError
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mbgraph.data import perturb as module
+from mbgraph.data.dataset import MultiBehaviorDataset
+from mbgraph.data.interactions import Pairs, Vocabulary
 from mbgraph.data.perturb import perturb
 from mbgraph.data.synthetic import Auxiliary, SyntheticConfig, demo, generate
 from mbgraph.errors import DataError, UnknownNameError, UsageError
+from mbgraph.random import stream
 
 SMALL = generate(
     SyntheticConfig(60, 50, auxiliary={"view": Auxiliary(700, 0.5), "cart": Auxiliary(155, 0.3)}, dt=0.4, num_factors=4)
@@ -100,6 +105,10 @@ def test_seeds_and_order_of_the_source():
     shuffled = np.random.default_rng(0).permutation(700)
     turned = SMALL.replace(edges={**SMALL.edges, "view": SMALL.edges["view"][shuffled]})
     assert perturb(turned, 0.3, 0.2, rng=1).content_hash() == first.content_hash()
+    seeds = [
+        perturb(SMALL, 0.3, **how).metadata["perturbation"]["seed"] for how in ({}, {"rng": 0}, {"rng": np.int64(5)})
+    ]
+    assert seeds == [0, 0, 5]
     drawn = perturb(SMALL, 0.3, rng=np.random.default_rng(0))
     assert drawn.content_hash() == perturb(SMALL, 0.3, rng=drawn.metadata["perturbation"]["seed"]).content_hash()
 
@@ -113,6 +122,59 @@ def test_added_pairs_are_uniform():
     assert counts.sum() == counts[free].sum() == 200 * 200
     chi_square = ((counts[free] - expected) ** 2 / expected).sum() / len(free)
     assert 0.8 < chi_square < 1.1  # drawn without replacement: slightly below 1
+
+
+FEW = 5  # views of `wide`: user n has viewed item n
+
+
+def wide(users, items):
+    few = np.arange(FEW, dtype=np.int64)
+    edges = {"view": Pairs(few, few), "buy": Pairs(few, few)}
+    return MultiBehaviorDataset("wide", Vocabulary(size=users), Vocabulary(size=items), edges, "buy")
+
+
+@pytest.mark.parametrize(("users", "items", "n"), [(5, 838_861, 100_000), (2048, 2048, 1000), (2048, 2047, 1000)])
+def test_a_seed_means_the_same_cells_in_every_version(users, items, n):
+    """Up to 2^22 cells: those of a permutation that are free; from there on: those drawn, each once."""
+    cells, draw = users * items, stream(7, "add", "view")
+    sequence = draw.permutation(cells)[: n + FEW] if cells <= 2**22 else draw.integers(0, cells, 2 * n)
+    few = [user * items + user for user in range(FEW)]
+    expected = [cell for cell in dict.fromkeys(sequence.tolist()) if cell not in few][:n]
+    assert perturb(wide(users, items), add=n, rng=7).edges["view"][FEW:].keys(items).tolist() == expected
+
+
+def test_removal_needs_no_draw_of_cells():
+    assert len(perturb(wide(10_000, 1_000), remove=2).edges["view"]) == FEW - 2
+
+
+def test_added_pairs_are_uniform_in_a_space_too_large_to_shuffle():
+    """10,000 users x 1,000 items: every user, every item and every region as often as chance has it."""
+    users, items, n = 10_000, 1_000, 200_000
+    new = perturb(wide(users, items), add=n, rng=1).edges["view"][FEW:]
+    assert len(np.unique(new.keys(items))) == n
+    regions = new.user // 100 * 100 + new.item // 10  # 100 x 100 of them
+    for counted, bins in ((new.user, users), (new.item, items), (regions, 10_000)):
+        counts, expected = np.bincount(counted, minlength=bins), n / bins
+        assert len(counts) == bins
+        chi_square = ((counts - expected) ** 2 / expected).sum() / bins
+        assert abs(chi_square - 1) < 5 * np.sqrt(2 / bins)  # five deviations from what chance gives
+
+
+def test_added_times_are_those_of_the_behavior():
+    """Each original time is drawn about as often as every other, and the draw does not know the order of the file."""
+    plain, n = SMALL.edges["view"], 2_000
+    made = perturb(SMALL, add=n, behaviors="view", rng=1).edges["view"]
+    assert made.time[:700].tolist() == plain.time.tolist()
+    place = {moment: row for row, moment in enumerate(sorted(plain.time.tolist()))}
+    assert len(place) == 700  # no two at one moment, so that a time tells its edge
+    drawn = np.bincount([place[moment] for moment in made.time[700:].tolist()], minlength=700)
+    chi_square = ((drawn - n / 700) ** 2 / (n / 700)).sum() / 700
+    assert abs(chi_square - 1) < 5 * np.sqrt(2 / 700)
+    shuffled = np.random.default_rng(0).permutation(700)
+    turned = SMALL.replace(edges={**SMALL.edges, "view": plain[shuffled]})
+    again = perturb(turned, add=n, behaviors="view", rng=1).edges["view"]
+    assert (keys(again[700:]), again.time[700:].tolist()) == (keys(made[700:]), made.time[700:].tolist())
+    assert (keys(again[:700]), again.time[:700].tolist()) == (keys(plain[shuffled]), plain.time[shuffled].tolist())
 
 
 def test_held_out_pairs_are_hit_only_when_allowed():
@@ -146,6 +208,18 @@ def test_manifest():
     assert again.metadata["perturbation"]["source"]["perturbation"] == manifest
 
 
+@pytest.mark.parametrize("installed", [True, False])
+def test_the_manifest_names_the_version(monkeypatch, installed):
+    def version(package):
+        if not installed:
+            raise PackageNotFoundError(package)
+        return f"1.2.3 of {package}"
+
+    monkeypatch.setattr("importlib.metadata.version", version)
+    shown = "1.2.3 of mbgraph" if installed else "unknown"
+    assert perturb(SMALL, 0.1).metadata["perturbation"]["mbgraph"] == shown
+
+
 def test_halves_round_to_even():
     plan = perturb(SMALL, add=0.5, remove=0.1).metadata["perturbation"]["behaviors"]["cart"]
     assert (plan["added"], plan["removed"]) == (78, 16)  # 77.5 and 15.5
@@ -160,8 +234,7 @@ class _Wide:
 
 def test_large_space_uses_no_users_x_items_memory():
     ds = demo()
-    wide = ds.replace(items=_Wide())
-    noisy = perturb(wide, add=0.5, rng=3)
+    noisy = perturb(ds.replace(items=_Wide()), add=0.5, rng=3)
     assert noisy.counts["view"] == 60_000
 
 

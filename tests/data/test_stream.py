@@ -8,9 +8,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mbgraph.data import events, stream
+from mbgraph.data import events, log_dataset, stream
 from mbgraph.data.events import from_events, import_events
-from mbgraph.data.formats.events import EventFile, read_events
+from mbgraph.data.formats.events import EventFiles, read_events
 from mbgraph.data.interactions import Vocabulary
 from mbgraph.errors import DataError, MbgraphError, UsageError
 
@@ -30,15 +30,14 @@ def in_pieces(frame, size, **options):
         behaviors=events._as_set(options.get("behaviors")),
     )
     protocol = "given" if "split_column" in options else "auto"
-    return events._dataset(
+    return log_dataset.make_dataset(
         log,
-        lambda: (frame.iloc[start : start + size] for start in range(0, len(frame), size)),
+        lambda: (stream.Piece(frame.iloc[start : start + size]) for start in range(0, len(frame), size)),
         "buy",
         protocol,
-        options.get("behaviors"),
-        options.get("cutoff", "none"),
-        "events",
-        3,
+        behaviors=options.get("behaviors"),
+        cutoff=options.get("cutoff", "none"),
+        rng=3,
     )
 
 
@@ -227,14 +226,14 @@ def test_chunks_have_the_size_asked_for(tmp_path):
     frame.to_parquet(tmp_path / "log.parquet", row_group_size=4)
     for name, total in (("log.csv", (tmp_path / "log.csv").stat().st_size), ("log.parquet", 10)):
         told = []
-        chunks = list(EventFile(tmp_path / name).chunks(["b"], 3, lambda *args, told=told: told.append(args)))
+        chunks = list(EventFiles(tmp_path / name).chunks(["b"], 3, lambda *args, told=told: told.append(args)))
         assert [len(chunk) for chunk in chunks] == [3, 3, 3, 1]
         assert [value for chunk in chunks for value in chunk["b"]] == list("aabbccddee")
         assert [events for events, _, _ in told] == [3, 6, 9, 10]
         assert told[-1][1:] == (total, total)
         assert all(done <= of == total for _, done, of in told)
     with pytest.raises(UsageError, match="rows of a piece must be positive, not 0"):
-        next(EventFile(tmp_path / "log.csv").chunks(rows=0))
+        next(EventFiles(tmp_path / "log.csv").chunks(rows=0))
 
 
 def test_damage_far_into_a_file_is_found(tmp_path):
@@ -242,9 +241,9 @@ def test_damage_far_into_a_file_is_found(tmp_path):
     path = tmp_path / "log.csv.gz"
     path.write_bytes(packed[:-9])
     with pytest.raises(DataError, match="cannot read .*log.csv.gz"):
-        list(EventFile(path).chunks(rows=1000))
+        list(EventFiles(path).chunks(rows=1000))
     path.write_bytes(packed)
-    assert sum(map(len, EventFile(path).chunks(rows=1000))) == 50_000
+    assert sum(map(len, EventFiles(path).chunks(rows=1000))) == 50_000
 
 
 @QUIET
@@ -280,11 +279,11 @@ def test_the_earliest_are_found_user_by_user(monkeypatch, in_order):
     )
     whole = said(lambda: from_events(log, time="time", target="buy", cutoff="target", rng=3))
     assert len(whole[3]["buy"][0]) > 100
-    for module in (events, stream):
+    for module in (log_dataset, stream):
         monkeypatch.setattr(module, "BLOCK", 64)
     calls = []
-    original = events._user_blocks
-    monkeypatch.setattr(events, "_user_blocks", lambda *args: calls.append(original(*args)) or calls[-1])
+    original = log_dataset._user_blocks
+    monkeypatch.setattr(log_dataset, "_user_blocks", lambda *args: calls.append(original(*args)) or calls[-1])
     assert said(lambda: from_events(log, time="time", target="buy", cutoff="target", rng=3)) == whole
     assert len(calls[0]) > 10
     assert calls[0][0][0] == 0

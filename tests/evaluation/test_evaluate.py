@@ -1,11 +1,13 @@
 """Evaluation of a dataset: masks, groups, counts, errors, what is saved. The tiny dataset is in tests/conftest.py."""
 
 import json
+from dataclasses import FrozenInstanceError, fields
 
 import numpy as np
 import pytest
 import torch
 
+from mbgraph.data.interactions import Vocabulary
 from mbgraph.data.synthetic import SyntheticConfig, generate
 from mbgraph.errors import DataError, UnknownNameError, UsageError
 from mbgraph.evaluation.evaluate import MASKS, evaluate, evaluate_splits
@@ -143,6 +145,48 @@ def test_per_user_results(tiny, falling, tmp_path):
     assert saved.user_id.tolist() == ["u0", "u2", "u3"]
     assert (saved.split, saved.mask, saved.ties) == ("test", "train-target", "realistic")
     assert {name: values.mean() for name, values in saved.metrics.items()} == pytest.approx(result.metrics)
+
+
+def test_a_result_as_plain_values_by_hand(tiny, falling):
+    result = evaluate(falling, tiny, k=(2,), mask="train+valid-target", ties="pessimistic")
+    assert result.to_dict() == {
+        **result.metrics,
+        "groups": result.groups,
+        "mask": "train+valid-target",
+        "ties": "pessimistic",
+        "users_evaluated": 3,
+        "users_left_out": 3,
+        "users_without_train": 0,
+        "pairs_left_out": 0,
+    }
+    assert (result.split, result.cutoffs, result.users.tolist()) == ("test", (2,), [0, 2, 3])
+    assert result.pair_visited.tolist() == [False, False, True, False]
+
+
+def test_a_result_is_shown_without_its_arrays_and_stays_as_it_is(tiny, falling):
+    result = evaluate(falling, tiny, k=(1,))
+    shown = {field.name for field in fields(result) if f"{field.name}=" in repr(result)}
+    counts = {"users_evaluated", "users_left_out", "users_without_train", "pairs_left_out"}
+    assert shown - {"users"} == {"split", "mask", "ties", "cutoffs", "groups", *counts}
+    assert "array(" not in repr(result)
+    with pytest.raises(FrozenInstanceError):
+        result.split = "valid"
+
+
+def test_what_is_evaluated_unless_told_otherwise(made, scorer):
+    result = evaluate(scorer, made)
+    assert (result.split, result.cutoffs, result.mask, result.ties) == ("test", (10, 20), "train-target", "realistic")
+    both = evaluate_splits(scorer, made)
+    assert list(both) == ["valid", "test"]
+    assert {(one.cutoffs, one.mask, one.ties) for one in both.values()} == {((10, 20), "train-target", "realistic")}
+
+
+def test_integer_ids_are_saved_as_such(tiny, falling, tmp_path):
+    numbered = tiny.replace(users=Vocabulary([10, 20, 30, 40, 50, 60], kind="user"))
+    evaluate(falling, numbered, k=(1,)).save_per_user(tmp_path / "per_user.npz")
+    with np.load(tmp_path / "per_user.npz", allow_pickle=False) as arrays:
+        assert arrays["user_id"].dtype.kind == "i"
+        assert arrays["user_id"].tolist() == [10, 30, 40]
 
 
 def test_a_model_is_asked_for_its_scorer(tiny, falling):

@@ -66,6 +66,18 @@ def test_half_ranks_count_as_misses_past_the_cut():
     assert found["HR@10"].tolist() == [1.0, 0.0]
 
 
+def test_nobody_has_values_of_no_length():
+    found = per_user_metrics(np.empty(0), np.empty(0, np.int64), 0, [1, 3])
+    assert list(found) == [f"{metric}@{k}" for k in (1, 3) for metric in METRICS]
+    assert {values.shape for values in found.values()} == {(0,)}
+
+
+def test_cutoffs_up_to_the_catalogue():
+    chosen = check_cutoffs([5, np.int64(1)], 5)
+    assert chosen == (5, 1)
+    assert {type(k) for k in chosen} == {int}
+
+
 @pytest.mark.parametrize(
     ("cutoffs", "message"),
     [

@@ -1,5 +1,8 @@
 """Ranks against a sort of every user's candidates; blocks, buffers, ties, masks, NaN."""
 
+import re
+from dataclasses import FrozenInstanceError
+
 import numpy as np
 import pytest
 import torch
@@ -106,6 +109,17 @@ def test_products_of_any_memory_and_any_float(counting):
         np.testing.assert_array_equal(held_out_ranks(scorer, {"test": held})["test"], expected)
 
 
+@pytest.mark.parametrize("ties", ranking.TIES)
+def test_a_masked_held_out_item_does_not_compete_with_itself(counting, ties):
+    """u0 masks its best, i0, and i1, which it holds out and which ties with i2; u1 masks its best, i1, held out too."""
+    scores = torch.tensor([[3.0, 2.0, 2.0, 1.0, 0.0], [1.0, 4.0, 2.0, 3.0, 0.0]])
+    masked = CSR.from_pairs(np.array([0, 0, 1]), np.array([0, 1, 1]), 2)
+    held = HeldOut(np.array([0, 1]), np.array([1, 1]), masked)
+    expected = {"optimistic": [1.0, 1.0], "realistic": [1.5, 1.0], "pessimistic": [2.0, 1.0]}[ties]
+    for scorer in (Table(scores), EmbeddingScorer(scores, torch.eye(5))):
+        assert held_out_ranks(scorer, {"test": held}, ties)["test"].tolist() == expected
+
+
 def test_nothing_to_rank(counting):
     nobody = HeldOut(np.empty(0, np.int64), np.empty(0, np.int64), None)
     assert held_out_ranks(random_embeddings(), {"test": nobody})["test"].shape == (0,)
@@ -178,6 +192,16 @@ def test_splits_share_one_pass():
         np.testing.assert_array_equal(both[name], held_out_ranks(Table(scores), {name: part})[name])
 
 
+def test_splits_of_products_are_ranked_as_each_alone(counting):
+    rng = np.random.default_rng(3)
+    splits = {name: question(rng, 60, 40)[0] for name in ("valid", "test", "other")}
+    scorer = random_embeddings(60, 40, 5)
+    together = held_out_ranks(scorer, splits)
+    assert list(together) == list(splits)
+    for name, part in splits.items():
+        np.testing.assert_array_equal(together[name], held_out_ranks(scorer, {name: part})[name])
+
+
 @pytest.mark.parametrize("kind", [EmbeddingScorer, Own])
 def test_ranks_do_not_depend_on_who_else_is_ranked(kind):
     """Items are permutations of one vector: their scores differ by rounding alone, and so do all ranks."""
@@ -203,6 +227,24 @@ def test_finite_embeddings_whose_products_overflow(size):
     assert EmbeddingScorer(users.double(), items.double()).num_items == 2
 
 
+def test_only_products_that_may_overflow_are_refused():
+    """Bounds are products of the longest rows, whatever their squares and however many rows there are."""
+    large, small = torch.full((1, 2), 1e20), torch.full((3, 2), 1e-20)
+    assert EmbeddingScorer(large, small).scores(torch.tensor([0])).tolist() == [pytest.approx([2.0] * 3)]
+    many = torch.full((10_000, 1), 1e19)
+    assert EmbeddingScorer(many, many).num_users == 10_000
+    assert EmbeddingScorer(torch.ones(0, 2), torch.ones(3, 2)).num_users == 0
+
+
+def test_a_scorer_holds_numbers_and_no_graph():
+    scorer = EmbeddingScorer(torch.ones(2, 3, requires_grad=True), torch.ones(4, 3, requires_grad=True))
+    assert not scorer.users.requires_grad
+    assert not scorer.items.requires_grad
+    out = torch.empty(4, 2).T
+    assert scorer.scores_into(torch.tensor([1, 0]), out) is out
+    assert out.tolist() == scorer.scores(torch.tensor([1, 0])).tolist() == [[3.0] * 4] * 2
+
+
 def test_a_subclass_may_score_in_its_own_way():
     class Broken(EmbeddingScorer):
         def scores_into(self, users, out):
@@ -214,11 +256,27 @@ def test_a_subclass_may_score_in_its_own_way():
 
 
 def test_a_block_is_some_megabytes():
+    """4 M scores, but 256 to 1,024 rows; never more than 16 M scores, unless four rows are; powers of two."""
     assert block_rows(39_493) == 256
     assert block_rows(7_977) == 512
-    assert block_rows(10) == 1024
-    assert block_rows(10**6) * 10**6 <= 2**24
-    assert block_rows(10**9) == 4
+    for items, rows in ((1, 1024), (4096, 1024), (4097, 512), (8192, 512), (8193, 256), (65_536, 256), (65_537, 128)):
+        assert block_rows(items) == rows, items
+    for items, rows in ((10**6, 16), (2**21, 8), (2**22, 4), (2**22 + 1, 4), (10**9, 4)):
+        assert block_rows(items) == rows, items
+
+
+@pytest.mark.parametrize(("chunk_size", "rows"), [(None, 32), (1, 32), (32, 32), (33, 64), (90, 96)])
+def test_a_chunk_is_as_many_whole_blocks_as_it_takes(monkeypatch, chunk_size, rows):
+    monkeypatch.setattr(ranking, "block_rows", lambda num_items: 32)
+    counted, real = [], ranking._count
+    monkeypatch.setattr(ranking, "_count", lambda scores, *rest: counted.append(len(scores)) or real(scores, *rest))
+    held = HeldOut(np.arange(192), np.zeros(192, np.int64), None)
+    scores = torch.ones(192, 3)
+    held_out_ranks(Table(scores), {"test": held}, chunk_size=chunk_size)
+    assert counted == [rows] * (192 // rows)
+    counted.clear()
+    held_out_ranks(Own(scores, scores[:3]), {"test": held}, chunk_size=chunk_size)
+    assert counted == [32] * 6  # its buffer holds one block
 
 
 def test_nan_is_an_error():
@@ -229,6 +287,8 @@ def test_nan_is_an_error():
         held_out_ranks(Table(scores), {"test": held})
     with pytest.raises(RunError, match="user embeddings are not finite"):
         EmbeddingScorer(torch.full((2, 2), torch.nan), torch.ones(3, 2))
+    with pytest.raises(RunError, match="item embeddings are not finite"):
+        EmbeddingScorer(torch.ones(3, 2), torch.full((2, 2), -torch.inf))
 
 
 def test_arguments_are_checked():
@@ -239,8 +299,15 @@ def test_arguments_are_checked():
         held_out_ranks(scorer, {"test": held}, "realist")
     with pytest.raises(UsageError, match="chunk_size must be positive"):
         held_out_ranks(scorer, {"test": held}, chunk_size=0)
-    with pytest.raises(UsageError, match="embeddings must be"):
-        EmbeddingScorer(torch.ones(2, 3), torch.ones(2, 4))
+    with pytest.raises(UnknownNameError, match=r"unknown tie policy 'realist'; did you mean 'realistic'"):
+        ranking.rank_from_counts(np.zeros(1), np.zeros(1), "realist")
+    for users, items in ((2, 3), (2, 4)), ((2, 3), (3,)), ((3,), (2, 3)), ((2, 3), (2, 3, 1)):
+        with pytest.raises(
+            UsageError, match=rf"embeddings must be .* got {re.escape(str(users))} and {re.escape(str(items))}"
+        ):
+            EmbeddingScorer(torch.ones(users), torch.ones(items))
+    with pytest.raises(FrozenInstanceError):
+        held.user = None
 
 
 @pytest.mark.skipif(not kernels.available, reason="torch checks the numbers itself")

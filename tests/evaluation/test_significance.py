@@ -3,6 +3,7 @@
 import itertools
 import math
 import warnings
+from dataclasses import FrozenInstanceError, fields
 
 import numpy as np
 import pytest
@@ -57,6 +58,23 @@ def test_the_same_difference_for_everybody_is_infinitely_sure():
     found = compare(np.zeros(7), np.full(7, 0.1))["value"]
     assert (found.t, found.t_p, found.effect) == (math.inf, 0.0, math.inf)
     assert paired_t(np.full(3, -0.1)) == (-math.inf, 0.0)
+    fallen = compare(np.full(7, 0.1), np.zeros(7))["value"]
+    assert (fallen.t, fallen.t_p, fallen.effect, fallen.worse) == (-math.inf, 0.0, -math.inf, 7)
+    assert (fallen.low, fallen.high) == pytest.approx((-0.1, -0.1))
+
+
+def test_two_users_are_enough():
+    found = compare(np.array([0.0, 0.5]), np.array([1.0, 0.5]))["value"]
+    assert found.t == pytest.approx(1.0)
+    assert found.t_p == pytest.approx(0.5)  # Cauchy's distribution: 1 - 2 arctan(1) / pi
+    assert (found.users, found.mean_a, found.mean_b, found.wilcoxon) == (2, 0.25, 0.75, 0.0)
+
+
+def test_a_comparison_stays_as_it_is_and_becomes_plain_values():
+    found = compare(np.array([0.0, 0.5]), np.array([1.0, 0.5]))["value"]
+    assert found.to_dict() == {field.name: getattr(found, field.name) for field in fields(found)}
+    with pytest.raises(FrozenInstanceError):
+        found.t = 3.0
 
 
 def test_one_user_moved():
@@ -95,7 +113,9 @@ def test_holm_runs_over_the_metrics_of_each_test():
     [
         (np.zeros(3), np.zeros(4), "one value per user"),
         (np.zeros(1), np.zeros(1), "too few"),
+        (np.zeros((2, 2)), np.zeros((2, 2)), r"values have shapes \(2, 2\) and \(2, 2\); give one value per user"),
         (np.array([0.0, np.nan]), np.zeros(2), "not all finite"),
+        (np.zeros(2), np.array([0.0, np.inf]), "not all finite"),
         ({"HR@10": np.zeros(2)}, {"HR@5": np.zeros(2)}, "metrics differ"),
     ],
 )
@@ -115,16 +135,33 @@ def test_users_are_aligned_by_id():
     assert (found.better, found.worse, found.same) == (1, 0, 2)
 
 
+def test_the_metrics_asked_for_in_their_order_each_once():
+    values = {name: np.array([0.0, 1.0]) for name in ("HR@10", "NDCG@10", "MRR@10")}
+    a = PerUser("test", "none", "realistic", np.array([1, 2]), values)
+    b = PerUser("test", "none", "realistic", np.array(["2", "1"]), {**values, "HR@20": values["HR@10"]})
+    assert list(compare_per_user(a, b)) == ["HR@10", "NDCG@10", "MRR@10"]
+    found = compare_per_user(a, b, ["MRR@10", "HR@10", "MRR@10"])
+    assert list(found) == ["MRR@10", "HR@10"]
+    assert found["HR@10"].better == found["HR@10"].worse == 1  # users are the same as text
+
+
 def test_results_must_stand_on_the_same():
     a = saved([1, 2, 3], [1, 0, 0])
     with pytest.raises(DataError, match=r"differ in mask: 'train-target' and 'none'; evaluate both"):
         compare_per_user(a, saved([1, 2, 3], [1, 0, 0], mask="none"))
     with pytest.raises(DataError, match="3 and 2 users, 2 of them the same"):
         compare_per_user(a, saved([1, 2], [1, 1]))
+    with pytest.raises(DataError, match="2 and 3 users, 2 of them the same"):
+        compare_per_user(saved([1, 2], [1, 1]), a)
+    with pytest.raises(DataError, match="3 and 3 users, 2 of them the same"):
+        compare_per_user(a, saved([1, 2, 4], [1, 0, 0]))
     assert compare_per_user(a, saved([1, 2], [1, 1]), force=True)["HR@10"].users == 2
     for how in ({"split": "valid"}, {"mask": "none"}, {"ties": "optimistic"}):
         with pytest.raises(DataError, match=f"differ in {next(iter(how))}"):
             compare_per_user(a, saved([1, 2, 3], [1, 0, 0], **how), force=True)
+    other = PerUser("test", "train-target", "realistic", a.user_id, {"MRR@5": np.zeros(3)})
+    with pytest.raises(DataError, match="the results share no metric; evaluate both runs with the same cut-offs"):
+        compare_per_user(a, other)
     with pytest.raises(UnknownNameError, match=r"unknown metric 'HR@1'; did you mean 'HR@10'"):
         compare_per_user(a, a, ["HR@1"])
 

@@ -1,14 +1,16 @@
-"""The sampler against set membership, and its distributions."""
+"""The batches of triples against set membership, and their distributions."""
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mbgraph.data.dataset import MultiBehaviorDataset
 from mbgraph.data.interactions import Pairs, Vocabulary
 from mbgraph.errors import UnknownNameError, UsageError
-from mbgraph.training.sampler import TripleSampler
+from mbgraph.models import TrainingOptions, TripleBatch, TripleBatches
+from mbgraph.models.options import HISTORIES, SAMPLERS
 
 BEHAVIORS = ("view", "buy")
 
@@ -23,6 +25,21 @@ def make(view, buy, num_users, num_items):
     )
 
 
+def batches(dataset, rng=0, **training):
+    return TripleBatches(dataset, BEHAVIORS, TrainingOptions(**training), rng=rng)
+
+
+def sets_of(dataset):
+    return {
+        name: set(zip(pairs.user.tolist(), pairs.item.tolist(), strict=True)) for name, pairs in dataset.edges.items()
+    }
+
+
+def allowed(sets, name, history):
+    """Return the pairs that are no negatives of a behavior's triples."""
+    return {"all": sets["view"] | sets["buy"], "behavior": sets[name], "target": sets["buy"]}[history]
+
+
 @st.composite
 def datasets(draw):
     num_users, num_items = draw(st.integers(1, 8)), draw(st.integers(1, 7))
@@ -31,65 +48,119 @@ def datasets(draw):
     return make(view, buy, num_users, num_items)
 
 
-@given(
-    datasets(),
-    st.sampled_from(["per-user", "per-edge"]),
-    st.sampled_from(["all", "behavior", "target"]),
-    st.integers(0, 9),
-)
-def test_every_triple_is_verified_against_sets(dataset, mode, history, seed):
-    sampler = TripleSampler(dataset, BEHAVIORS, batch_size=3, mode=mode, history=history, rng=seed)
-    sets = {
-        name: set(zip(pairs.user.tolist(), pairs.item.tolist(), strict=True)) for name, pairs in dataset.edges.items()
-    }
-    batches = list(sampler.epoch(1))
-    assert len(batches) == len(sampler)
-    users = [user for batch in batches for user in batch.users.tolist()]
-    if mode == "per-user":
+@given(datasets(), st.sampled_from(SAMPLERS), st.sampled_from(HISTORIES), st.integers(1, 3), st.integers(0, 9))
+def test_every_triple_is_verified_against_sets(dataset, sampler, history, negatives, seed):
+    sets = sets_of(dataset)
+    closed = allowed(sets, "buy", history)
+    items = range(dataset.num_items)
+    trained = {user for user, _ in sets["buy"] if any((user, item) not in closed for item in items)}
+    options = {"batch_size": 3, "sampler": sampler, "history": history, "negatives": negatives}
+    if not trained:
+        with pytest.raises(UsageError, match="nothing to train on; .*history=behavior or .*history=target"):
+            batches(dataset, seed, **options)
+        return
+    drawn = batches(dataset, seed, **options)
+    found = list(drawn.epoch(1))
+    assert len(found) == len(drawn)
+    users = [user for batch in found for user in batch.users.tolist()]
+    if sampler == "per-user":
         assert sorted(users) == list(range(dataset.num_users))
-    else:
+    elif sampler == "per-edge":
         assert sorted(users) == sorted(dataset.edges["buy"].user.tolist())
-    for batch in batches:
+    elif sampler == "with-replacement":
+        assert len(users) == len(dataset.edges["buy"])
+        assert set(users) <= trained
+    else:
+        assert len(found) == -(-len(dataset.edges["buy"]) // 3)
+        for batch in found:
+            own = batch.users.tolist()
+            assert len(set(own)) == len(own) == min(3, len(trained))
+            assert set(own) <= trained
+    for batch in found:
         for name in BEHAVIORS:
-            forbidden = {"all": sets["view"] | sets["buy"], "behavior": sets[name], "target": sets["buy"]}[history]
+            forbidden = allowed(sets, name, history)
+            assert batch.negatives[name].shape == ((len(batch),) if negatives == 1 else (len(batch), negatives))
             rows = zip(
-                batch.users.tolist(), batch.positives[name].tolist(), batch.negatives[name].tolist(), strict=True
+                batch.users.tolist(),
+                batch.positives[name].tolist(),
+                batch.negatives[name].reshape(len(batch), negatives).tolist(),
+                strict=True,
             )
-            for user, positive, negative in rows:
-                has_edge = any((user, item) in sets[name] for item in range(dataset.num_items))
-                has_free = any((user, item) not in forbidden for item in range(dataset.num_items))
-                assert (positive >= 0) == (negative >= 0) == (has_edge and has_free)
+            for user, positive, others in rows:
+                has_edge = any((user, item) in sets[name] for item in items)
+                has_free = any((user, item) not in forbidden for item in items)
+                assert (positive >= 0) == (has_edge and has_free)
+                assert all((negative >= 0) == (positive >= 0) for negative in others)
                 if positive >= 0:
                     assert (user, positive) in sets[name]
-                    assert (user, negative) not in forbidden
+                    assert all((user, negative) not in forbidden for negative in others)
 
 
 def test_per_edge_uses_every_target_edge_once():
     dataset = make({(0, 0)}, {(0, 1), (0, 2), (1, 0), (2, 3)}, 3, 9)
-    sampler = TripleSampler(dataset, BEHAVIORS, batch_size=2, mode="per-edge", rng=4)
-    drawn = [pair for b in sampler.epoch(1) for pair in zip(b.users.tolist(), b.positives["buy"].tolist(), strict=True)]
+    drawn = [
+        pair
+        for batch in batches(dataset, 4, batch_size=2, sampler="per-edge").epoch(1)
+        for pair in zip(batch.users.tolist(), batch.positives["buy"].tolist(), strict=True)
+    ]
     assert sorted(drawn) == [(0, 1), (0, 2), (1, 0), (2, 3)]
 
 
-def test_positives_and_negatives_are_uniform():
+def test_per_edge_shuffles_the_edges():
+    """The order is the epoch's own: neither the dataset's nor the one of the epoch before."""
+    dataset = make({(0, 0)}, {(user, 1) for user in range(50)}, 50, 9)
+    orders = [
+        [
+            user
+            for batch in batches(dataset, batch_size=7, sampler="per-edge").epoch(epoch)
+            for user in batch.users.tolist()
+        ]
+        for epoch in (1, 2)
+    ]
+    assert orders[0] != orders[1]
+    assert list(range(50)) not in orders
+
+
+def chi_square(counts):
+    expected = counts.sum() / len(counts)
+    return ((counts - expected) ** 2 / expected).sum()
+
+
+@pytest.mark.parametrize("negatives", [1, 2])
+def test_positives_and_negatives_are_uniform(negatives):
     num_users = 4000
     view = {(user, item) for user in range(num_users) for item in (0, 1, 2)}
     dataset = make(view, {(user, 3) for user in range(num_users)}, num_users, 8)
-    (batch,) = TripleSampler(dataset, BEHAVIORS, batch_size=num_users, rng=0).epoch(1)
+    (batch,) = batches(dataset, batch_size=num_users, negatives=negatives).epoch(1)
     positives = np.bincount(batch.positives["view"].numpy(), minlength=8)[:3]
-    negatives = np.bincount(batch.negatives["view"].numpy(), minlength=8)[4:]
-    for counts in (positives, negatives):
-        expected = num_users / len(counts)
-        statistic = ((counts - expected) ** 2 / expected).sum()  # chi-square, at most 3 degrees of freedom
-        assert statistic < 16.3  # 99.9 % quantile
+    assert chi_square(positives) < 16.3  # 99.9 % quantile of at most 3 degrees of freedom
+    drawn = batch.negatives["view"].numpy().reshape(num_users, negatives)
+    for column in drawn.T:
+        assert chi_square(np.bincount(column, minlength=8)[4:]) < 16.3
+
+
+@pytest.mark.parametrize("sampler", ["with-replacement", "distinct-users"])
+def test_drawn_users_are_uniform_over_those_who_can_be_trained(sampler):
+    """Not in proportion to their edges: user 0 has as many as all others together."""
+    buys = {(0, item) for item in range(10)} | {(user, 0) for user in range(1, 11)}
+    dataset = make({(11, 0)}, buys, 12, 40)  # user 11 has no target edge
+    users = np.concatenate(
+        [
+            batch.users.numpy()
+            for epoch in range(1, 201)
+            for batch in batches(dataset, batch_size=5, sampler=sampler).epoch(epoch)
+        ]
+    )
+    assert chi_square(np.bincount(users, minlength=11)) < 29.6  # 99.9 % quantile of 10 degrees of freedom
+    assert users.max() <= 10
 
 
 def test_epochs_differ_seeds_differ_and_both_repeat():
     dataset = make({(u, u % 5) for u in range(30)}, {(u, (u + 1) % 5) for u in range(30)}, 30, 50)
 
     def drawn(seed, epoch, batch_size=7):
-        batches = list(TripleSampler(dataset, BEHAVIORS, batch_size=batch_size, rng=seed).epoch(epoch))
-        return np.concatenate([np.stack([b.users, b.positives["buy"], b.negatives["view"]]) for b in batches], axis=1)
+        found = list(batches(dataset, seed, batch_size=batch_size).epoch(epoch))
+        return np.concatenate([np.stack([b.users, b.positives["buy"], b.negatives["view"]]) for b in found], axis=1)
 
     assert np.array_equal(drawn(1, 3), drawn(1, 3))
     assert np.array_equal(drawn(1, 3), drawn(1, 3, batch_size=100))
@@ -99,7 +170,7 @@ def test_epochs_differ_seeds_differ_and_both_repeat():
 
 def test_user_who_holds_every_item_gets_no_triple():
     dataset = make({(0, 0), (0, 1), (1, 0)}, {(0, 0), (1, 0)}, 2, 2)
-    (batch,) = TripleSampler(dataset, BEHAVIORS, rng=0).epoch(1)
+    (batch,) = batches(dataset).epoch(1)
     rows = {user: row for row, user in enumerate(batch.users.tolist())}
     assert batch.positives["buy"][rows[0]] == batch.negatives["buy"][rows[0]] == -1
     assert batch.negatives["buy"][rows[1]] == 1
@@ -108,15 +179,73 @@ def test_user_who_holds_every_item_gets_no_triple():
 def test_last_free_item_is_found():
     view = {(0, item) for item in range(999)}
     dataset = make(view, {(0, 0)}, 1, 1000)
-    (batch,) = TripleSampler(dataset, BEHAVIORS, rng=0).epoch(1)
+    (batch,) = batches(dataset).epoch(1)
     assert batch.negatives["buy"].tolist() == [999]
 
 
+def test_nobody_to_sample_is_refused_before_training():
+    """Everybody touched everything: no item is a negative, until the history is smaller."""
+    everything = {(user, item) for user in range(3) for item in range(4)}
+    dataset = make(everything, {(0, 1), (1, 2)}, 3, 4)
+    message = (
+        r"no user of 'made' has both a 'buy' and an item outside the history \(all\), so there is nothing to train on; "
+        r"choose a smaller history: --set history=behavior or --set history=target"
+    )
+    for sampler in SAMPLERS:
+        with pytest.raises(UsageError, match=message):
+            batches(dataset, sampler=sampler)
+        for history in ("behavior", "target"):
+            (batch, *_) = batches(dataset, sampler=sampler, history=history).epoch(1)
+            assert (batch.positives["buy"] >= 0).any()
+
+
+# --- a batch --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def batch():
+    """Rows 1 and 3 lack the behavior."""
+    return TripleBatch(
+        torch.tensor([7, 3, 7, 0, 2]),
+        {"buy": torch.tensor([4, -1, 1, -1, 4])},
+        {"buy": torch.tensor([[5, 6], [-1, -1], [5, 5], [-1, -1], [0, 3]])},
+    )
+
+
+def test_rows_leave_out_who_lacks_the_behavior_or_pad_them(batch):
+    users, positives, negatives = batch.rows("buy")
+    assert users.tolist() == [7, 7, 2]
+    assert positives.tolist() == [4, 1, 4]
+    assert negatives.tolist() == [[5, 6], [5, 5], [0, 3]]
+    users, positives, negatives = batch.rows("buy", (10, 20))
+    assert users.tolist() == [7, 10, 7, 10, 2]
+    assert positives.tolist() == [4, 20, 1, 20, 4]
+    assert negatives.tolist() == [[5, 6], [20, 20], [5, 5], [20, 20], [0, 3]]
+
+
+def test_distinct_nodes_ascend_and_padding_stands_once(batch):
+    assert batch.distinct("user", "buy").tolist() == [2, 7]
+    assert batch.distinct("item", "buy").tolist() == [1, 4]
+    assert batch.distinct("user", "buy", 10).tolist() == [2, 7, 10]
+    whole = TripleBatch(torch.tensor([1, 0]), {"buy": torch.tensor([2, 2])}, {"buy": torch.tensor([3, 3])})
+    assert whole.distinct("user", "buy", 10).tolist() == [0, 1]
+
+
+def test_a_batch_moves_as_a_whole(batch):
+    moved = batch.to("meta")
+    tensors = [moved.users, moved.positives["buy"], moved.negatives["buy"], *moved.rows("buy")]
+    tensors += [moved.distinct("user", "buy"), moved.distinct("item", "buy")]
+    assert {tensor.device.type for tensor in tensors} == {"meta"}
+    assert batch.users.device.type == batch.rows("buy")[0].device.type == "cpu"
+    assert len(moved) == len(batch) == 5
+
+
 def test_errors():
-    dataset = make({(0, 0)}, {(0, 0)}, 1, 2)
-    with pytest.raises(UnknownNameError, match="unknown sampler 'per-usr'; did you mean 'per-user'"):
-        TripleSampler(dataset, BEHAVIORS, mode="per-usr")
-    with pytest.raises(UnknownNameError, match="negative history"):
-        TripleSampler(dataset, BEHAVIORS, history="everything")
-    with pytest.raises(UsageError, match="batch_size must be positive"):
-        TripleSampler(dataset, BEHAVIORS, batch_size=0)
+    for options, message in (
+        ({"sampler": "per-usr"}, "sampler of the training options 'per-usr'; did you mean 'per-user'"),
+        ({"history": "everything"}, "history of the training options 'everything'"),
+    ):
+        with pytest.raises(UnknownNameError, match=message):
+            TrainingOptions(**options)
+    with pytest.raises(UsageError, match="batch_size of the training options must be a whole number from 1 .*got 0"):
+        TrainingOptions(batch_size=0)

@@ -105,12 +105,12 @@ def test_users_without_edges_get_popularity(tiny):
 
 
 def test_options_and_errors(tiny):
-    assert build_model("conversion", tiny.graph, "buy").options() == {"smoothing": 10.0}
+    assert build_model("conversion", tiny.graph, "buy").options.plain() == {"smoothing": 10.0}
     for smoothing in (0, -1, np.nan, np.inf):
-        with pytest.raises(UsageError, match=f"smoothing must be positive and finite, got {smoothing}"):
+        with pytest.raises(UsageError, match=f"smoothing of model 'conversion' must be a number .*got {smoothing}"):
             Conversion(tiny.graph, "buy", smoothing=smoothing)
     alone = tiny.replace(edges={"buy": tiny.edges["buy"]})
-    with pytest.raises(UsageError, match="needs an auxiliary behavior beside the target; use popularity"):
+    with pytest.raises(UsageError, match="needs an auxiliary behavior beside the target; use --model popularity"):
         Conversion(alone.graph, "buy")
 
 

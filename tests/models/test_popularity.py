@@ -36,7 +36,7 @@ def test_another_target_and_another_graph(tiny):
 def test_it_is_a_model_that_is_not_trained(tiny):
     model = build_model("popularity", tiny.graph, "buy")
     assert not model.trainable
-    assert model.options() == {}
+    assert model.options.plain() == {}
     with pytest.raises(UsageError, match="'popularity' has no embeddings"):
         model.encode()
     with pytest.raises(UnknownNameError, match="unknown option of model 'popularity' 'smoothing'"):

@@ -5,6 +5,6 @@ import click
 from mbgraph.cli.lazy import LazyGroup
 
 
-@click.group(name="data", cls=LazyGroup, package=__name__)
+@click.group(name="data", cls=LazyGroup, package=__name__, private=("filtering", "reading"))
 def command() -> None:
     """Find, import, convert and check datasets."""

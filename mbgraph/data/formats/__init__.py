@@ -29,6 +29,8 @@ FORMATS = (
     "sslrec",
     "missl",
     "recbole",
+    "mbgcn",
+    "by-part",
     "events",
 )
 """Formats that can be read."""
@@ -80,8 +82,10 @@ def read(
     name : str, optional
         Name of the dataset; by default the folder's or file's, or what the files say.
     **options
-        ``users`` and ``items``, the numbers of them, where files do not say (ehcf, adjacency, mbcgcn, csr-pickle);
-        arguments of `mbgraph.from_events` (missl, recbole, events).
+        ``users`` and ``items``, the numbers of them, where files do not say (ehcf, adjacency, mbcgcn, csr-pickle,
+        by-part); ``base``, what ids count from (pairs, by-part); ``behaviors``, ``valid`` and ``test``, the files that
+        hold them (see `mbgraph.data.formats.by_part.read`); arguments of `mbgraph.from_events` (missl, recbole,
+        events).
 
     Returns
     -------

@@ -8,23 +8,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mbgraph.data.aliases import canonical_split, is_known
 from mbgraph.data.dataset import MultiBehaviorDataset
+<<<<<<< HEAD
 from mbgraph.data.formats.assemble import Origin, assemble
+=======
+from mbgraph.data.formats.assemble import Source, assemble
+from mbgraph.data.formats.content import first_words, split_files
+>>>>>>> seams
 from mbgraph.data.formats.text import read_adjacency
 from mbgraph.data.interactions import Pairs
-from mbgraph.errors import DataError, UsageError
+from mbgraph.errors import UsageError
 
-__all__ = ["behavior_files", "read", "read_part", "split_files"]
+__all__ = ["behavior_files", "read", "read_part"]
 
-SPLITS = {"validation": "valid", "valid": "valid", "val": "valid", "test": "test"}
-_LEFT_OUT = {
-    "train_all": "derived from the others",
-    "all": "derived from the others",
-    "type_num": "derived from the others",
-    "pos": "derived from the others",
-    "user_list": "no pairs",
-    "item_list": "no pairs",
-}
+_DERIVED = ("train_all", "all")
 
 
 def read_part(path: Path, *, users: int | None = None, items: int | None = None) -> Pairs:
@@ -33,31 +31,23 @@ def read_part(path: Path, *, users: int | None = None, items: int | None = None)
 
 
 def behavior_files(path: Path) -> tuple[dict[str, Path], dict[str, str]]:
-    """Return the files of a folder that hold auxiliary behaviors, by name, and why others are left out."""
+    """Return the files of a folder that hold auxiliary behaviors, by name, and why others are left out.
+
+    A file that is called like a behavior counts; any other counts if it begins with a line of numbers.
+    """
     found: dict[str, Path] = {}
     left_out: dict[str, str] = {}
     for file in sorted(path.glob("*.txt")):
-        if file.stem == "train" or file.stem in SPLITS or file.name.startswith("."):
+        if file.stem == "train" or canonical_split(file.stem) or file.name.startswith(".") or not file.is_file():
             continue
-        if file.stem in _LEFT_OUT:
-            left_out[file.name] = _LEFT_OUT[file.stem]
-        elif file.stem.lower().startswith(("readme", "license", "licence")):
-            left_out[file.name] = "no data"
-        else:
+        words = [] if is_known(file.stem) else first_words(file)
+        if file.stem in _DERIVED:
+            left_out[file.name] = "derived from the others"
+        elif is_known(file.stem) or (words and all(word.isdigit() for word in words)):
             found[file.stem] = file
+        else:
+            left_out[file.name] = "no lists of items"
     return found, left_out
-
-
-def split_files(path: Path) -> dict[str, Path]:
-    """Return the files of held-out pairs by split; `DataError` if there are two of one."""
-    found: dict[str, Path] = {}
-    for stem, split in SPLITS.items():
-        file = path / f"{stem}.txt"
-        if file.exists():
-            if split in found:
-                raise DataError(f"{path} holds both {found[split].name} and {file.name}", "remove one")
-            found[split] = file
-    return found
 
 
 def read(
@@ -91,7 +81,7 @@ def read(
             f"{path} holds {target}.txt, but train.txt is the target of this format", "name the target otherwise"
         )
     files = {target: path / "train.txt", **others}
-    held_out = split_files(path)
+    held_out = split_files(path, "{}.txt")
     most = 0
     parts: dict[str, Pairs] = {}
     for part, file in {**files, **held_out}.items():

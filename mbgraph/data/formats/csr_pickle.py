@@ -1,7 +1,7 @@
 """Pickled matrices: ``trn_<behavior>`` and ``tst_int`` (MB-GMN, PKEF, CIGF).
 
-Every ``trn_`` file is a SciPy CSR matrix of users x items; ``tst_int`` is a list with an item id or None for every
-user. See `mbgraph.data.formats.pickles` for how they are read without running what they say.
+Every ``trn_`` file of a behavior is a SciPy CSR matrix of users x items; ``tst_int`` is a list with an item id or None
+for every user. See `mbgraph.data.formats.pickles` for how they are read without running what they say.
 """
 
 from __future__ import annotations
@@ -9,37 +9,35 @@ from __future__ import annotations
 from pathlib import Path
 
 from mbgraph.data.dataset import MultiBehaviorDataset
+<<<<<<< HEAD
 from mbgraph.data.formats.assemble import Origin, assemble, find_target
 from mbgraph.data.formats.matrices import Matrix, read_held_out, read_matrix
+=======
+from mbgraph.data.formats.assemble import Source, assemble, find_target
+from mbgraph.data.formats.content import split_files
+from mbgraph.data.formats.matrices import read_held_out, read_matrix
+from mbgraph.data.formats.matrix_folder import check_shapes, leave_out_mixtures, read_matrices
+>>>>>>> seams
 from mbgraph.data.interactions import Pairs
-from mbgraph.errors import DataError
 
-__all__ = ["check_shapes", "read", "read_part"]
+__all__ = ["SPLIT_NAMES", "held_out_files", "read", "read_part"]
 
-_SPLITS = {"val_int": "valid", "tst_int": "test"}
-_VALUES = "values are neither 1 nor times and were left out"
+SPLIT_NAMES = {"valid": ("val", "valid", "validation"), "test": ("tst", "test")}
+_LISTS = tuple(f"{name}_int" for names in SPLIT_NAMES.values() for name in names)
 
 
 def read_part(path: Path, *, users: int | None = None, items: int | None = None) -> Pairs:
     """Read one matrix, or the list of held-out items that ``tst_int`` is."""
-    if path.name.removesuffix(".pkl") in _SPLITS:
+    if path.name.removesuffix(".pkl") in _LISTS:
         return read_held_out(path, users, items)[0]
     matrix = read_matrix(path)
     check_shapes({path: matrix}, users, items)
     return matrix.pairs
 
 
-def check_shapes(matrices: dict[Path, Matrix], users: int | None = None, items: int | None = None) -> tuple[int, int]:
-    """Return the shape that all matrices have; `DataError` names the first that has another."""
-    first = next(iter(matrices.values()))
-    wanted = (first.users if users is None else users, first.items if items is None else items)
-    for file, matrix in matrices.items():
-        if (matrix.users, matrix.items) != wanted:
-            raise DataError(
-                f"{file} is {matrix.users} x {matrix.items}, not {wanted[0]} x {wanted[1]}",
-                "all files must be of one dataset",
-            )
-    return wanted
+def held_out_files(path: Path) -> dict[str, Path]:
+    """Return the lists of held-out items by split."""
+    return {**split_files(path, "{}_int.pkl", SPLIT_NAMES), **split_files(path, "{}_int", SPLIT_NAMES)}
 
 
 def read(
@@ -51,6 +49,8 @@ def read(
     items: int | None = None,
 ) -> MultiBehaviorDataset:
     """Read a folder of pickled matrices; values that are times are kept as times.
+
+    Files that hold no matrix of users and items, such as ``trn_catDict``, are left out.
 
     Parameters
     ----------
@@ -64,10 +64,11 @@ def read(
     Raises
     ------
     DataError
-        If a file is missing, truncated, holds anything but arrays and matrices, or shapes differ.
+        If a behavior's file is truncated or holds anything but a matrix, or shapes differ.
     UsageError
         If the target cannot be guessed.
     """
+<<<<<<< HEAD
     files = {file.name.removesuffix(".pkl").removeprefix("trn_"): file for file in sorted(path.glob("trn_*"))}
     target = find_target(path, files, target)
     matrices = {behavior: read_matrix(file) for behavior, file in files.items()}
@@ -82,4 +83,17 @@ def read(
                 source.files.append(file.name)
                 break
     edges = {behavior: matrix.pairs for behavior, matrix in matrices.items()}
+=======
+    found = read_matrices(path, "trn_")
+    target = find_target(path, found.files, target)
+    users, items = check_shapes(
+        {file: found.matrices[behavior] for behavior, file in found.files.items()}, users, items
+    )
+    lists = held_out_files(path)
+    splits = {split: read_held_out(file, users, items)[0] for split, file in lists.items()}
+    leave_out_mixtures(found, splits.values(), items)
+    files = [file.name for file in (*found.files.values(), *lists.values())]
+    source = Source(path, "csr-pickle", 0, files, found.left_out, found.notes)
+    edges = {behavior: matrix.pairs for behavior, matrix in found.matrices.items()}
+>>>>>>> seams
     return assemble(source, edges, target, splits, name=name, users=users, items=items)

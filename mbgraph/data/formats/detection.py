@@ -7,12 +7,15 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from mbgraph.data.aliases import ALIASES, canonical_behavior
+from mbgraph.data.aliases import is_known
+from mbgraph.data.formats.content import repeats_users
+from mbgraph.data.formats.events import is_json_lines
+from mbgraph.data.formats.mbgcn import SIZES
 from mbgraph.data.formats.npz import is_npz
 from mbgraph.data.formats.recbole_table import parse_header
 from mbgraph.errors import DataError
 
-__all__ = ["LOOKED_FOR", "candidates", "check_exists", "detect"]
+__all__ = ["LOOKED_FOR", "by_hand", "candidates", "check_exists", "detect"]
 
 LOOKED_FOR = {
     "npz": "meta.json",
@@ -25,7 +28,9 @@ LOOKED_FOR = {
     "sslrec": "train_mat_<behavior>.pkl and test_mat.pkl",
     "missl": "a file of user, item, behavior and time without a header",
     "recbole": ".inter files",
-    "events": "a Parquet file or a CSV with a header",
+    "mbgcn": "data_size.txt and train.txt",
+    "by-part": "files named <behavior>_train and <behavior>_test or the like",
+    "events": "a Parquet file, JSON lines or a CSV with a header",
 }
 """Format to what tells it from the others."""
 
@@ -48,8 +53,21 @@ def detect(path: str | os.PathLike[str]) -> str:
     if found:
         raise DataError(f"{path} may be {' or '.join(found)}", "say which with format= (--format)")
     check_exists(path)
+    line = by_hand(path)
+    if line is not None:
+        raise DataError(f"{path} is of no known format", f"say what its files are: {line}")
     looked = ", ".join(f"{mark} ({name})" for name, mark in LOOKED_FOR.items())
     raise DataError(f"{path} is of no known format", f"looked for {looked}")
+
+
+def by_hand(path: Path) -> str | None:
+    """Return the command that converts a folder whose files must be named, None where none hold numbers."""
+    from mbgraph.data.formats.by_part import suggestion
+
+    try:
+        return suggestion(path) if path.is_dir() else None
+    except (OSError, ValueError):  # a locked folder, or a name that no file can have
+        return None
 
 
 def check_exists(path: Path) -> None:
@@ -67,7 +85,8 @@ def candidates(path: Path) -> list[str]:
     try:
         if path.is_dir():
             names = frozenset(entry.name for entry in path.iterdir())
-            return [name for name, looks_so in _FOLDERS.items() if looks_so(path, names)]
+            found = [name for name, looks_so in _FOLDERS.items() if looks_so(path, names)]
+            return found or (["by-part"] if _parts(path) else [])
         return _of_file(path) if path.is_file() else []
     except (OSError, ValueError):  # a locked folder, or a name that no file can have
         return []
@@ -79,6 +98,8 @@ def _of_file(path: Path) -> list[str]:
     if head.startswith(b"PAR1"):
         return ["events"]
     if head.startswith(b"\x1f\x8b") and ".csv" in path.name.lower():
+        return ["events"]
+    if is_json_lines(head):
         return ["events"]
     try:
         line = head[: head.find(b"\n") + 1 or None].decode("utf-8-sig")
@@ -121,9 +142,9 @@ def _stems(names: frozenset[str], *suffixes: str) -> list[str]:
 
 
 def _pairs(path: Path, names: frozenset[str]) -> bool:
-    from mbgraph.data.formats.pairs import behavior_files
+    from mbgraph.data.formats.pairs import pair_files
 
-    return "count.txt" in names and bool(behavior_files(path)[0])
+    return "count.txt" in names and bool(pair_files(path)[0])
 
 
 def _dicts(path: Path, names: frozenset[str]) -> bool:
@@ -136,16 +157,27 @@ def _ehcf(path: Path, names: frozenset[str]) -> bool:
 
 
 def _adjacency(path: Path, names: frozenset[str]) -> bool:
-    return "count.txt" not in names and {"train.txt", "test.txt"} <= names and _numbers(path / "train.txt")
+    if "count.txt" in names or SIZES in names or not {"train.txt", "test.txt"} <= names:
+        return False
+    return _numbers(path / "train.txt") and not repeats_users(path / "train.txt")
 
 
 def _mbcgcn(path: Path, names: frozenset[str]) -> bool:
-    behaviors = [name for name in names if canonical_behavior(name) in ALIASES]  # else it may be a folder of datasets
-    return "train.txt" not in names and any((path / name / "train.txt").is_file() for name in behaviors)
+    # folders of other names may be datasets
+    files = [path / name / "train.txt" for name in names if is_known(name) and (path / name / "train.txt").is_file()]
+    return "train.txt" not in names and bool(files) and not any(map(repeats_users, files))
+
+
+def _parts(path: Path) -> bool:
+    from mbgraph.data.formats.by_part import find_layout
+
+    return find_layout(path) is not None
 
 
 def _csr_pickle(path: Path, names: frozenset[str]) -> bool:
-    return any(name.startswith("trn_") for name in names) and bool({"tst_int", "tst_int.pkl"} & names)
+    from mbgraph.data.formats.csr_pickle import held_out_files
+
+    return any(name.startswith("trn_") for name in names) and bool(held_out_files(path))
 
 
 def _sslrec(path: Path, names: frozenset[str]) -> bool:
@@ -162,4 +194,5 @@ _FOLDERS: dict[str, Callable[[Path, frozenset[str]], bool]] = {
     "csr-pickle": _csr_pickle,
     "sslrec": _sslrec,
     "recbole": lambda path, names: bool(_stems(names, ".inter")),
+    "mbgcn": lambda path, names: {SIZES, "train.txt"} <= names,
 }

@@ -10,7 +10,12 @@ from typing import Any
 import numpy as np
 
 from mbgraph.data.dataset import MultiBehaviorDataset
+<<<<<<< HEAD
 from mbgraph.data.formats.assemble import Origin, assemble, find_target
+=======
+from mbgraph.data.formats.assemble import Source, assemble, find_target
+from mbgraph.data.formats.content import split_files
+>>>>>>> seams
 from mbgraph.data.formats.pairs import read_count
 from mbgraph.data.formats.text import opened
 from mbgraph.data.interactions import Pairs
@@ -20,7 +25,6 @@ from mbgraph.typing import IntArray
 __all__ = ["read", "read_part"]
 
 _SUFFIX = "_dict.txt"
-_SPLITS = {"valid": "validation", "test": "test"}
 _REMEDY = "restore the file"
 
 
@@ -85,7 +89,9 @@ def read(path: Path, *, target: str | None = None, name: str | None = None) -> M
     users, items = read_count(path)
     found = {file.name.removesuffix(_SUFFIX): file for file in sorted(path.glob(f"*{_SUFFIX}"))}
     left_out = {f"{stem}{_SUFFIX}": "derived from the others" for stem in ("all", "train") if found.pop(stem, None)}
-    held_out = {split: found.pop(stem) for split, stem in _SPLITS.items() if stem in found}
+    held_out = split_files(path, f"{{}}{_SUFFIX}")
+    for file in held_out.values():
+        del found[file.name.removesuffix(_SUFFIX)]
     target = find_target(path, found, target)
     edges = {behavior: read_part(file, users=users, items=items) for behavior, file in found.items()}
     splits = {split: read_part(file, users=users, items=items) for split, file in held_out.items()}

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from mbgraph.data.aliases import SPLIT_ALIASES
 from mbgraph.data.dataset import MultiBehaviorDataset
 from mbgraph.data.formats.assemble import Origin, assemble, find_target
 from mbgraph.data.formats.text import read_pairs
@@ -20,7 +21,10 @@ from mbgraph.errors import DataError
 
 __all__ = ["read", "read_part"]
 
-_SUFFIXES = {".train.txt": "train", ".valid.txt": "valid", ".test.txt": "test"}
+_SUFFIXES = {
+    ".train.txt": "train",
+    **{f".{alias}.txt": split for split, aliases in SPLIT_ALIASES.items() for alias in aliases},
+}
 _TABLES = (".csv", ".csv.zip", ".zip")
 _RATIO = 1032  # deflate cannot make more bytes of one than this
 

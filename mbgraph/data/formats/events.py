@@ -1,91 +1,106 @@
-"""Event logs on disk: CSV and Parquet, told apart by content and read in pieces."""
+"""Event logs on disk: CSV, JSON lines and Parquet, told apart by content, read in pieces; files add up to one log."""
 
 from __future__ import annotations
 
-import csv
-import gzip
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mbgraph.data.formats.csv_log import CsvLog, check_encoding, encoding_of
+from mbgraph.data.formats.json_log import JsonLog
+from mbgraph.data.formats.log_file import CHUNK_ROWS, REMEDY, LogFile, reading, unpacked
+from mbgraph.data.formats.parquet_log import PARQUET, ParquetLog
 from mbgraph.errors import DataError, UnknownNameError, UsageError
 
 if TYPE_CHECKING:
     import pandas as pd
-    import pyarrow as pa
 
-__all__ = ["CHUNK_ROWS", "MISSING", "EventFile", "Progress", "read_events"]
+__all__ = ["EventFiles", "Paths", "Progress", "is_json_lines", "read_events"]
 
-CHUNK_ROWS = 1_000_000
-"""Events read at a time: enough that a piece's own cost does not show, some 100 MB."""
-
-MISSING = ("", "NA", "N/A", "NaN", "nan", "NULL", "null", "None", "\\N")
-"""What stands for a missing value in a CSV file."""
-
+Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 Progress = Callable[[int, int, int], None]
 
-_PARQUET, _GZIP = b"PAR1", b"\x1f\x8b"
-_BLOCK = 1 << 22  # bytes; a row of a CSV must fit into one
-_REMEDY = "give a CSV with a header or a Parquet file"
+_ENDINGS = (".parquet", ".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".inter", ".gz")
+_HEAD = 1024
 
 
-class EventFile:
+class EventFiles:
     """An event log on disk: looked at when made, read in pieces.
 
     Parameters
     ----------
-    path : path
-        A CSV file with a header, in UTF-8, plain or gzipped, separated by comma, tab, semicolon or bar (whichever the
-        header has most of); or a Parquet file.
+    paths : path or sequence of paths
+        Files of one kind, which are read one after the other: CSV, JSON lines (an object per line), both plain or
+        gzipped, or Parquet. A folder stands for the files in it and below, in the order of their names; names that
+        begin with a dot or an underscore are passed over.
+    names : sequence of str, optional
+        The columns, in order, of CSV files without a header; ``_`` leaves one out.
+    encoding : str, optional
+        Of text, by its name in Python; by default UTF-8, or what a byte order mark says.
 
     Attributes
     ----------
     names : list of str
-        The file's columns.
+        The columns of the first file.
     is_text : bool
-        The file is a CSV: nothing says whether a column holds numbers.
+        The files are CSV: nothing says whether a column holds numbers.
+    typed : bool
+        The header is RecBole's, ``user_id:token``; types are no part of the columns' names.
 
     Raises
     ------
     DataError
-        If the file is missing, empty or damaged.
+        If a file is missing, empty or damaged, or of another kind than the first.
+    UsageError
+        If the encoding is unknown, or names are given for files that have their own.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
-        try:
-            with self.path.open("rb") as file:
-                head = file.read(1024)
-        except OSError as error:
-            raise DataError(f"cannot read {self.path}: {error.strerror or error}", _REMEDY) from error
-        if not head:
-            raise DataError(f"{self.path} is empty", _REMEDY)
-        self.is_text = not head.startswith(_PARQUET)
-        self._gzipped = head.startswith(_GZIP)
-        if self.is_text and b"\0" in head and not self._gzipped:
-            raise DataError(f"{self.path} is neither text nor Parquet", _REMEDY)
-        self._separator = ","
-        with self._reading():
-            self.names = self._header() if self.is_text else self._schema()
+    def __init__(self, paths: Paths, *, names: Sequence[str] | None = None, encoding: str | None = None) -> None:
+        given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+        if not given:
+            raise UsageError("no event log is given", REMEDY)
+        if encoding is not None:
+            check_encoding(encoding)
+        if names is not None:
+            _check_names(names)
+        self.paths = [path for one in given for path in _files(Path(one).expanduser())]
+        self.files = [_open(path, names, encoding) for path in self.paths]
+        first = self.files[0]
+        for file in self.files[1:]:
+            if file.kind != first.kind:
+                raise DataError(f"{file.path} is {file.kind}, {first.path} is {first.kind}", "give files of one kind")
+        self.names, self.is_text, self.typed = first.names, first.is_text, first.typed
+        self._starts: list[int] = []
 
     def wanted(self, columns: Sequence[str] | None = None) -> list[str]:
-        """Return the columns to read, each once; `UnknownNameError` or `DataError` if one is missing or ambiguous."""
+        """Return the columns to read, each once.
+
+        Raises
+        ------
+        UnknownNameError, DataError
+            If one is missing or ambiguous, in any of the files.
+        """
         wanted = list(dict.fromkeys(self.names if columns is None else columns))
-        for name in wanted:
-            if name not in self.names:
-                raise UnknownNameError("column", name, self.names)
-            if self.names.count(name) > 1:
-                raise DataError(
-                    f"{self.path} has {self.names.count(name)} columns called {name!r}", "rename all but one"
-                )
+        for file in self.files:
+            for name in wanted:
+                if name not in file.names:
+                    if name in self.names:
+                        raise DataError(
+                            f"{file.path} has no column {name!r}, which {self.paths[0]} has", "give files of one log"
+                        )
+                    raise file.unknown(name) or UnknownNameError("column", name, file.names)
+                if file.names.count(name) > 1:
+                    raise DataError(
+                        f"{file.path} has {file.names.count(name)} columns called {name!r}", "rename all but one"
+                    )
         return wanted
 
     def chunks(
         self, columns: Sequence[str] | None = None, rows: int = CHUNK_ROWS, progress: Progress | None = None
     ) -> Iterator[pd.DataFrame]:
-        """Yield the log ``rows`` events at a time, so that memory does not grow with the file.
+        """Yield the log ``rows`` events at a time or fewer, so that memory does not grow with the files.
 
         A column of a CSV is integers in pieces where every value is written plainly as one, and text in others.
 
@@ -95,114 +110,126 @@ class EventFile:
             Columns to read; all by default.
         rows : int
         progress : callable, optional
-            Called after each piece with the number of events read, and how much of the file that is: (events, done,
-            total), in bytes of a CSV and rows of a Parquet file.
+            Called after each piece with the number of events read, and how much of the files that is: (events, done,
+            total), in bytes of text and rows of Parquet.
 
         Raises
         ------
         DataError, UnknownNameError
         """
-        for table in self._tables(self.wanted(columns), rows, progress):
-            yield self._frame(table)
+        for file, piece in self._pieces(self.wanted(columns), rows, progress):
+            with reading(file.path):
+                frame = file.frame([piece])
+            yield frame
 
     def read(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """Return the whole log at once."""
-        import pyarrow as pa
+        pieces = list(self._pieces(self.wanted(columns), CHUNK_ROWS, None))
+        if not pieces:
+            raise DataError(f"{self.told()} holds no events", "give a file with at least one row")
+        with reading(self.paths[0]):
+            return self.files[0].frame([piece for _, piece in pieces])
 
-        tables = list(self._tables(self.wanted(columns), CHUNK_ROWS, None))
-        if not tables:
-            raise DataError(f"{self.path} holds no events", "give a file with at least one row")
-        return self._frame(pa.concat_tables(tables))
+    def place(self, row: int) -> str:
+        """Say where a row stands that was read, counted from 1 over all files, as messages do."""
+        if len(self.paths) == 1:
+            return f"row {row}"
+        file = max((place for place, start in enumerate(self._starts) if start < row), default=0)
+        return f"row {row - self._starts[file]} of {self.paths[file].name}"
 
-    def _frame(self, table: pa.Table) -> pd.DataFrame:
-        import pyarrow as pa
+    def told(self) -> str:
+        """Return the files as messages name them."""
+        more = f" and {len(self.paths) - 1} more" if len(self.paths) > 1 else ""
+        return f"{self.paths[0]}{more}"
 
-        with self._reading():
-            if self.is_text:
-                table = pa.table({name: _plain(table[name]) for name in table.column_names})
-            # pandas' own notes in a Parquet file would hide a column that was an index
-            return table.to_pandas(ignore_metadata=True)
-
-    def _tables(self, wanted: list[str], rows: int, progress: Progress | None) -> Iterator[pa.Table]:
-        """Yield tables of exactly ``rows`` rows, the last one of fewer."""
-        import pyarrow as pa
-
+    def _pieces(self, wanted: list[str], rows: int, progress: Progress | None) -> Iterator[tuple[LogFile, Any]]:
         if rows < 1:
             raise UsageError(f"rows of a piece must be positive, not {rows}", "a million is a good number")
-        source = self._csv_batches(wanted) if self.is_text else self._parquet_batches(wanted, rows)
-        held: list[pa.Table] = []
-        waiting = events = done = total = 0
-        with self._reading():
-            for batch, done, total in source:
-                held.append(pa.Table.from_batches([batch]).select(wanted))
-                waiting += batch.num_rows
-                while waiting >= rows:
-                    joined = pa.concat_tables(held)
-                    held, waiting, events = [joined.slice(rows)], waiting - rows, events + rows
-                    yield joined.slice(0, rows)
+        total = sum(file.size for file in self.files)
+        events = before = told = 0
+        self._starts = []
+        for file in self.files:
+            self._starts.append(events)
+            with reading(file.path):
+                for piece, length, done in file.pieces(wanted, rows):
+                    events += length
+                    yield file, piece
+                    told = before + done
                     if progress is not None:
-                        # a reader is ahead of what it has handed out by what waits here
-                        progress(events, done * events // (events + waiting), total)
-            if waiting:
-                yield pa.concat_tables(held)
-            if progress is not None:
-                progress(events + waiting, total, total)
-
-    def _csv_batches(self, wanted: list[str]) -> Iterator[tuple[pa.RecordBatch, int, int]]:
-        import pyarrow as pa
-        import pyarrow.csv as arrow_csv
-
-        total = self.path.stat().st_size
-        with pa.OSFile(str(self.path)) as file:
-            # one thread: as fast, for reading waits for parsing anyway, and errors say which line
-            reader = arrow_csv.open_csv(
-                pa.CompressedInputStream(file, "gzip") if self._gzipped else file,
-                arrow_csv.ReadOptions(column_names=self.names, skip_rows=1, block_size=_BLOCK, use_threads=False),
-                arrow_csv.ParseOptions(delimiter=self._separator, newlines_in_values=True),
-                arrow_csv.ConvertOptions(
-                    column_types=dict.fromkeys(self.names, pa.string()),
-                    include_columns=wanted,
-                    null_values=list(MISSING),
-                    strings_can_be_null=True,
-                ),
-            )
-            with reader:
-                for batch in reader:
-                    yield batch, min(file.tell(), total), total
-
-    def _parquet_batches(self, wanted: list[str], rows: int) -> Iterator[tuple[pa.RecordBatch, int, int]]:
-        import pyarrow.parquet as parquet
-
-        # a buffer instead of whole row groups ahead: a writer may have put everything into one
-        with parquet.ParquetFile(self.path, buffer_size=_BLOCK, pre_buffer=False) as file:
-            total, done = file.metadata.num_rows, 0
-            for batch in file.iter_batches(batch_size=min(rows, CHUNK_ROWS), columns=wanted):
-                done += batch.num_rows
-                yield batch, done, total
-
-    def _header(self) -> list[str]:
-        opener: Any = gzip.open if self._gzipped else open
-        with opener(self.path, "rt", encoding="utf-8-sig", newline="") as text:
-            start = text.readline()
-        self._separator = max(",\t;|", key=start.count)
-        return [name.strip() for name in next(csv.reader([start], delimiter=self._separator), [])]
-
-    def _schema(self) -> list[str]:
-        import pyarrow.parquet as parquet
-
-        return list(parquet.read_schema(self.path).names)
-
-    @contextmanager
-    def _reading(self) -> Iterator[None]:
-        import pyarrow as pa
-
-        try:
-            yield
-        except (pa.ArrowException, csv.Error, OSError, EOFError, ValueError) as error:
-            raise DataError(f"cannot read {self.path} ({_line(error)})", _REMEDY) from error
+                        progress(events, told, total)
+            before += file.size
+        if progress is not None and told < total:
+            progress(events, total, total)
 
 
-def read_events(path: str | os.PathLike[str], columns: Sequence[str] | None = None) -> pd.DataFrame:
+def _check_names(names: Sequence[str]) -> None:
+    for name in names:
+        if not name:
+            raise UsageError(f"a column of {', '.join(names)} has no name", "write _ for a column to leave out")
+        if name != "_" and list(names).count(name) > 1:
+            raise UsageError(f"column {name!r} is named twice", "write _ for a column to leave out")
+
+
+def _files(path: Path) -> list[Path]:
+    """Return a file itself, and of a folder the files in it and below."""
+    if not path.is_dir():
+        return [path]
+    found = [
+        file
+        for file in sorted(path.rglob("*"), key=lambda file: _natural(file.relative_to(path)))
+        if file.is_file()
+        and file.name.lower().endswith(_ENDINGS)
+        and not any(part.startswith((".", "_")) for part in file.relative_to(path).parts)
+    ]
+    if not found:
+        raise DataError(f"{path} holds no event log", f"looked for files that end in {', '.join(_ENDINGS)}")
+    return found
+
+
+def _natural(path: Path) -> list[Any]:
+    """Return what sorts part-2 before part-10."""
+    return [(int(word), "") if word.isdigit() else (-1, word) for word in re.split(r"(\d+)", str(path))]
+
+
+def _open(path: Path, names: Sequence[str] | None, encoding: str | None) -> LogFile:
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}", REMEDY) from error
+    if not head:
+        raise DataError(f"{path} is empty", REMEDY)
+    with reading(path):
+        if head.startswith(PARQUET):
+            kind: type[LogFile] = ParquetLog
+        else:
+            with unpacked(path) as file:
+                head = file.read(_HEAD)
+            kind = JsonLog if is_json_lines(head, encoding) else CsvLog
+    if kind is CsvLog:
+        return CsvLog(path, names, encoding)
+    if names is not None:
+        raise UsageError(f"{path} is {kind.kind}, whose columns have names of their own", "leave --columns out")
+    if kind is JsonLog:
+        return JsonLog(path, encoding)
+    if encoding is not None:
+        raise UsageError(f"{path} is Parquet, which needs no encoding", "leave --encoding out")
+    return ParquetLog(path)
+
+
+def is_json_lines(head: bytes, encoding: str | None = None) -> bool:
+    """Say whether a file that begins so holds JSON rather than a CSV."""
+    text = head.decode(encoding or encoding_of(head), errors="ignore").lstrip()
+    return text.startswith('{"') or text.startswith("{}") or text.startswith(("[{", "[\n"))
+
+
+def read_events(
+    paths: Paths,
+    columns: Sequence[str] | None = None,
+    *,
+    names: Sequence[str] | None = None,
+    encoding: str | None = None,
+) -> pd.DataFrame:
     """Read an event log into one frame; `mbgraph.data.events.import_events` makes a dataset of it in less memory.
 
     In a CSV a column becomes integers only if every value is written plainly as one: ``007`` and ``1.0`` stay text, so
@@ -210,10 +237,12 @@ def read_events(path: str | os.PathLike[str], columns: Sequence[str] | None = No
 
     Parameters
     ----------
-    path : path
-        See `EventFile`.
+    paths : path or sequence of paths
+        See `EventFiles`.
     columns : sequence of str, optional
         Columns to read; all by default.
+    names, encoding
+        See `EventFiles`.
 
     Returns
     -------
@@ -223,27 +252,8 @@ def read_events(path: str | os.PathLike[str], columns: Sequence[str] | None = No
     Raises
     ------
     DataError
-        If the file is missing, empty, damaged, or has two columns of the same name.
+        If a file is missing, empty, damaged, or has two columns of the same name.
     UnknownNameError
         If a column does not exist; the message names the nearest.
     """
-    return EventFile(path).read(columns)
-
-
-def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return integers if that changes no value, otherwise the text."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    if column.null_count:
-        return column
-    try:
-        integers = column.cast(pa.int64())
-    except pa.ArrowInvalid:  # no integers, or more than 64 bits
-        return column
-    # 007 and -0 are read as integers but not written so
-    return integers if pc.all(pc.equal(integers.cast(pa.string()), column)).as_py() else column
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:160] or type(error).__name__
+    return EventFiles(paths, names=names, encoding=encoding).read(columns)

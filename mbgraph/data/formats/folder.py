@@ -49,7 +49,8 @@ def _publish(scratch: Path, place: Path) -> None:
     if not place.exists():
         os.replace(scratch, place)
         return
-    aside = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=".old", dir=place.parent))
+    attic = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=".old", dir=place.parent))
+    aside = attic / place.name  # a folder cannot take the place of another one on Windows, not even of an empty one
     try:
         os.replace(place, aside)
         try:
@@ -58,4 +59,4 @@ def _publish(scratch: Path, place: Path) -> None:
             os.replace(aside, place)
             raise
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(attic, ignore_errors=True)

@@ -20,6 +20,7 @@ __all__ = ["Matrix", "read_held_out", "read_matrix"]
 
 _MAX_ROWS = 2**31 - 1
 _EARLIEST = 100  # smaller values may be counts or flags
+_LATEST = 2**31 * 10**9  # the end of 32 bits of seconds in 2038, as nanoseconds
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +47,7 @@ def read_matrix(file: Path) -> Matrix:
     """Read a pickled SciPy matrix (CSR, CSC or COO).
 
     Values are binarised: an entry that is 0 is left out. If every other value is at least 100, and so no count or flag,
-    they are kept as times.
+    and no moment after 2038 even in nanoseconds, as products of times would be, they are kept as times.
 
     Raises
     ------
@@ -166,7 +167,7 @@ def _coordinates(state: dict[str, Any]) -> tuple[IntArray, IntArray]:
 def _times(values: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any] | None, str]:
     if (values == 1).all():
         return None, "all 1"
-    if values.dtype.kind == "b" or not (values >= _EARLIEST).all() or not np.isfinite(values).all():
+    if values.dtype.kind == "b" or not ((values >= _EARLIEST) & (values < _LATEST)).all():
         return None, "dropped"
     native = values.astype(values.dtype.newbyteorder("="))
     if native.dtype.kind == "f" and (native == np.floor(native)).all() and native.max() < 2.0**53:

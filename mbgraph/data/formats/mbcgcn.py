@@ -9,8 +9,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from mbgraph.data.dataset import MultiBehaviorDataset
+<<<<<<< HEAD
 from mbgraph.data.formats.adjacency import split_files
 from mbgraph.data.formats.assemble import Origin, assemble, find_target
+=======
+from mbgraph.data.formats.assemble import Source, assemble, find_target
+from mbgraph.data.formats.content import split_files
+>>>>>>> seams
 from mbgraph.data.formats.text import read_adjacency
 from mbgraph.data.interactions import Pairs
 
@@ -45,12 +50,12 @@ def read(
     """
     folders = {folder.name: folder for folder in sorted(path.iterdir()) if (folder / "train.txt").is_file()}
     target = find_target(path, folders, target)
-    held_out = split_files(folders[target])
+    held_out = split_files(folders[target], "{}.txt")
     left_out = {
         f"{behavior}/{file.name}": "held-out pairs of an auxiliary behavior"
         for behavior, folder in folders.items()
         if behavior != target
-        for file in split_files(folder).values()
+        for file in split_files(folder, "{}.txt").values()
     }
     files = {**{behavior: folder / "train.txt" for behavior, folder in folders.items()}, **held_out}
     most = 0

@@ -1,9 +1,10 @@
 """Pair files (RMBRec, UIPL, BCIPM, CRGCN and their kin): a user and an item per line, counted from 1.
 
 - ``count.txt``: JSON, ``{"user": U, "item": I}``. Users and items without any line count too.
-- ``<behavior>.txt``, ``validation.txt``, ``test.txt``: ``user item`` lines. 0 is their padding and no id.
+- ``<behavior>.txt``, ``validation.txt`` (or ``val.txt``, ``valid.txt``), ``test.txt``: ``user item`` lines. 0 is their
+  padding and no id.
 - Files that are derived from these (``*_dict.txt``, ``all.txt``, ``pos_sampling.txt``, a ``train.txt`` that is the
-  target over again) are left out.
+  target over again) are left out, and so are files of another name that do not begin with two numbers.
 
 Folders that mbgraph writes hold more, all of it optional: ``mbgraph.json``, original ids in ``users.txt`` and
 ``items.txt`` (line n is id n), and ``<part>.time.txt`` with the time of every line.
@@ -16,8 +17,14 @@ from typing import Any
 
 import numpy as np
 
+from mbgraph.data.aliases import SPLIT_ALIASES, is_known
 from mbgraph.data.dataset import MultiBehaviorDataset, check_behavior_name
+<<<<<<< HEAD
 from mbgraph.data.formats.assemble import Origin, assemble, find_target
+=======
+from mbgraph.data.formats.assemble import Source, assemble, find_target
+from mbgraph.data.formats.content import first_words, same_pairs, split_files
+>>>>>>> seams
 from mbgraph.data.formats.folder import new_folder
 from mbgraph.data.formats.npz import check_file_name, id_lines, named_ids, read_ids
 from mbgraph.data.formats.sidecar import (
@@ -34,12 +41,14 @@ from mbgraph.data.interactions import Pairs
 from mbgraph.errors import DataError
 from mbgraph.files import atomic_write, read_json, write_json
 
-__all__ = ["behavior_files", "read", "read_count", "read_part", "write"]
+__all__ = ["pair_files", "read", "read_count", "read_part", "write"]
 
 SPLIT_FILES = {"valid": "validation", "test": "test"}
+"""What is written; any name of a split is read."""
+
 _TIME = ".time"
 _DERIVED = ("all", "pos_sampling", "all_dict")
-_OTHER = ("count", "users", "items", *SPLIT_FILES.values())
+_OTHER = ("count", "users", "items", *(name for names in SPLIT_ALIASES.values() for name in names))
 _MAX = 2**31 - 1
 
 
@@ -62,28 +71,34 @@ def read_count(path: Path) -> tuple[int, int]:
     return counts[0], counts[1]
 
 
-def behavior_files(path: Path) -> tuple[dict[str, Path], dict[str, str]]:
-    """Return the files of a folder that may be behaviors by name, and why others are left out."""
+def pair_files(path: Path, but: tuple[str, ...] = ()) -> tuple[dict[str, Path], dict[str, str]]:
+    """Return the files of a folder that hold pairs of a behavior, by name, and why others are left out.
+
+    A file that is called like a behavior counts; any other counts if it begins with two numbers.
+    """
     found: dict[str, Path] = {}
     left_out: dict[str, str] = {}
     for file in sorted(path.glob("*.txt")):
-        if file.stem in _OTHER or file.stem.endswith(_TIME) or file.name.startswith(".") or not file.is_file():
+        if file.stem in (*_OTHER, *but) or file.stem.endswith(_TIME) or file.name.startswith("."):
             continue
+        if not file.is_file():
+            continue
+        words = [] if is_known(file.stem) else first_words(file)
         if file.stem.endswith("_dict") or file.stem in _DERIVED:
             left_out[file.name] = "derived from the pair files"
-        elif file.stem.lower().startswith(("readme", "license", "licence")):
-            left_out[file.name] = "no data"
-        else:
+        elif is_known(file.stem) or file.stem == "train" or (len(words) == 2 and b"".join(words).isdigit()):
             found[file.stem] = file
+        else:
+            left_out[file.name] = "no pairs"
     return found, left_out
 
 
-def read_part(path: Path, *, users: int | None = None, items: int | None = None) -> Pairs:
+def read_part(path: Path, *, users: int | None = None, items: int | None = None, base: int = 1) -> Pairs:
     """Read one pair file as row numbers from 0."""
-    return read_pairs(path, base=1, users=users, items=items)
+    return read_pairs(path, base=base, users=users, items=items)
 
 
-def read(path: Path, *, target: str | None = None, name: str | None = None) -> MultiBehaviorDataset:
+def read(path: Path, *, target: str | None = None, name: str | None = None, base: int = 1) -> MultiBehaviorDataset:
     """Read a folder of pair files.
 
     Parameters
@@ -92,11 +107,13 @@ def read(path: Path, *, target: str | None = None, name: str | None = None) -> M
     target : str, optional
         By default the behavior that is called buy or the like.
     name : str, optional
+    base : {0, 1}
+        What ids count from; 0 for the folders of those who number so.
 
     Raises
     ------
     DataError
-        If a file is missing, empty or broken (with line), or an id is 0 or beyond its count.
+        If a file is missing, empty or broken (with line), or an id is below ``base`` or beyond its count.
     UsageError
         If the target cannot be guessed.
     """
@@ -104,13 +121,12 @@ def read(path: Path, *, target: str | None = None, name: str | None = None) -> M
     sidecar = read_sidecar(path, "pairs")
     if sidecar is not None:
         return _read_own(path, sidecar, users, items)
-    files, left_out = behavior_files(path)
-    edges = {behavior: read_part(file, users=users, items=items) for behavior, file in files.items()}
+    files, left_out = pair_files(path)
+    edges = {behavior: read_part(file, users=users, items=items, base=base) for behavior, file in files.items()}
     train = edges.pop("train", None)
     target = find_target(path, edges, target)
     if train is not None:
-        same = all(np.array_equal(getattr(train, kind), getattr(edges[target], kind)) for kind in ("user", "item"))
-        if not same:
+        if not same_pairs(train, edges[target]):
             raise DataError(
                 f"{path / 'train.txt'} differs from {target}.txt", "remove the one that is not the train set"
             )
@@ -118,6 +134,7 @@ def read(path: Path, *, target: str | None = None, name: str | None = None) -> M
     for ids in ("users.txt", "items.txt"):
         if (path / ids).exists():
             left_out[ids] = f"ids are read only where {SIDECAR} vouches for them"
+<<<<<<< HEAD
     splits = {
         split: read_part(path / f"{stem}.txt", users=users, items=items)
         for split, stem in SPLIT_FILES.items()
@@ -125,6 +142,12 @@ def read(path: Path, *, target: str | None = None, name: str | None = None) -> M
     }
     read_files = ["count.txt", *(f"{behavior}.txt" for behavior in edges), *(f"{SPLIT_FILES[s]}.txt" for s in splits)]
     source = Origin(path, "pairs", 1, read_files, left_out)
+=======
+    held_out = split_files(path, "{}.txt")
+    splits = {split: read_part(file, users=users, items=items, base=base) for split, file in held_out.items()}
+    read_files = ["count.txt", *(f"{behavior}.txt" for behavior in edges), *(file.name for file in held_out.values())]
+    source = Source(path, "pairs", base, read_files, left_out)
+>>>>>>> seams
     return assemble(source, edges, target, splits, name=name, users=users, items=items)
 
 
@@ -172,11 +195,7 @@ def write(ds: MultiBehaviorDataset, path: Path, *, overwrite: bool = False) -> N
     for behavior in ds.behaviors:
         check_file_name(f"cannot write {path}", check_behavior_name(behavior))
         stem = behavior.lower()
-        if (
-            stem in (*_OTHER, *_DERIVED, "train")
-            or stem.endswith(("_dict", _TIME))
-            or stem.startswith(("readme", "licen"))
-        ):
+        if stem in (*_OTHER, *_DERIVED, "train") or stem.endswith(("_dict", _TIME)):
             raise DataError(
                 f"behavior {behavior!r} cannot be the name of a pair file, which means another", "rename it"
             )

@@ -4,7 +4,8 @@
 behaviors (``behavior``, ``label`` and the like, of type token). It is an event log, which is split as
 `mbgraph.from_events` does unless a column ``split`` says train, valid or test, or the parts are files:
 ``NAME.train.inter``, ``NAME.valid.inter``, ``NAME.test.inter``. Users and items that only ``NAME.user`` and
-``NAME.item`` name become nodes too.
+``NAME.item`` name become nodes too. Where no column names behaviors, float columns of 0 and 1 that are called like one
+are behaviors, or those rows count whose ``label`` is 1; other columns are left out with a word.
 """
 
 from __future__ import annotations
@@ -14,11 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mbgraph.data.aliases import canonical_split
 from mbgraph.data.dataset import MultiBehaviorDataset
 from mbgraph.data.events import from_events
 from mbgraph.data.formats.assemble import find_target
+from mbgraph.data.formats.content import split_files
 from mbgraph.data.formats.folder import new_folder
 from mbgraph.data.formats.npz import check_file_name, id_lines
+from mbgraph.data.formats.recbole_feedback import FeedbackColumns
 from mbgraph.data.formats.recbole_table import column_types, read_table, write_table
 from mbgraph.data.formats.sidecar import (
     SIDECAR,
@@ -61,7 +65,11 @@ def find_tables(path: Path) -> tuple[Path, str, dict[str, Path]]:
     for file in files:
         stem = file.name.removesuffix(".inter")
         name, _, part = stem.rpartition(".")
-        found[(name, part) if name and part in PARTS else (stem, "")] = file
+        part = canonical_split(part) or part
+        key = (name, part) if name and part in PARTS else (stem, "")
+        if key in found:
+            raise DataError(f"{folder} holds both {found[key].name} and {file.name}", "remove one")
+        found[key] = file
     names = sorted({name for name, _ in found})
     if len(names) != 1:
         told = f"several datasets ({', '.join(names)})" if names else "no .inter file"
@@ -69,8 +77,9 @@ def find_tables(path: Path) -> tuple[Path, str, dict[str, Path]]:
     name = names[0]
     tables = {part: file for (_, part), file in found.items()}
     if path.is_file() and "" not in tables:
-        beside = {part: folder / f"{name}.{part}.inter" for part in PARTS}
-        tables = {part: file for part, file in beside.items() if file.is_file()}
+        train = folder / f"{name}.train.inter"
+        tables = {"train": train} if train.is_file() else {}
+        tables.update(split_files(folder, f"{name}.{{}}.inter"))
     if "" in tables and len(tables) > 1:
         raise DataError(f"{folder} holds {name}.inter and parts of it", "give the one to read")
     if "" not in tables and "train" not in tables:
@@ -102,7 +111,7 @@ def read(path: Path, *, target: str | None = None, name: str | None = None, **op
     sidecar = read_sidecar(folder, "recbole")
     if sidecar is not None and "" in tables:
         return _read_own(folder, stem, sidecar)
-    log, files = _log(tables)
+    log, files, notes = _log(tables)
     if "behavior" not in log:
         log["behavior"] = target = target or _SINGLE
     target = find_target(path, log["behavior"].unique().tolist(), target)
@@ -115,20 +124,21 @@ def read(path: Path, *, target: str | None = None, name: str | None = None, **op
     for kind, before, after in (("user", ds.users, users), ("item", ds.items, items)):
         if len(after) > len(before):
             files.append(f"{stem}.{kind}")
-    return ds.replace(users=users, items=items, metadata={**ds.metadata, "format": {"name": "recbole", "files": files}})
+    facts = {"name": "recbole", "files": files, **({"notes": notes} if notes else {})}
+    return ds.replace(users=users, items=items, metadata={**ds.metadata, "format": facts})
 
 
-def _log(tables: dict[str, Path]) -> tuple[pd.DataFrame, list[str]]:
+def _log(tables: dict[str, Path]) -> tuple[pd.DataFrame, list[str], dict[str, str]]:
     """Return the interactions of all parts with the columns user, item, behavior, time and split, as far as known."""
     import pandas as pd
     import pyarrow as pa
 
-    wanted: dict[str, str] | None = None
+    first = next(iter(tables.values()))
+    wanted = _wanted(first)
+    feedback = FeedbackColumns(column_types(first), wanted.values(), "behavior" in wanted)
     read_tables = []
     for part, file in tables.items():
-        if wanted is None:
-            wanted = _wanted(file)
-        table = read_table(file, list(wanted.values())).rename_columns(list(wanted))
+        table = read_table(file, [*wanted.values(), *feedback.names]).rename_columns([*wanted, *feedback.columns])
         if part:
             table = table.append_column("part", pa.array([part] * len(table), pa.string()))
         read_tables.append(table)
@@ -137,14 +147,17 @@ def _log(tables: dict[str, Path]) -> tuple[pd.DataFrame, list[str]]:
     for kind in ("user", "item"):
         columns[kind] = _ids(log[kind])
         if (columns[kind] == "").any():
-            raise DataError(f"{next(iter(tables.values()))} has an empty {kind} id", "drop those rows")
+            raise DataError(f"{first} has an empty {kind} id", "drop those rows")
     for column in ("behavior", "time", "split"):
         if column in log.column_names:
             text = log[column].to_pandas().astype(object)
             columns[column] = text.where(text != "", None)
     if "part" in log.column_names:
         columns["split"] = log["part"].to_pandas().astype(object)
-    return pd.DataFrame(columns), [file.name for file in tables.values()]
+    for column in feedback.columns:
+        columns[column] = log[column].to_pandas().astype(object)
+    frame, notes = feedback.apply(pd.DataFrame(columns), first)
+    return frame, [file.name for file in tables.values()], notes
 
 
 def _wanted(file: Path) -> dict[str, str]:

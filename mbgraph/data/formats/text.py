@@ -105,7 +105,9 @@ class Tokens:
         where, value = f"{self.file} line {self.lines[first]}", int(values[first])
         if value < base:
             raise DataError(
-                f"{where}: {kind} id {value} is below {base}", f"{kind} ids of this format start at {base}, correct it"
+                f"{where}: {kind} id {value} is below {base}",
+                f"{kind} ids of this format start at {base}, correct it"
+                + (", or convert with --base 0 if all of them start there" if base == 1 else ""),
             )
         if count is None:
             raise DataError(f"{where}: {kind} id {value} is too large", f"number {kind}s from {base} without gaps")
@@ -146,11 +148,14 @@ def blocks(file: Path, *, header: bool = False, stream: BinaryIO | None = None) 
     line = 1
     with stream or opened(file) as source:
         kept = b""
-        first = True
+        first, old_mac = True, False
         while True:
             chunk = _chunk(file, source)
             if first:
                 chunk, first = chunk.removeprefix(_BOM), False
+                old_mac = b"\r" in chunk and b"\n" not in chunk
+            if old_mac:  # lines end in CR alone
+                chunk = chunk.replace(b"\r", b"\n")
             end = chunk.rfind(b"\n") + 1 if chunk else 0
             if chunk and not end:
                 kept += chunk
@@ -248,9 +253,9 @@ def read_pairs(
 
 
 def read_adjacency(
-    file: Path, *, users: int | None = None, items: int | None = None, empty: bool = False
+    file: Path, *, base: int = 0, users: int | None = None, items: int | None = None, empty: bool = False
 ) -> tuple[Pairs, int]:
-    """Read a file with a user and all the user's items per line; ids count from 0.
+    """Read a file with a user and all the user's items per line; ids count from ``base``.
 
     Returns
     -------
@@ -268,10 +273,10 @@ def read_adjacency(
     owners: list[tuple[IntArray, IntArray]] = []
     for tokens in blocks(file):
         begins, lengths = line_lengths(tokens)
-        user = tokens[begins].row_numbers("user", 0, users)
+        user = tokens[begins].row_numbers("user", base, users)
         is_item = np.ones(len(tokens), bool)
         is_item[begins] = False
-        found.append((np.repeat(user, lengths - 1), tokens[is_item].row_numbers("item", 0, items)))
+        found.append((np.repeat(user, lengths - 1), tokens[is_item].row_numbers("item", base, items)))
         owners.append((user, tokens.lines[begins]))
     if not any(len(user) for user, _ in owners) or not (empty or any(len(user) for user, _ in found)):
         if empty:
@@ -283,7 +288,7 @@ def read_adjacency(
     if len(twice):
         first, second = order[twice[0]], order[twice[0] + 1]
         raise DataError(
-            f"{file} line {lines[second]}: user {user[second]} already stands in line {lines[first]}",
-            "join the two lines; files with one pair per line need a count.txt (format pairs)",
+            f"{file} line {lines[second]}: user {user[second] + base} already stands in line {lines[first]}",
+            "join the two lines; if a line is one pair, say so: mbgraph data convert DIR --behavior NAME=FILE ..",
         )
     return Pairs(*(np.concatenate(column) for column in zip(*found, strict=True))), int(user.max()) + 1

@@ -151,7 +151,7 @@ def test_every_format_gives_the_same_dataset(folder, format):
 def test_what_was_left_out_is_told(folder):
     left_out = {format: read(folder(format)).metadata["format"]["left_out"] for format in WRITERS}
     assert left_out["pairs"] == {
-        "README.txt": "no data",
+        "README.txt": "no pairs",
         "all.txt": "derived from the pair files",
         "buy_dict.txt": "derived from the pair files",
         "pos_sampling.txt": "derived from the pair files",
@@ -307,7 +307,7 @@ BROKEN = {
         lambda path: [
             (path / f"{name}_mat.pkl").write_bytes((path / "test_mat.pkl").read_bytes()) for name in ("val", "valid")
         ],
-        "holds two files of valid pairs; remove one",
+        "holds both valid_mat.pkl and val_mat.pkl; remove one",
     ),
 }
 

@@ -214,3 +214,65 @@ def test_event_logs_with_columns_named(tmp_path):
     assert_like(read(tmp_path / "log.parquet", time="time", name="shop"))
     with pytest.raises(UnknownNameError, match="unknown column 'user'"):
         read(file)
+
+
+def test_recbole_label_0_is_no_positive(tmp_path):
+    """Eight interactions, of which a label says that five are none."""
+    file = inter(tmp_path, LOG[["user", "item"]].assign(**{"label:float": ["1", "0.0", "", "1.0", "0", "1", "0", "0"]}))
+    ds = read(file, target="buy", split="none")
+    wanted = LOG.iloc[[0, 3, 5]]
+    assert sorted(ds.users[ds.edges["buy"].user].tolist()) == sorted(wanted["user"])
+    assert ds.metadata["format"]["notes"] == {"label:float": "5 of 8 rows with 0 were left out"}
+    inter(tmp_path, LOG[["user", "item"]].assign(**{"label:float": 0}))
+    with pytest.raises(DataError, match=r"no row of 8 counts as an event; label is 1 in none"):
+        read(file)
+    by_behavior = inter(tmp_path, LOG.assign(**{"label:float": [0] + [1] * 7}))
+    assert read(by_behavior, split="none").metadata["format"]["notes"] == {
+        "label:float": "1 of 8 rows with 0 were left out"
+    }
+
+
+def test_recbole_columns_of_behaviors(tmp_path):
+    view, buy = [1, 1, 0, 1, 0, 0, 1, 0], [0, 1, 1, 0, 0, 1, 0, 0]
+    long = pd.DataFrame(
+        [
+            (user, item, name)
+            for user, item, *said in zip(LOG["user"], LOG["item"], view, buy, strict=True)
+            for name, value in zip(("view", "is_apply"), said, strict=True)
+            if value
+        ],
+        columns=["user", "item", "behavior"],
+    )
+    columns = {"view:float": view, "is_apply:float": buy, "label:float": 1, "rating:float": 3, "click:float": 7}
+    file = inter(tmp_path, LOG[["user", "item"]].assign(**columns))
+    ds = read(file, target="is_apply", split="none")
+    wanted = from_events(long, target="is_apply", split="none")
+    assert ds.content_hash() == wanted.content_hash()
+    assert ds.metadata["format"]["notes"] == {
+        "view:float": "a behavior: rows with 1 are its events",
+        "is_apply:float": "a behavior: rows with 1 are its events",
+        "label:float": "not read, as the behaviors are view, is_apply",
+        "rating:float": "not read: it is neither an id, a time, a split nor a behavior",
+        "click:float": "not read: it holds other values than 0 and 1",
+        "rows": "2 of 8 rows without any behavior were left out",
+    }
+    with pytest.raises(UsageError, match=r"which behavior is the target\?; name it \(--target\): view, is_apply|is_a"):
+        read(file)
+
+
+@pytest.mark.parametrize("valid", ["val", "valid", "validation"])
+def test_recbole_validation_has_three_names(tmp_path, valid):
+    log = LOG.assign(split=SPLITS)
+    wanted = read(inter(tmp_path, log, split="split:token"))
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    for part, name in (("train", "train"), ("valid", valid), ("test", "test")):
+        inter(folder, LOG[log["split"] == part], name=f"shop.{name}.inter")
+    assert read(folder).content_hash() == wanted.content_hash()
+    assert read(folder / f"shop.{valid}.inter").content_hash() == wanted.content_hash()
+    named = inter(tmp_path, log.replace({"split": {"valid": valid}}), split="split:token")
+    assert read(named).content_hash() == wanted.content_hash()
+    (folder / "shop.val.inter").write_text("x")
+    (folder / "shop.valid.inter").write_text("x")
+    with pytest.raises(DataError, match=r"holds both shop.val\w*.inter and shop.val\w*.inter; remove one"):
+        read(folder)

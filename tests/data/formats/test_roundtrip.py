@@ -220,7 +220,7 @@ def test_another_target_is_refused(tmp_path, tiny, format):
         read(tmp_path / "shop", target="cart")
 
 
-@pytest.mark.parametrize("name", ["count", "users", "Items", "all", "train", "x_dict", "a.time", "test ", "readme-1"])
+@pytest.mark.parametrize("name", ["count", "users", "Items", "all", "train", "x_dict", "a.time", "test ", "val"])
 def test_names_that_mean_another_file(tmp_path, tiny, name):
     edges = {name.strip(): tiny.edges["view"], "buy": tiny.edges["buy"]}
     if name.strip() == "test":

@@ -86,7 +86,7 @@ def test_broken_pairs_name_the_line(tmp_path, text, message):
         ("0 1 2\n1 2 x\n", "view.txt line 2: 'x' is no integer"),
         (
             "0 1\n2 3\n0 4\n",
-            "line 3: user 0 already stands in line 1; join the two lines; files with one pair per line",
+            "line 3: user 0 already stands in line 1; join the two lines; if a line is one pair, say so: mb",
         ),
         ("0 1 8\n", r"line 1: item id 8 is out of range; there are 8 items \(0..7\)"),
         ("3 1\n", r"line 1: user id 3 is out of range; there are 3 users \(0..2\)"),
