@@ -41,17 +41,10 @@ def examine() -> dict[str, Any]:
         "device": None,
     }
     machine.update(_attempt(check_torch, problems) or {})
-<<<<<<< HEAD
-    # DGL stands on torch: without it, its own failure would only repeat the reason.
-    detail = None if problems else _attempt(check_dgl, problems)
-    versions = {name: package_version(name) for name in (*REQUIRED, *OPTIONAL)}
-    absent = [name for name in REQUIRED if versions[name] is None and name not in ("torch", "dgl")]
-=======
     # A graph stands on torch: without it, its own failure would only repeat the reason.
     graph = None if problems else _attempt(check_graph, problems)
-    versions = {name: _version(name) for name in (*REQUIRED, *OPTIONAL)}
+    versions = {name: package_version(name) for name in (*REQUIRED, *OPTIONAL)}
     absent = [name for name in REQUIRED if versions[name] is None and name != "torch"]
->>>>>>> seams
     problems += [f"{name} is not installed; run: pip install {name}" for name in absent]
     datasets = _attempt(lambda: _datasets(problems), problems)
     return {
@@ -101,13 +94,9 @@ def check_graph() -> dict[str, str]:
     """
     carrier = graph_carrier()
     torch = importlib.import_module("torch")
-<<<<<<< HEAD
-    versions = f"dgl {package_version('dgl')} with torch {package_version('torch')}"
-=======
-    name = f"dgl {_version('dgl')}" if carrier.name == "dgl" else "mbgraph's own heterograph"
-    versions = f"{name} with torch {_version('torch')}"
+    name = f"dgl {package_version('dgl')}" if carrier.name == "dgl" else "mbgraph's own heterograph"
+    versions = f"{name} with torch {package_version('torch')}"
     remedy = OWN_REMEDY if carrier.name == "dgl" else f"run: {REMEDY}"
->>>>>>> seams
     dense = torch.tensor([[1.0, 1.0], [0.0, 1.0]])  # users x items
     rows = torch.tensor([[1.0, 2.0, 3.0], [10.0, 20.0, 30.0]])  # (2, 3), one row per user
     try:

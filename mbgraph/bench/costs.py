@@ -21,14 +21,8 @@ import torch
 from mbgraph.bench.speed import SEED, Settings, make_trainer, step_work
 from mbgraph.data.synthetic import Auxiliary, SyntheticConfig, generate
 from mbgraph.errors import RunError, UsageError
-<<<<<<< HEAD
 from mbgraph.machine import peak_memory_mb
 from mbgraph.models.context import StepContext
-=======
-from mbgraph.models.context import StepContext
-from mbgraph.run import peak_memory_mb
-from mbgraph.training.memory import estimate_memory
->>>>>>> seams
 
 __all__ = ["Shape", "growing", "measure_step", "memory_per", "run_apart", "varying"]
 

@@ -62,7 +62,8 @@ def collect(runs: Iterable[str | os.PathLike[str]]) -> list[dict[str, Any]]:
                     {f"{name} {key}": round(values["metrics"][key], 4) for key in headline_metrics(values["metrics"])}
                 )
         row["torch"], row["cpu"] = environment["versions"]["torch"], environment["cpu"]
-        row["command"] = "mbgraph " + " ".join(_public(environment["command"]))
+        commands = [environment["command"], *environment.get("extended", [])]
+        row["command"] = "; ".join("mbgraph " + " ".join(_public(command)) for command in commands)
         rows.append(row)
     return rows
 

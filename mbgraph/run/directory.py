@@ -24,7 +24,7 @@ from mbgraph.schema import read_toml
 from mbgraph.training.checkpoint import load_weights
 from mbgraph.training.trainer import resolve_device
 
-__all__ = ["PER_USER", "Run", "make_directory", "write_config", "write_facts"]
+__all__ = ["PER_USER", "Run", "make_directory", "write_config", "write_extension", "write_facts"]
 
 FORMAT = 2
 PER_USER = {"test": "per_user.npz", "valid": "per_user_valid.npz"}
@@ -154,6 +154,17 @@ def write_facts(path: Path, config: FitConfig, dataset: MultiBehaviorDataset) ->
             "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
             "threads": torch.get_num_threads(),
             "versions": {"mbgraph": __version__, **package_versions(_PACKAGES)},
-            "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+            "command": _command(),
         },
     )
+
+
+def write_extension(path: Path, config: FitConfig) -> None:
+    """Write a configuration with other limits over the run's, and the command that asked for it into ``env.json``."""
+    environment = read_json(path / "env.json")
+    write_json(path / "env.json", {**environment, "extended": [*environment.get("extended", []), _command()]})
+    write_config(path, config)
+
+
+def _command() -> list[str]:
+    return [Path(sys.argv[0]).name, *sys.argv[1:]]

@@ -17,7 +17,7 @@ from mbgraph.evaluation.evaluate import EvaluationResult, evaluate_splits
 from mbgraph.files import write_json
 from mbgraph.machine import peak_memory_mb
 from mbgraph.models.base import Recommender
-from mbgraph.run.directory import PER_USER, Run, make_directory, write_config, write_facts
+from mbgraph.run.directory import PER_USER, Run, make_directory, write_config, write_extension, write_facts
 from mbgraph.run.preparation import make_model, notices, prepare_dataset
 from mbgraph.training.callbacks import Callback, EarlyStopping
 from mbgraph.training.checkpoint import load_checkpoint
@@ -147,7 +147,7 @@ def _extend(run: Run, config: FitConfig, changes: dict[str, int]) -> list[str]:
                 "choose a larger one, or fit again",
             )
         stopping.update(record["epoch"], record["valid"][config.evaluation["metric"]])
-    write_config(run.path, config)
+    write_extension(run.path, config)
     if done and done < limits.epochs and records[-1].get("valid") and stopping.should_stop(done):
         return [
             f"no epoch is left to train: after epoch {done} the last better one, {stopping.best_epoch}, is more than "

@@ -10,12 +10,8 @@ from pathlib import Path
 
 from mbgraph.data.aliases import canonical_split, is_known
 from mbgraph.data.dataset import MultiBehaviorDataset
-<<<<<<< HEAD
 from mbgraph.data.formats.assemble import Origin, assemble
-=======
-from mbgraph.data.formats.assemble import Source, assemble
 from mbgraph.data.formats.content import first_words, split_files
->>>>>>> seams
 from mbgraph.data.formats.text import read_adjacency
 from mbgraph.data.interactions import Pairs
 from mbgraph.errors import UsageError

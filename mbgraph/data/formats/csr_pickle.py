@@ -9,15 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from mbgraph.data.dataset import MultiBehaviorDataset
-<<<<<<< HEAD
 from mbgraph.data.formats.assemble import Origin, assemble, find_target
-from mbgraph.data.formats.matrices import Matrix, read_held_out, read_matrix
-=======
-from mbgraph.data.formats.assemble import Source, assemble, find_target
 from mbgraph.data.formats.content import split_files
 from mbgraph.data.formats.matrices import read_held_out, read_matrix
 from mbgraph.data.formats.matrix_folder import check_shapes, leave_out_mixtures, read_matrices
->>>>>>> seams
 from mbgraph.data.interactions import Pairs
 
 __all__ = ["SPLIT_NAMES", "held_out_files", "read", "read_part"]
@@ -68,22 +63,6 @@ def read(
     UsageError
         If the target cannot be guessed.
     """
-<<<<<<< HEAD
-    files = {file.name.removesuffix(".pkl").removeprefix("trn_"): file for file in sorted(path.glob("trn_*"))}
-    target = find_target(path, files, target)
-    matrices = {behavior: read_matrix(file) for behavior, file in files.items()}
-    users, items = check_shapes({files[behavior]: matrix for behavior, matrix in matrices.items()}, users, items)
-    source = Origin(path, "csr-pickle", 0, [file.name for file in files.values()])
-    source.notes = {behavior: _VALUES for behavior, matrix in matrices.items() if matrix.values == "dropped"}
-    splits: dict[str, Pairs] = {}
-    for stem, split in _SPLITS.items():
-        for file in (path / stem, path / f"{stem}.pkl"):
-            if file.exists():
-                splits[split] = read_held_out(file, users, items)[0]
-                source.files.append(file.name)
-                break
-    edges = {behavior: matrix.pairs for behavior, matrix in matrices.items()}
-=======
     found = read_matrices(path, "trn_")
     target = find_target(path, found.files, target)
     users, items = check_shapes(
@@ -93,7 +72,6 @@ def read(
     splits = {split: read_held_out(file, users, items)[0] for split, file in lists.items()}
     leave_out_mixtures(found, splits.values(), items)
     files = [file.name for file in (*found.files.values(), *lists.values())]
-    source = Source(path, "csr-pickle", 0, files, found.left_out, found.notes)
+    source = Origin(path, "csr-pickle", 0, files, found.left_out, found.notes)
     edges = {behavior: matrix.pairs for behavior, matrix in found.matrices.items()}
->>>>>>> seams
     return assemble(source, edges, target, splits, name=name, users=users, items=items)

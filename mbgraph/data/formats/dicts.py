@@ -10,12 +10,8 @@ from typing import Any
 import numpy as np
 
 from mbgraph.data.dataset import MultiBehaviorDataset
-<<<<<<< HEAD
 from mbgraph.data.formats.assemble import Origin, assemble, find_target
-=======
-from mbgraph.data.formats.assemble import Source, assemble, find_target
 from mbgraph.data.formats.content import split_files
->>>>>>> seams
 from mbgraph.data.formats.pairs import read_count
 from mbgraph.data.formats.text import opened
 from mbgraph.data.interactions import Pairs

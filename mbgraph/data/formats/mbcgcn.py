@@ -9,13 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from mbgraph.data.dataset import MultiBehaviorDataset
-<<<<<<< HEAD
-from mbgraph.data.formats.adjacency import split_files
 from mbgraph.data.formats.assemble import Origin, assemble, find_target
-=======
-from mbgraph.data.formats.assemble import Source, assemble, find_target
 from mbgraph.data.formats.content import split_files
->>>>>>> seams
 from mbgraph.data.formats.text import read_adjacency
 from mbgraph.data.interactions import Pairs
 

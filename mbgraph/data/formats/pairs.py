@@ -19,12 +19,8 @@ import numpy as np
 
 from mbgraph.data.aliases import SPLIT_ALIASES, is_known
 from mbgraph.data.dataset import MultiBehaviorDataset, check_behavior_name
-<<<<<<< HEAD
 from mbgraph.data.formats.assemble import Origin, assemble, find_target
-=======
-from mbgraph.data.formats.assemble import Source, assemble, find_target
 from mbgraph.data.formats.content import first_words, same_pairs, split_files
->>>>>>> seams
 from mbgraph.data.formats.folder import new_folder
 from mbgraph.data.formats.npz import check_file_name, id_lines, named_ids, read_ids
 from mbgraph.data.formats.sidecar import (
@@ -134,20 +130,10 @@ def read(path: Path, *, target: str | None = None, name: str | None = None, base
     for ids in ("users.txt", "items.txt"):
         if (path / ids).exists():
             left_out[ids] = f"ids are read only where {SIDECAR} vouches for them"
-<<<<<<< HEAD
-    splits = {
-        split: read_part(path / f"{stem}.txt", users=users, items=items)
-        for split, stem in SPLIT_FILES.items()
-        if (path / f"{stem}.txt").exists()
-    }
-    read_files = ["count.txt", *(f"{behavior}.txt" for behavior in edges), *(f"{SPLIT_FILES[s]}.txt" for s in splits)]
-    source = Origin(path, "pairs", 1, read_files, left_out)
-=======
     held_out = split_files(path, "{}.txt")
     splits = {split: read_part(file, users=users, items=items, base=base) for split, file in held_out.items()}
     read_files = ["count.txt", *(f"{behavior}.txt" for behavior in edges), *(file.name for file in held_out.values())]
-    source = Source(path, "pairs", base, read_files, left_out)
->>>>>>> seams
+    source = Origin(path, "pairs", base, read_files, left_out)
     return assemble(source, edges, target, splits, name=name, users=users, items=items)
 
 

@@ -9,13 +9,8 @@ from pathlib import Path
 
 from mbgraph.data.aliases import is_known
 from mbgraph.data.dataset import MultiBehaviorDataset
-<<<<<<< HEAD
 from mbgraph.data.formats.assemble import Origin, assemble, find_target
-from mbgraph.data.formats.csr_pickle import check_shapes
-=======
-from mbgraph.data.formats.assemble import Source, assemble, find_target
 from mbgraph.data.formats.content import split_files
->>>>>>> seams
 from mbgraph.data.formats.matrices import read_matrix
 from mbgraph.data.formats.matrix_folder import check_shapes, leave_out_mixtures, read_matrices, stem_of
 
@@ -37,33 +32,6 @@ def read(path: Path, *, target: str | None = None, name: str | None = None) -> M
     UsageError
         If the target cannot be guessed.
     """
-<<<<<<< HEAD
-    files = {
-        file.name.removeprefix(_PREFIX).removesuffix(_SUFFIX): file
-        for file in sorted(path.glob(f"{_PREFIX}*{_SUFFIX}"))
-    }
-    joined = [stem for stem in files if "_" in stem and all(part in files for part in stem.split("_"))]
-    left_out = {files.pop(stem).name: "derived from the others" for stem in joined}
-    target = find_target(path, files, target)
-    matrices = {file: read_matrix(file) for file in files.values()}
-    source = Origin(path, "sslrec", 0, [file.name for file in files.values()], left_out)
-    held_out = {}
-    for file_name, split in _SPLITS.items():
-        if (path / file_name).exists():
-            if split in held_out:
-                raise DataError(f"{path} holds two files of {split} pairs", "remove one")
-            held_out[split] = path / file_name
-            matrices[path / file_name] = read_matrix(path / file_name)
-            source.files.append(file_name)
-    users, items = check_shapes(matrices)
-    source.notes = {
-        behavior: "values are neither 1 nor times and were left out"
-        for behavior, file in files.items()
-        if matrices[file].values == "dropped"
-    }
-    edges = {behavior: matrices[file].pairs for behavior, file in files.items()}
-    splits = {split: matrices[file].pairs for split, file in held_out.items()}
-=======
     stems = {stem_of(file, _PREFIX) for file in path.glob(f"{_PREFIX}*")}
     found = read_matrices(path, _PREFIX, _joined(stems))
     target = find_target(path, found.files, target)
@@ -73,10 +41,9 @@ def read(path: Path, *, target: str | None = None, name: str | None = None) -> M
     users, items = check_shapes({**shaped, **{held_out[split]: matrix for split, matrix in matrices.items()}})
     leave_out_mixtures(found, [matrix.pairs for matrix in matrices.values()], items)
     files = [file.name for file in (*found.files.values(), *held_out.values())]
-    source = Source(path, "sslrec", 0, files, found.left_out, found.notes)
+    source = Origin(path, "sslrec", 0, files, found.left_out, found.notes)
     edges = {behavior: matrix.pairs for behavior, matrix in found.matrices.items()}
     splits = {split: matrix.pairs for split, matrix in matrices.items()}
->>>>>>> seams
     return assemble(source, edges, target, splits, name=name, users=users, items=items)
 
 
