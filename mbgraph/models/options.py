@@ -56,7 +56,7 @@ class TrainingOptions(Section):
 class ModelOptions(Section):
     """Base of every model's options: a model nests a subclass called ``Options``."""
 
-    title = "the model"
+    called = "the model"
 
     def training(self) -> TrainingOptions:
         """Return how the model with these options wants to be trained."""
