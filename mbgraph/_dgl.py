@@ -13,11 +13,11 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from types import ModuleType
 from typing import Any
 
 from mbgraph.errors import MbgraphError, UnknownNameError
+from mbgraph.machine import package_version
 
 __all__ = [
     "CHOICES",
@@ -234,10 +234,7 @@ class _ForgivingLoader(importlib.abc.Loader):
 
 
 def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "not installed"
+    return package_version(package) or "not installed"
 
 
 def _line(error: BaseException) -> str:

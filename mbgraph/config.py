@@ -1,172 +1,287 @@
-"""The configuration of a run: from defaults, a TOML file and flags, resolved, checked and written down."""
+"""The configuration of a run: of defaults, a TOML file, flags or Python, checked, resolved and written down.
+
+Every option is a field of a `Section`, and nowhere else: `FitConfig` has those of a run, a model's ``Options`` its own,
+`TrainingOptions`, `EvaluationOptions` and each `Regularizer` theirs.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field, model_validator
 
 from mbgraph.data.protocols import check_protocol
-from mbgraph.errors import DataError, UnknownNameError, UsageError
+from mbgraph.errors import UnknownNameError, UsageError
+from mbgraph.schema import InWords, Section, parse_assignments, read_toml
 
-try:
-    import tomllib
-except ModuleNotFoundError:  # Python 3.10
-    import tomli as tomllib  # type: ignore[no-redef]
+if TYPE_CHECKING:
+    from mbgraph.evaluation.options import EvaluationOptions
+    from mbgraph.models.base import Recommender
+    from mbgraph.models.options import ModelOptions, TrainingOptions
+    from mbgraph.regularizers.base import Regularizer
 
-__all__ = [
-    "TRAINING_OPTIONS",
-    "VALIDATIONS",
-    "FitConfig",
-    "parse_assignment",
-    "parse_regularizer",
-    "read_config",
-]
+__all__ = ["SECTIONS", "FitConfig", "configured", "read_config"]
 
-VALIDATIONS = ("auto", "given", "holdout", "none", "merge")
-TRAINING_OPTIONS = (
-    "epochs",
-    "patience",
-    "batch_size",
-    "lr",
-    "weight_decay",
-    "sampler",
-    "history",
-    "diagnose_every",
-)
-EVALUATION_OPTIONS = ("metric", "k", "mask", "ties")
-_TOP = ("dataset", "model", "variant", "seed", "protocol", "validation", "device", "threads")
+SECTIONS = ("options", "training", "evaluation")
+"""Tables of a configuration that hold options by name."""
+
+Validation = Literal["auto", "given", "holdout", "none", "merge"]
 _WRITTEN = ("format", "mbgraph")  # stand in a run's config.toml and are checked by the run, not set by a user
 
 
-@dataclass(frozen=True)
-class FitConfig:
-    """Everything that decides a run's numbers, and where it runs."""
+def _table(name: str) -> Any:
+    return InWords("a table of options", f"write it as [{name}], one option = value per line")
 
-    dataset: str = "demo"
+
+class FitConfig(Section):
+    """Everything that decides a run's numbers, and where it runs.
+
+    Holds what was given, and checks it when it is made: the options by those of the chosen model. `resolve` fills in
+    everything else.
+
+    Examples
+    --------
+    >>> config = FitConfig(model="lightgcn", training={"epochs": 5}, options={"num_layers": 2})
+    >>> config.training_options.epochs, config.training_options.batch_size, config.model_options.num_layers
+    (5, 2048, 2)
+    """
+
+    called = "the configuration"
+
+    dataset: Annotated[str, Field(min_length=1), InWords("the name or path of a dataset")] = "demo"
     """Name in the catalog or path."""
     model: str = "rmbrec"
-    """Registered model name."""
+    """Model to train; see ``mbgraph models``."""
     variant: str | None = None
-    """Named preset of the model; None for its default."""
-    seed: int = 2026
+    """Preset of the model's options; its first by default."""
+    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 2026
     """Seed of initialisation and sampling."""
     protocol: str = "paper"
-    """How the target pairs are split, see `mbgraph.data.protocols.apply_protocol`: ``paper`` as published or imported,
-    ``loo``, ``random``, ``ratio:TRAIN,VALID,TEST`` or ``temporal:CUT``. Random orders have a seed of their own, 0, so
-    that the seeds of a study share one split."""
-    validation: str = "auto"
-    """``given``: the dataset's own pairs; ``holdout``: one random train target pair per user; ``auto``: given if there
-    are any, else holdout; ``none``: no validation, exactly ``epochs`` epochs; ``merge``: the same after moving the
-    dataset's validation pairs into train."""
-    device: str = "auto"
-    """``auto``, ``cpu`` or ``cuda``."""
-    threads: int = 0
+    """Split of the target pairs: ``paper`` (as published or imported), ``loo``, ``random``, ``ratio:TRAIN,VALID,TEST``
+    or ``temporal:CUT``. Random orders have a seed of their own, 0, so that the seeds of a study share one split."""
+    validation: Validation = "auto"
+    """What selects the epoch. ``given``: the dataset's own pairs; ``holdout``: one random train target pair per user;
+    ``auto``: given if there are any, else holdout; ``none``: nothing, exactly ``epochs`` epochs; ``merge``: the same
+    after moving the dataset's validation pairs into train."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to train; ``auto`` takes CUDA where there is one."""
+    threads: Annotated[int, Field(ge=0, le=4096)] = 0
     """CPU threads; 0 leaves torch's choice."""
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Annotated[Mapping[str, Any], _table("options")] = Field(default_factory=dict)
     """Options of the model."""
-    training: Mapping[str, Any] = field(default_factory=dict)
-    """Options of the trainer, see `TRAINING_OPTIONS`."""
-    evaluation: Mapping[str, Any] = field(default_factory=dict)
-    """``metric`` to select on, cut-offs ``k``, ``mask`` and ``ties``."""
-    regularizers: Sequence[Mapping[str, Any]] = ()
-    """Changes to the model's regularizers: each entry has a ``name`` and options; ``weight = 0`` removes one."""
+    training: Annotated[Mapping[str, Any], _table("training")] = Field(default_factory=dict)
+    """Training options, see `TrainingOptions`."""
+    evaluation: Annotated[Mapping[str, Any], _table("evaluation")] = Field(default_factory=dict)
+    """Evaluation options, see `EvaluationOptions`."""
+    regularizers: Annotated[
+        tuple[Mapping[str, Any], ...],
+        InWords("a list of tables", 'write [[regularizers]] with name = "rex" and its options below'),
+    ] = ()
+    """Changes to the model's regularizers: each entry has a ``name`` and options; ``weight = 0`` leaves one out."""
 
-    def __post_init__(self) -> None:
-        if self.validation not in VALIDATIONS:
-            raise UnknownNameError("validation", self.validation, VALIDATIONS)
+    @model_validator(mode="before")
+    @classmethod
+    def _of_sections(cls, values: Any) -> Any:
+        """Take sections and regularizers as the values that were given to them."""
+        if not isinstance(values, Mapping):
+            return values
+        made = dict(values)
+        for name in SECTIONS:
+            if isinstance(made.get(name), Section):
+                made[name] = made[name].given()
+        entries = made.get("regularizers")
+        if isinstance(entries, list | tuple):
+            made["regularizers"] = tuple(map(_entry, entries))
+        return made
+
+    @model_validator(mode="after")
+    def _check(self) -> FitConfig:
         check_protocol(self.protocol)
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
-            raise UsageError(f"seed must be a non-negative integer, got {self.seed!r}")
-        if not isinstance(self.threads, int) or self.threads < 0:
-            raise UsageError(f"threads must be a non-negative integer, got {self.threads!r}")
-        for kind, given, known in (
-            ("training option", self.training, TRAINING_OPTIONS),
-            ("evaluation option", self.evaluation, EVALUATION_OPTIONS),
-        ):
-            for key in given:
-                if key not in known:
-                    raise UnknownNameError(kind, key, known)
+        if self.variant is not None and not self.model_class.variants():
+            raise UsageError(f"model {self.model!r} has no variants", "leave --variant out")
+        if "variant" in self.options:
+            raise UsageError("variant is no option of [options]", "write it above the sections, or as --variant")
+        if not self.model_class.trainable:
+            for given, what in ((self.training, "training options"), (self.regularizers, "regularizers")):
+                if given:
+                    raise UsageError(f"model {self.model!r} is not trained and reads no {what}", "leave them out")
+        _ = self.model_options, self.training_options, self.evaluation_options, self.chosen_regularizers
+        return self
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values, ready for TOML: None is left out."""
-        values = {key: value for key, value in asdict(self).items() if value is not None}
-        values["regularizers"] = [dict(entry) for entry in self.regularizers]
-        for section in ("options", "training", "evaluation"):
-            chosen = {key: value for key, value in values[section].items() if value is not None}
-            values[section] = {key: list(v) if isinstance(v, tuple) else v for key, v in chosen.items()}
-        return values
+    @property
+    def model_class(self) -> type[Recommender]:
+        """The class of the model."""
+        from mbgraph.models import MODELS
 
-    def replace(self, **changes: Any) -> FitConfig:
-        """Return a copy with some fields changed."""
-        return replace(self, **changes)
+        return MODELS.get(self.model)
+
+    @property
+    def model_options(self) -> ModelOptions:
+        """All options of the model, the variant among them."""
+        variant = {} if self.variant is None else {"variant": self.variant}
+        return self.model_class.Options(**variant, **self.options)
+
+    @property
+    def training_options(self) -> TrainingOptions:
+        """All training options: the model's, with those given."""
+        return self.model_options.training().replace(**self.training)
+
+    @property
+    def evaluation_options(self) -> EvaluationOptions:
+        """All evaluation options."""
+        from mbgraph.evaluation.options import EvaluationOptions
+
+        return EvaluationOptions(**self.evaluation)
+
+    @property
+    def chosen_regularizers(self) -> tuple[Regularizer, ...]:
+        """The model's regularizers with the changes applied, those of weight 0 among them."""
+        from mbgraph.regularizers.base import changed
+
+        return changed(self.model_options.regularizers(), self.regularizers)
+
+    def resolve(self, num_items: int | None = None) -> FitConfig:
+        """Return a configuration with everything in it: it repeats the run even where defaults have changed since.
+
+        Parameters
+        ----------
+        num_items : int, optional
+            Size of the catalogue, to which cut-offs are cut.
+        """
+        from mbgraph.evaluation.metrics import usable_cutoffs
+
+        options, evaluation = self.model_options, self.evaluation_options
+        if num_items is not None:
+            metric = evaluation.metric.partition("@")[0]
+            evaluation = evaluation.replace(
+                k=usable_cutoffs(evaluation.k, num_items),
+                metric=f"{metric}@{min(evaluation.metric_cutoff, num_items)}",
+            )
+        changes: dict[str, Any] = {
+            "variant": getattr(options, "variant", None),
+            "options": {name: value for name, value in options.plain().items() if name != "variant"},
+            "evaluation": evaluation.plain(),
+        }
+        if self.model_class.trainable:
+            changes["training"] = self.training_options.plain()
+            changes["regularizers"] = [{"name": each.name, **each.plain()} for each in self.chosen_regularizers]
+        return self.replace(**changes)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> FitConfig:
-        """Make a configuration from plain values; an unknown key raises `UnknownNameError` that names the nearest."""
-        known = [entry.name for entry in fields(cls)]
-        kept = {key: value for key, value in values.items() if key not in _WRITTEN}
-        for key, value in kept.items():
-            if key not in known:
-                raise UnknownNameError("configuration key", key, known)
-            section = key in ("options", "training", "evaluation")
-            if section and not isinstance(value, Mapping):
-                raise UsageError(f"configuration key {key!r} must be a table", f"write it as [{key}]")
-        for entry in kept.get("regularizers", ()):
-            if not isinstance(entry, Mapping) or "name" not in entry:
-                raise UsageError("a regularizer entry has no name", 'write [[regularizers]] with name = "rex"')
-        return cls(**kept)
-
-    def set(self, key: str, value: Any, model_options: Sequence[str]) -> FitConfig:
-        """Return a copy with one option set, found by its plain name among all sections.
-
-        ``model_options`` are the options the chosen model reads.
-        """
-        section, _, name = key.rpartition(".")
-        places = {
-            **{option: "options" for option in model_options if option not in ("variant", "rng")},
-            **dict.fromkeys(TRAINING_OPTIONS, "training"),
-            **dict.fromkeys(EVALUATION_OPTIONS, "evaluation"),
-            **dict.fromkeys(_TOP, ""),
-        }
-        if name not in places or (section and places[name] != section):
-            raise UnknownNameError(f"configuration key of model {self.model!r}", key, places)
-        if not places[name]:
-            return self.replace(**{name: value})
-        return self.replace(**{places[name]: {**getattr(self, places[name]), name: value}})
+        """Make a configuration of plain values, such as those of a run's ``config.toml``."""
+        return cls(**{str(key): value for key, value in values.items() if key not in _WRITTEN})
 
 
 def read_config(path: str | os.PathLike[str]) -> FitConfig:
-    """Read a TOML configuration, for example a run's ``config.toml``."""
+    """Read a TOML configuration, for example a run's ``config.toml``.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be read or is no TOML.
+    UsageError
+        If it holds something wrong; the message names the file.
+    """
+    values = read_toml(path)
     try:
-        values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is not valid TOML: {error}") from error
-    return FitConfig.from_dict(values)
+        return FitConfig.from_dict(values)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error.message}", error.remedy) from error
 
 
-def parse_value(text: str) -> Any:
-    """Read a value as TOML would (``3``, ``0.5``, ``true``, ``[1, 2]``), anything else as a string."""
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
+def configured(
+    config: FitConfig,
+    flags: Mapping[str, Any] | None = None,
+    settings: Iterable[str] = (),
+    regularizers: Sequence[Mapping[str, Any]] = (),
+) -> FitConfig:
+    """Return a configuration with changes applied, which a command line has as text.
+
+    Parameters
+    ----------
+    config : FitConfig
+    flags : mapping of str to str, optional
+        Fields of the configuration, of `TrainingOptions` or of `EvaluationOptions` by name; None stands for not given.
+    settings : iterable of str
+        ``key=value`` of any field, the model's options among them. Where two sections know a key, ``section.key``.
+    regularizers : sequence of mapping
+        Further entries, see `FitConfig`.
+
+    Raises
+    ------
+    UnknownNameError, UsageError
+        For a name that no section knows, one that is given twice, or a wrong value.
+    """
+    given = {(("", name) if name in _top() else _place(name, None)): text for name, text in (flags or {}).items()}
+    given = {place: text for place, text in given.items() if text is not None}
+    texts = parse_assignments(settings)
+    model = str(texts.get("model", given.get(("", "model"), config.model)))
+    for key, text in texts.items():
+        place = _place(key, model)
+        if place in given:
+            flag = place[1].replace("_", "-")
+            raise UsageError(f"{key!r} is given twice, as --{flag} and in --set", "leave one of them out")
+        given[place] = text
+    values: dict[str, Any] = {**config.given(), "model": model}
+    for (section, name), text in given.items():
+        value = _section(section, model).value_of(name, text)
+        if section:
+            values[section] = {**values.get(section, {}), name: value}
+        else:
+            values[name] = value
+    values["regularizers"] = (*config.regularizers, *regularizers)
+    return FitConfig(**values)
 
 
-def parse_assignment(text: str) -> tuple[str, Any]:
-    """Split ``key=value``."""
-    key, equals, value = text.partition("=")
-    if not equals or not key.strip():
-        raise UsageError(f"cannot read {text!r}", "write it as key=value")
-    return key.strip(), parse_value(value.strip())
+def _entry(entry: Any) -> Any:
+    """Return a regularizer entry with the values that its texts mean."""
+    from mbgraph.regularizers.base import REGULARIZERS, Regularizer
+
+    if isinstance(entry, Regularizer):
+        if entry.schedule is not None:
+            raise UsageError(
+                f"the schedule of regularizer {entry.name!r} is a function, which no configuration can hold",
+                "use warmup, or give the regularizer to mbgraph.Trainer",
+            )
+        return {"name": entry.name, **entry.given()}
+    if not isinstance(entry, Mapping):
+        return entry
+    if not isinstance(entry.get("name"), str) or not entry["name"]:
+        raise UsageError("a regularizer entry has no name", 'write [[regularizers]] with name = "rex"')
+    kind = REGULARIZERS.get(entry["name"])
+    return {name: value if name == "name" else kind.value_of(name, value) for name, value in entry.items()}
 
 
-def parse_regularizer(text: str) -> dict[str, Any]:
-    """Split ``name:key=value,key=value``."""
-    name, _, rest = text.partition(":")
-    options = dict(parse_assignment(part) for part in rest.split(",") if part.strip())
-    return {"name": name.strip(), **options}
+def _top() -> tuple[str, ...]:
+    return tuple(name for name in FitConfig.names() if name not in (*SECTIONS, "regularizers"))
+
+
+def _section(name: str, model: str) -> type[Section]:
+    from mbgraph.evaluation.options import EvaluationOptions
+    from mbgraph.models import MODELS
+    from mbgraph.models.options import TrainingOptions
+
+    kinds: dict[str, type[Section]] = {"training": TrainingOptions, "evaluation": EvaluationOptions}
+    if name == "options":
+        return MODELS.get(model).Options
+    return kinds.get(name, FitConfig)
+
+
+def _place(key: str, model: str | None) -> tuple[str, str]:
+    """Return the section and the name of a key; without a model its options are not looked at."""
+    known: dict[str, tuple[str, ...]] = {"": _top()}
+    for section in SECTIONS:
+        if section != "options" or model is not None:
+            known[section] = tuple(name for name in _section(section, model or "").names() if name != "variant")
+    section, _, name = key.rpartition(".")
+    places = [place for place, names in known.items() if name in names and section in ("", place)]
+    if not places:
+        choices = [name for names in known.values() for name in names]
+        raise UnknownNameError(f"configuration key of model {model!r}", key, choices)
+    if len(places) > 1:
+        written = " or ".join(f"{place}.{name}" for place in places if place)
+        raise UsageError(f"{key!r} is known to several sections", f"write {written}")
+    return places[0], name

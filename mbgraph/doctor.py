@@ -5,15 +5,14 @@ from __future__ import annotations
 import importlib
 import os
 import platform
-import sys
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from mbgraph import __version__
 from mbgraph._dgl import OWN_REMEDY, REMEDY, graph_carrier
 from mbgraph.errors import MbgraphError, RunError
+from mbgraph.machine import cpu_name, package_version
 
 __all__ = ["OPTIONAL", "REQUIRED", "check_graph", "check_torch", "examine"]
 
@@ -36,7 +35,7 @@ def examine() -> dict[str, Any]:
     problems: list[str] = []
     machine: dict[str, Any] = {
         "platform": platform.platform(),
-        "cpu": _cpu(),
+        "cpu": cpu_name(),
         "cores": os.cpu_count() or 1,
         "threads": None,
         "device": None,
@@ -44,7 +43,7 @@ def examine() -> dict[str, Any]:
     machine.update(_attempt(check_torch, problems) or {})
     # A graph stands on torch: without it, its own failure would only repeat the reason.
     graph = None if problems else _attempt(check_graph, problems)
-    versions = {name: _version(name) for name in (*REQUIRED, *OPTIONAL)}
+    versions = {name: package_version(name) for name in (*REQUIRED, *OPTIONAL)}
     absent = [name for name in REQUIRED if versions[name] is None and name != "torch"]
     problems += [f"{name} is not installed; run: pip install {name}" for name in absent]
     datasets = _attempt(lambda: _datasets(problems), problems)
@@ -73,7 +72,7 @@ def check_torch() -> dict[str, Any]:
         torch = importlib.import_module("torch")
         return {"threads": torch.get_num_threads(), "device": "cuda" if torch.cuda.is_available() else "cpu"}
     except Exception as error:  # a broken binary raises anything from OSError to AttributeError
-        version = _version("torch")
+        version = package_version("torch")
         what = f"torch {version} does not load ({_line(error)})" if version else "torch is not installed"
         raise RunError(what, f"run: {REMEDY}") from error
 
@@ -95,8 +94,8 @@ def check_graph() -> dict[str, str]:
     """
     carrier = graph_carrier()
     torch = importlib.import_module("torch")
-    name = f"dgl {_version('dgl')}" if carrier.name == "dgl" else "mbgraph's own heterograph"
-    versions = f"{name} with torch {_version('torch')}"
+    name = f"dgl {package_version('dgl')}" if carrier.name == "dgl" else "mbgraph's own heterograph"
+    versions = f"{name} with torch {package_version('torch')}"
     remedy = OWN_REMEDY if carrier.name == "dgl" else f"run: {REMEDY}"
     dense = torch.tensor([[1.0, 1.0], [0.0, 1.0]])  # users x items
     rows = torch.tensor([[1.0, 2.0, 3.0], [10.0, 20.0, 30.0]])  # (2, 3), one row per user
@@ -138,24 +137,5 @@ def _datasets(problems: list[str]) -> dict[str, Any]:
     }
 
 
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
 def _line(error: BaseException) -> str:
     return (" ".join(str(error).split()) or type(error).__name__)[:160]
-
-
-def _cpu() -> str:
-    if sys.platform.startswith("linux"):
-        try:
-            text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-        except OSError:
-            text = ""
-        names = [line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name")]
-        if names:
-            return names[0]
-    return platform.processor() or platform.machine()

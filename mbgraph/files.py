@@ -6,13 +6,13 @@ import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from mbgraph.errors import DataError, RunError
+from mbgraph.errors import DataError, RunError, UsageError
 
-__all__ = ["atomic_write", "inside", "read_json", "shipped", "write_json"]
+__all__ = ["atomic_write", "check_folder", "inside", "read_json", "shipped", "write_json"]
 
 
 @contextlib.contextmanager
@@ -49,6 +49,36 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[
         if temporary is not None:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
+
+
+def check_folder(
+    path: str | os.PathLike[str],
+    overwrite: bool = False,
+    objection: Callable[[list[str]], None] | None = None,
+    remedy: str = "choose another folder or overwrite it (--force)",
+) -> None:
+    """Raise `UsageError` unless a folder may be written: where there is none, it is empty, or it may be replaced.
+
+    Parameters
+    ----------
+    path : path
+    overwrite : bool
+        Whether a folder that holds something may be replaced at all.
+    objection : callable, optional
+        Is given the names in such a folder, sorted, and raises if they are not the caller's to replace.
+    remedy : str
+        What to do about a folder that holds something.
+    """
+    path = Path(path)
+    if not path.exists():
+        return
+    if not path.is_dir():
+        raise UsageError(f"{path} is a file", "choose another folder")
+    held = sorted(entry.name for entry in path.iterdir())
+    if held and not overwrite:
+        raise UsageError(f"{path} already exists and is not empty", remedy)
+    if held and objection is not None:
+        objection(held)
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:

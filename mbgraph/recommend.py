@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mbgraph.data.interactions import CSR
+from mbgraph.data.masks import masked_items
 from mbgraph.errors import DataError, RunError, UnknownNameError, UsageError
 from mbgraph.typing import IntArray
 
@@ -27,6 +28,8 @@ __all__ = ["EXCLUDE", "FALLBACKS", "check_k", "popular_items", "recommend", "see
 
 EXCLUDE = ("target", "all", "none")
 """Which train items of a user are left out: those of the target behavior, those of any behavior, or none."""
+
+_MASK_OF = {"target": "train-target", "all": "all-behaviors", "none": "none"}
 
 FALLBACKS = ("popularity",)
 """What strangers can be given."""
@@ -95,6 +98,8 @@ def recommend(
     """
     import pandas as pd
 
+    from mbgraph.evaluation.evaluate import scorer_for
+
     k = check_k(k, ds.num_items)
     block = max(1, min(_BLOCK_USERS, _BLOCK_SCORES // max(1, ds.num_items)))
     chunk_size = block if chunk_size is None else chunk_size
@@ -110,8 +115,6 @@ def recommend(
     known = np.flatnonzero(~stranger)
     items = np.zeros((len(rows), k), np.int64)
     scores = np.full((len(rows), k), -np.inf)
-    from mbgraph.evaluation.evaluate import scorer_for
-
     scorer = scorer_for(model, ds)
     for start in range(0, len(known), chunk_size):
         at = known[start : start + chunk_size]
@@ -182,12 +185,7 @@ def seen_items(ds: MultiBehaviorDataset, exclude: str) -> CSR:
     """
     if exclude not in EXCLUDE:
         raise UnknownNameError("exclude", exclude, EXCLUDE)
-    if exclude == "target":
-        return ds.csr(ds.target)
-    if exclude == "none":
-        return CSR(np.zeros(ds.num_users + 1, np.int64), np.empty(0, np.int64))
-    keys = np.unique(np.concatenate([pairs.keys(ds.num_items) for pairs in ds.edges.values()]))
-    return CSR.from_pairs(*np.divmod(keys, np.int64(ds.num_items)), ds.num_users)
+    return masked_items(ds, _MASK_OF[exclude])
 
 
 def popular_items(bought: CSR, num_items: int, k: int) -> tuple[IntArray, np.ndarray]:

@@ -151,14 +151,25 @@ def test_models_and_regularizers_are_documented():
         assert f"`{name}`" in regularizers
 
 
-@pytest.mark.parametrize("variant", RMBRec.variants)
-def test_the_table_of_variants_says_what_the_code_does(variant, tiny):
+def test_the_options_of_all_are_tables_made_from_their_fields():
+    models, regularizers = ((REPOSITORY / "docs" / f"{name}.md").read_text() for name in ("models", "regularizers"))
+    for name in MODELS:
+        assert f"<!-- options: model {name} -->" in models or not MODELS.get(name).Options.names()
+    for name in REGULARIZERS:
+        assert f"<!-- options: regularizer {name} -->" in regularizers
+    assert "<!-- options: training -->" in models
+    assert "<!-- options: evaluation -->" in (REPOSITORY / "docs" / "protocol.md").read_text()
+    assert "<!-- options: configuration -->" in (REPOSITORY / "docs" / "start.md").read_text()
+
+
+@pytest.mark.parametrize("variant", RMBRec.variants())
+def test_the_table_of_variants_says_what_the_code_does(variant):
     page = (REPOSITORY / "docs" / "models.md").read_text(encoding="utf-8")
     table = page[page.index("| Point |") :].split("\n\n")[0]
     header, _, *lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
     column = next(place for place, name in enumerate(header) if f"`{variant}`" in name)
-    model = RMBRec(tiny.graph, target=tiny.target, variant=variant, embedding_dim=4)
-    actual = {**vars(model.training_defaults), **model.options()}
+    options = RMBRec.Options(variant=variant)
+    actual = {**options.training().values(), **options.values()}
     found = {}
     for cells in lines:
         option = re.search(r"\(`(\w+)`\)", cells[0])

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mbgraph import files
-from mbgraph.errors import DataError, RunError
-from mbgraph.files import atomic_write, inside, read_json, write_json
+from mbgraph.errors import DataError, RunError, UsageError
+from mbgraph.files import atomic_write, check_folder, inside, read_json, write_json
 
 
 def names(folder):
@@ -168,3 +168,23 @@ def test_a_neighbour_with_the_same_prefix_is_outside(tmp_path):
     (tmp_path / "data").mkdir()
     with pytest.raises(DataError, match="would leave the folder"):
         inside(tmp_path / "data", "../database/view.npz")
+
+
+def test_which_folders_may_be_written(tmp_path):
+    check_folder(tmp_path / "new")
+    (tmp_path / "empty").mkdir()
+    check_folder(tmp_path / "empty")
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UsageError, match="file is a file; choose another folder"):
+        check_folder(tmp_path / "file", overwrite=True)
+    with pytest.raises(
+        UsageError, match=r"already exists and is not empty; choose another folder or overwrite it \(--"
+    ):
+        check_folder(tmp_path)
+    with pytest.raises(UsageError, match="already exists and is not empty; continue it"):
+        check_folder(tmp_path, remedy="continue it")
+    asked = []
+    check_folder(tmp_path, overwrite=True, objection=asked.append)
+    assert asked == [["empty", "file"]]
+    check_folder(tmp_path / "empty", overwrite=True, objection=asked.append)
+    assert len(asked) == 1

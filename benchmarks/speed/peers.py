@@ -29,8 +29,8 @@ from mbgraph.bench.report import write_rows
 from mbgraph.data.dataset import MultiBehaviorDataset
 from mbgraph.errors import RunError, UsageError
 from mbgraph.evaluation.evaluate import evaluate_splits
+from mbgraph.machine import cpu_name
 from mbgraph.models.lightgcn import LightGCN
-from mbgraph.run import cpu_name
 from mbgraph.training.trainer import Trainer
 
 SEED = 2026

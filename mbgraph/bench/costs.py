@@ -21,9 +21,8 @@ import torch
 from mbgraph.bench.speed import SEED, Settings, make_trainer, step_work
 from mbgraph.data.synthetic import Auxiliary, SyntheticConfig, generate
 from mbgraph.errors import RunError, UsageError
+from mbgraph.machine import peak_memory_mb
 from mbgraph.models.context import StepContext
-from mbgraph.run import peak_memory_mb
-from mbgraph.training.memory import estimate_memory
 
 __all__ = ["Shape", "growing", "measure_step", "memory_per", "run_apart", "varying"]
 
@@ -91,7 +90,7 @@ def varying(settings: Settings) -> list[tuple[str, Shape]]:
 
 
 def measure_step(shape: Shape) -> dict[str, Any]:
-    """Train some steps; return the median of their seconds, the work in one, and the memory beside the forecast.
+    """Train some steps; return the median of their seconds, the work in one, and the memory.
 
     Meant for a process of its own, whose peak memory it reports.
     """
@@ -105,7 +104,6 @@ def measure_step(shape: Shape) -> dict[str, Any]:
         trainer._step(batch, StepContext(1, number, SEED))
         seconds.append(time.perf_counter() - start)
     moved, operations = step_work(trainer)
-    forecast = estimate_memory(ds, embedding_dim=shape.width, num_layers=3, batch_size=shape.batch)
     return {
         "edges": sum(len(pairs) for pairs in ds.edges.values()),
         "users": ds.num_users,
@@ -118,7 +116,6 @@ def measure_step(shape: Shape) -> dict[str, Any]:
         "moved": moved,
         "operations": operations,
         "peak": peak_memory_mb(),
-        "forecast": sum(forecast.values()) / 2**20,
     }
 
 
@@ -158,12 +155,11 @@ def _row(measured: Mapping[str, Any], bandwidth: float, rate: float) -> dict[str
         "times floor": round(seconds / floor, 2),
         "s per epoch": round(seconds * steps, 2),
         "peak MiB": round(measured["peak"]),
-        "forecast MiB": round(measured["forecast"]),
     }
 
 
-def memory_per(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return what an edge and a node take, measured and forecast: the line through all rows.
+def memory_per(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what an edge and a node take: the line through all rows.
 
     Least squares of relative errors over ``bytes = start + per edge x edges + per node x (users + items)``, so that
     small graphs count as much as large ones; ``largest error`` tells how straight it is. The rows must have one
@@ -175,22 +171,16 @@ def memory_per(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         If they all have as many edges per node.
     """
     counts = np.array([[row["edges"], row["users"] + row["items"], 1] for row in rows], float)  # (R, 3)
-    made: list[dict[str, Any]] = []
-    for source in ("peak", "forecast"):
-        size = 2.0**20 * np.array([row[f"{source} MiB"] for row in rows])  # (R,)
-        design = counts / size[:, None]
-        scale = np.linalg.norm(design, axis=0)
-        solution, _, rank, _ = np.linalg.lstsq(design / scale, np.ones(len(rows)), rcond=1e-4)
-        if rank < counts.shape[1]:
-            raise UsageError("graphs with as many edges per node do not tell an edge from a node", "measure another")
-        per_edge, per_node, start = (solution / scale).tolist()
-        made.append(
-            {
-                "memory": "measured" if source == "peak" else source,
-                "bytes per edge": round(per_edge, 1),
-                "bytes per node": round(per_node),
-                "MiB beside": round(start / 2**20),
-                "largest error": round(float(np.abs(design @ (per_edge, per_node, start) - 1).max()), 3),
-            }
-        )
-    return made
+    size = 2.0**20 * np.array([row["peak MiB"] for row in rows])  # (R,)
+    design = counts / size[:, None]
+    scale = np.linalg.norm(design, axis=0)
+    solution, _, rank, _ = np.linalg.lstsq(design / scale, np.ones(len(rows)), rcond=1e-4)
+    if rank < counts.shape[1]:
+        raise UsageError("graphs with as many edges per node do not tell an edge from a node", "measure another")
+    per_edge, per_node, start = (solution / scale).tolist()
+    return {
+        "bytes per edge": round(per_edge, 1),
+        "bytes per node": round(per_node),
+        "MiB beside": round(start / 2**20),
+        "largest error": round(float(np.abs(design @ (per_edge, per_node, start) - 1).max()), 3),
+    }

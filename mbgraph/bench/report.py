@@ -2,7 +2,8 @@
 
 A number in the documentation has a command and a committed CSV behind it. ``collect`` makes the CSV from run
 directories; a page holds ``<!-- table: FILE.csv | COLUMN | ... -->`` and ``<!-- /table -->``, and ``render_page`` fills
-what is between.
+what is between. Between ``<!-- options: SECTION -->`` and ``<!-- /options -->`` it puts the options of a section, read
+off its fields.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from mbgraph.errors import DataError, RunError
+from mbgraph.evaluation.metrics import headline_metrics
 from mbgraph.files import atomic_write, read_json
+from mbgraph.reference import option_table
 from mbgraph.run import Run
 
 __all__ = ["collect", "read_rows", "render_page", "render_table", "write_rows"]
 
-METRICS = ("HR@10", "NDCG@10", "HR@20", "NDCG@20")
-_TABLE = re.compile(r"(<!-- table: (?P<what>[^\n]+?) -->\n)(?P<body>.*?)(<!-- /table -->)", re.DOTALL)
+_BLOCK = re.compile(r"(<!-- (?P<kind>table|options): (?P<what>[^\n]+?) -->\n).*?(<!-- /(?P=kind) -->)", re.DOTALL)
 
 
 def collect(runs: Iterable[str | os.PathLike[str]]) -> list[dict[str, Any]]:
@@ -42,7 +44,7 @@ def collect(runs: Iterable[str | os.PathLike[str]]) -> list[dict[str, Any]]:
         environment = read_json(path / "env.json")
         row = {key: outcome[key] for key in ("dataset", "model", "variant", "seed")}
         row["variant"] = row["variant"] or ""
-        options = Run.load(path).config["options"]
+        options = Run.load(path).config.options
         row["row_dtype"] = options.get("row_dtype", "float32" if "embedding_dim" in options else "")
         row["protocol"] = data.get("protocol", "paper")
         row["validation"] = data["validation"]
@@ -57,10 +59,11 @@ def collect(runs: Iterable[str | os.PathLike[str]]) -> list[dict[str, Any]]:
                 if group != "all":
                     row[f"{name} share"] = round(values["share"], 4)
                 row.update(
-                    {f"{name} {key}": round(values["metrics"][key], 4) for key in METRICS if key in values["metrics"]}
+                    {f"{name} {key}": round(values["metrics"][key], 4) for key in headline_metrics(values["metrics"])}
                 )
         row["torch"], row["cpu"] = environment["versions"]["torch"], environment["cpu"]
-        row["command"] = "mbgraph " + " ".join(_public(environment["command"]))
+        commands = [environment["command"], *environment.get("extended", [])]
+        row["command"] = "; ".join("mbgraph " + " ".join(_public(command)) for command in commands)
         rows.append(row)
     return rows
 
@@ -122,13 +125,16 @@ def _cell(text: str) -> str:
 
 
 def render_page(path: str | os.PathLike[str], root: str | os.PathLike[str]) -> str:
-    """Return a page's text with every table filled from its CSV file under ``root``.
+    """Return a page's text with every table filled from its CSV file under ``root``, or from the fields of a section.
 
-    ``<!-- table: benchmarks/results/x.csv | dataset | test HR@10=HR@10 -->`` names the file and the columns.
+    ``<!-- table: benchmarks/results/x.csv | dataset | test HR@10=HR@10 -->`` names the file and the columns,
+    ``<!-- options: regularizer infonce -->`` a section, see `mbgraph.reference.option_table`.
     """
 
     def fill(found: re.Match[str]) -> str:
+        if found["kind"] == "options":
+            return f"{found[1]}{option_table(found['what'].strip())}{found[4]}"
         file, *columns = (part.strip() for part in found["what"].split("|"))
         return f"{found[1]}{render_table(Path(root) / file, columns)}{found[4]}"
 
-    return _TABLE.sub(fill, Path(path).read_text(encoding="utf-8"))
+    return _BLOCK.sub(fill, Path(path).read_text(encoding="utf-8"))

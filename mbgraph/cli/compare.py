@@ -17,8 +17,6 @@ Examples:
   mbgraph compare RUN_A RUN_B --json
 """
 
-DEFAULT_METRICS = ("HR", "NDCG")
-
 
 @click.command(cls=Command, epilog=EPILOG)
 @click.argument("run_a", type=click.Path(path_type=Path))
@@ -34,14 +32,13 @@ def command(run_a: Path, run_b: Path, metrics: tuple[str, ...], split: str, forc
 
     Paired t-test, Wilcoxon signed-rank test, both corrected over the metrics (Holm), and the size of the difference.
     """
+    from mbgraph.evaluation.metrics import headline_metrics
     from mbgraph.evaluation.significance import compare_per_user
 
     sides = [_read(path, split) for path in (run_a, run_b)]
     _check_data(sides, force)
     (first, second) = (side["results"] for side in sides)
-    chosen = metrics or tuple(
-        name for name in first.metrics if name.partition("@")[0] in DEFAULT_METRICS and name in second.metrics
-    )
+    chosen = metrics or tuple(headline_metrics(name for name in first.metrics if name in second.metrics))
     found = compare_per_user(first, second, chosen, force=force)
     facts = [{"run": str(side["path"]), **side["facts"]} for side in sides]
     if as_json:

@@ -14,9 +14,6 @@ from rich.console import Console
 from mbgraph.cli.common import Command, console, emit_json, json_option, make_table, out
 from mbgraph.files import atomic_write
 
-METRICS = ("HR@10", "NDCG@10", "HR@20", "NDCG@20")
-
-
 EPILOG = """\b
 Examples:
   mbgraph demo
@@ -34,6 +31,7 @@ def command(directory: Path | None, picture: Path | None, seed: int, threads: in
     """Train and compare models and anchors on the embedded synthetic data, then recommend."""
     from mbgraph.cli.progress import TrainingProgress
     from mbgraph.demo import run_demo
+    from mbgraph.evaluation.metrics import headline_metrics
 
     with tempfile.TemporaryDirectory() as scratch:
         result = run_demo(
@@ -47,15 +45,16 @@ def command(directory: Path | None, picture: Path | None, seed: int, threads: in
     if as_json:
         emit_json(result)
         return
+    metrics = headline_metrics(name for name in result["models"]["rmbrec"]["all"] if "@" in name)
     rows = [
-        [name, group, values["share"], *(values[metric] for metric in METRICS)]
+        [name, group, values["share"], *(values[metric] for metric in metrics)]
         for name, groups in result["models"].items()
         for group, values in groups.items()
     ]
     title = f"demo (embedded, synthetic), test, seed {seed}"
     top = [[entry["user"], "  ".join(str(item) for item in entry["items"])] for entry in result["recommendations"]]
     tables = [
-        make_table(title, ["model", "held-out pairs", "share", *METRICS], rows),
+        make_table(title, ["model", "held-out pairs", "share", *metrics], rows),
         make_table("top 5 items of three users, by rmbrec", ["user", "items"], top),
     ]
     for grid in tables:

@@ -7,42 +7,48 @@ from typing import Any
 
 import click
 
-from mbgraph.cli.common import Command, console, emit_json, json_option, out, table
+from mbgraph.cli.common import console, emit_json, json_option, out, table
+from mbgraph.cli.sections import SectionsCommand, options_of
 
 EPILOG = """\b
 Examples:
   mbgraph evaluate runs/demo-rmbrec-mbgraph-s2026
-  mbgraph evaluate RUN --mask all-behaviors -k 10 -k 50
+  mbgraph evaluate RUN --mask all-behaviors --k 10,50
   mbgraph evaluate RUN --per-user ranks.npz --json
 """
 
 
-@click.command(cls=Command, epilog=EPILOG)
+def _sections() -> list[tuple[str, list[click.Option]]]:
+    from mbgraph.evaluation.options import EvaluationOptions
+
+    options = options_of(EvaluationOptions, leave_out=("metric",), defaults=False)
+    return [("Evaluation (defaults are the run's)", options)]
+
+
+@click.command(cls=SectionsCommand, epilog=EPILOG, sections=_sections)
 @click.argument("run_directory", type=click.Path(path_type=Path), metavar="RUN")
-@click.option("-k", "cutoffs", type=int, multiple=True, help="Cut-offs.  [default: those of the run]")
-@click.option("--mask", help="train-target, train+valid-target, all-behaviors or none.  [default: that of the run]")
-@click.option("--ties", help="optimistic, realistic or pessimistic.  [default: that of the run]")
 @click.option("--chunk-size", type=int, help="Users scored at a time; changes memory, never numbers.")
 @click.option("--per-user", type=click.Path(path_type=Path), metavar="FILE", help="Write per-user test results (npz).")
 @json_option
 def command(
     run_directory: Path,
-    cutoffs: tuple[int, ...],
-    mask: str | None,
-    ties: str | None,
     chunk_size: int | None,
     per_user: Path | None,
     as_json: bool,
+    **flags: str | None,
 ) -> None:
     """Evaluate a trained run on its validation and test pairs."""
     from mbgraph.errors import UsageError
     from mbgraph.evaluation.evaluate import evaluate_splits
+    from mbgraph.evaluation.options import EvaluationOptions
     from mbgraph.run import Run
 
+    given = {name: text for name, text in flags.items() if text is not None}
+    asked = EvaluationOptions.from_text(given)  # wrong values are named before the run loads, which takes a while
     run = Run.load(run_directory)
+    how = run.config.evaluation_options.replace(**{name: getattr(asked, name) for name in given})
     dataset = run.dataset()
     model = run.model(dataset)
-    recorded = run.config["evaluation"]
     splits = tuple(split for split in ("valid", "test") if len(dataset.splits.get(split, ())))
     if not splits:
         raise UsageError(f"{dataset.name!r} has no held-out pairs", "split the data when you import it")
@@ -50,9 +56,9 @@ def command(
         model,
         dataset,
         splits=splits,
-        k=cutoffs or tuple(recorded["k"]),
-        mask=mask or recorded["mask"],
-        ties=ties or recorded["ties"],
+        k=how.k,
+        mask=how.mask,
+        ties=how.ties,
         chunk_size=chunk_size,
     )
     if per_user is not None:
@@ -84,7 +90,7 @@ def _summary(run: Any, dataset: Any, results: dict[str, Any]) -> dict[str, Any]:
     return {
         "run": str(run.path),
         "dataset": dataset.name,
-        "model": run.config["model"],
+        "model": run.config.model,
         "mask": first.mask,
         "ties": first.ties,
         **{split: results[split].metrics if split in results else {} for split in ("valid", "test")},

@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from mbgraph.cli.common import Command, console, emit_json, json_option, out, table
+from mbgraph.cli.common import console, emit_json, json_option, out, table
+from mbgraph.cli.sections import SectionsCommand, options_of
 from mbgraph.errors import UsageError
 
 EPILOG = """\b
@@ -17,31 +18,40 @@ Examples:
   mbgraph fit taobao15k --model conversion
   mbgraph fit --regularizer infonce:weight=0.8 --regularizer rex:weight=0
   mbgraph fit --regularizer irmv1:weight=0.5,warmup=10 --set num_layers=2
+  mbgraph fit --k 5,10,50 --metric NDCG@10 --mask all-behaviors
   mbgraph fit --resume runs/demo-rmbrec-mbgraph-s2026
+  mbgraph fit --resume runs/demo-rmbrec-mbgraph-s2026 --epochs 400 --patience 40
+
+mbgraph models NAME lists what --set knows of a model, and --regularizer of a regularizer.
 """
 
 
-@click.command(cls=Command, epilog=EPILOG)
+def _sections() -> list[tuple[str, list[click.Option]]]:
+    from mbgraph.config import SECTIONS, FitConfig
+    from mbgraph.evaluation.options import EvaluationOptions
+    from mbgraph.models.options import TrainingOptions
+
+    return [
+        ("The run", options_of(FitConfig, leave_out=("dataset", *SECTIONS, "regularizers"))),
+        ("Training (defaults are the model's: mbgraph models NAME)", options_of(TrainingOptions, defaults=False)),
+        ("Evaluation", options_of(EvaluationOptions)),
+    ]
+
+
+@click.command(cls=SectionsCommand, epilog=EPILOG, sections=_sections)
 @click.argument("dataset", required=False, metavar="[DATASET]")
-@click.option("--model", help="Model to train; see mbgraph models.  [default: rmbrec]")
-@click.option("--variant", help="Preset of the model: mbgraph, official or paper for rmbrec.")
-@click.option("--epochs", type=int, help="Most epochs.")
-@click.option("--patience", type=int, help="Epochs without a better validation metric before it stops.")
-@click.option("--batch-size", type=int, help="Rows per step.")
-@click.option("--lr", type=float, help="Step size of Adam.")
-@click.option("--seed", type=int, help="Seed of initialisation and sampling.  [default: 2026]")
-@click.option(
-    "--protocol", help="Split of the target: paper (as published), loo, ratio:A,B,C or temporal:CUT.  [default: paper]"
-)
-@click.option("--validation", help="given, holdout, none, merge or auto.  [default: auto]")
-@click.option("--regularizer", "regularizers", multiple=True, metavar="NAME[:weight=..,..]", help="Add or change one.")
+@click.option("--regularizer", "regularizers", multiple=True, metavar="NAME[:KEY=VALUE,..]", help="Add or change one.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Set any option by name.")
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file; flags override it.")
 @click.option("--out", "directory", type=click.Path(path_type=Path), help="Run directory.  [default: runs/...]")
-@click.option("--resume", "resumed", type=click.Path(path_type=Path), metavar="RUN", help="Continue a run.")
-@click.option("--device", help="auto, cpu or cuda.  [default: auto]")
-@click.option("--threads", type=int, help="CPU threads.")
-@click.option("--dry-run", is_flag=True, help="Check everything and print the memory it would take; train nothing.")
+@click.option(
+    "--resume",
+    "resumed",
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="Continue a run; with --epochs or --patience beyond its end.",
+)
+@click.option("--dry-run", is_flag=True, help="Take one step and one block of the evaluation; print what a fit takes.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 @json_option
 def command(
@@ -54,7 +64,7 @@ def command(
     dry_run: bool,
     quiet: bool,
     as_json: bool,
-    **flags: Any,
+    **flags: str | None,
 ) -> None:
     """Train a model, select on validation, report on test.
 
@@ -64,21 +74,24 @@ def command(
     from mbgraph.cli.progress import TrainingProgress
 
     callbacks = [] if quiet else [TrainingProgress(console)]
+    announce = (lambda resolved: None) if quiet else _announce
     if resumed is not None:
-        given = [name for name, value in flags.items() if value is not None and name != "threads"]
-        if dataset or regularizers or settings or config_file or directory or dry_run or given:
-            raise UsageError("--resume takes the run's own configuration", "give no other options beside --threads")
-        outcome = runs.resume(resumed, callbacks, threads=flags["threads"] or 0)
+        given = {name: value for name, value in flags.items() if value is not None}
+        if dataset or regularizers or settings or config_file or directory or dry_run or not given.keys() <= _EXTENDS:
+            raise UsageError(
+                "--resume takes the run's own configuration", "beside it stand only --epochs, --patience and --threads"
+            )
+        outcome = runs.resume(resumed, callbacks, warn=_warn, **_limits(given))
     else:
         config = _config(dataset, regularizers, settings, config_file, flags)
         if dry_run:
-            planned = runs.plan(config, (lambda resolved: None) if quiet else _announce)
+            planned = runs.plan(config, announce, _warn)
             if as_json:
                 emit_json(planned)
             else:
                 show_plan(planned)
             return
-        outcome = runs.fit(config, directory, callbacks, (lambda resolved: None) if quiet else _announce)
+        outcome = runs.fit(config, directory, callbacks, announce, _warn)
     details = outcome.pop("details", {})
     if as_json:
         emit_json(outcome)
@@ -97,36 +110,43 @@ def command(
         click.get_current_context().exit(130)
 
 
+_EXTENDS = {"epochs", "patience", "threads"}
+
+
+def _limits(given: dict[str, str]) -> dict[str, int]:
+    """Return what a run can be resumed with, checked as any field is."""
+    from mbgraph.config import FitConfig
+    from mbgraph.models.options import TrainingOptions
+
+    limits = {name: text for name, text in given.items() if name != "threads"}
+    checked: dict[str, Any] = {**TrainingOptions.from_text(limits).given()}
+    if "threads" in given:
+        checked["threads"] = FitConfig.from_text({"threads": given["threads"]}).threads
+    return checked
+
+
 def _config(
     dataset: str | None,
     regularizers: tuple[str, ...],
     settings: tuple[str, ...],
     config_file: Path | None,
-    flags: dict[str, Any],
+    flags: dict[str, str | None],
 ) -> Any:
-    from mbgraph.config import FitConfig, parse_assignment, parse_regularizer, read_config
-    from mbgraph.models import MODELS
+    from mbgraph.config import FitConfig, configured, read_config
+    from mbgraph.regularizers.base import parse_regularizer
 
     config = FitConfig() if config_file is None else read_config(config_file)
-    top = {
-        "dataset": dataset,
-        **{key: flags[key] for key in ("model", "variant", "seed", "protocol", "validation", "device", "threads")},
-    }
-    config = config.replace(**{key: value for key, value in top.items() if value is not None})
-    model_class = MODELS.get(config.model)
-    chosen = {key: flags[key] for key in ("epochs", "patience", "batch_size", "lr") if flags[key] is not None}
-    if chosen and not model_class.trainable:
-        flag = next(iter(chosen)).replace("_", "-")
-        raise UsageError(f"model {config.model!r} is not trained and does not read --{flag}", "leave it out")
-    config = config.replace(training={**config.training, **chosen})
-    for text in settings:
-        config = config.set(*parse_assignment(text), model_class.option_names())
-    return config.replace(regularizers=[*config.regularizers, *(parse_regularizer(text) for text in regularizers)])
+    entries = [parse_regularizer(text) for text in regularizers]
+    return configured(config, {"dataset": dataset, **flags}, settings, entries)
+
+
+def _warn(line: str) -> None:
+    console.print(f"warning: {line}", markup=False)
 
 
 def _announce(config: Any) -> None:
     """Print the resolved configuration, a line per section."""
-    values = config.to_dict()
+    values = config.plain()
     made = " (embedded, synthetic)" if config.dataset == "demo" else ""
     console.print(f"data: {values.pop('dataset')}{made}", markup=False)
     sections = {name: values.pop(name) for name in ("options", "training", "evaluation")}
@@ -140,18 +160,22 @@ def _announce(config: Any) -> None:
 
 
 def _pairs(values: dict[str, Any]) -> str:
-    return ", ".join(f"{key}={value}" for key, value in values.items())
+    from mbgraph.schema import shown
+
+    return ", ".join(f"{key}={shown(value)}" for key, value in values.items() if value != "")
 
 
 def show_plan(planned: dict[str, Any]) -> None:
     """Print what a fit would take."""
     rows = [*planned["memory"].items(), ("together", planned["memory_mb"])]
-    table("Memory at the peak, estimated", ["part", "MiB"], [[part, f"{size:,.0f}"] for part, size in rows])
+    table("Memory at the peak, measured by one step", ["part", "MiB"], [[part, f"{size:,.0f}"] for part, size in rows])
     out.print(
         f"{planned['parameters']:,} parameters, {planned['steps_per_epoch']:,} steps per epoch, "
         f"{planned['evaluation_block']} users scored at a time",
         markup=False,
     )
+    if planned["device_mb"] is not None:
+        out.print(f"on the card {planned['device_mb']:,.0f} MiB", markup=False)
     if planned["memory_mb"] > planned["available_mb"]:
         console.print(
             f"warning: {planned['available_mb']:,.0f} MiB are available; lower embedding_dim or use "
@@ -162,14 +186,17 @@ def show_plan(planned: dict[str, Any]) -> None:
 
 def show(outcome: dict[str, Any], details: dict[str, Any]) -> None:
     """Print the tables of a finished run."""
-    rows = []
-    for split, result in details.items():
-        for group, values in result["groups"].items():
-            shown = [values["metrics"].get(name) for name in ("HR@10", "NDCG@10", "HR@20", "NDCG@20")]
-            rows.append([f"{split} {group}", values["share"], *shown])
+    from mbgraph.evaluation.metrics import headline_metrics
+
+    names = headline_metrics(outcome["test"] or outcome["valid"])
+    rows = [
+        [f"{split} {group}", values["share"], *(values["metrics"].get(name) for name in names)]
+        for split, result in details.items()
+        for group, values in result["groups"].items()
+    ]
     table(
         f"{outcome['dataset']}: {outcome['model']}" + (f" ({outcome['variant']})" if outcome["variant"] else ""),
-        ["held-out pairs", "share", "HR@10", "NDCG@10", "HR@20", "NDCG@20"],
+        ["held-out pairs", "share", *names],
         rows,
     )
     out.print(

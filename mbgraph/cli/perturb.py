@@ -10,8 +10,6 @@ import click
 from mbgraph.cli.common import Command, console, dataset_argument, emit_json, json_option, load, out, table
 from mbgraph.errors import UsageError
 
-_OWN = {"meta.json", "manifest.json", "users.txt", "items.txt"}  # besides the npz files
-
 
 class Amount(click.ParamType):
     """A share (``0.3``, ``30%``) or a number of edges (``500``)."""
@@ -118,21 +116,10 @@ def command(
 
 
 def _check_folder(folder: Path, dataset: str, force: bool) -> None:
-    """Refuse a folder that holds anything worth keeping: overwriting replaces the whole folder."""
+    """Refuse a folder that is the source, or holds anything but a dataset: overwriting replaces the whole folder."""
     from mbgraph.data.catalog import find_dataset
+    from mbgraph.data.formats.npz import check_place
 
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder} is a file", "choose another folder with -o")
-    held = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    if not held:
-        return
-    if dataset != "demo" and folder.resolve() == find_dataset(dataset):
+    if folder.is_dir() and dataset != "demo" and folder.resolve() == find_dataset(dataset):
         raise UsageError(f"{folder} is the dataset itself", "choose another folder with -o")
-    if not force:
-        raise UsageError(f"{folder} is not empty", "choose another folder with -o or overwrite it with --force")
-    foreign = sorted(name for name in held if not name.endswith(".npz") and name not in _OWN)
-    if foreign or "meta.json" not in held:
-        raise UsageError(
-            f"{folder} is no dataset folder{f' (it holds {foreign[0]})' if foreign else ''}",
-            "--force overwrites datasets only; choose another folder with -o",
-        )
+    check_place(folder, force)

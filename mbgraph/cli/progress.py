@@ -31,10 +31,11 @@ class TrainingProgress(Callback):
 
     def on_train_begin(self, trainer: Trainer) -> None:
         """Show the resolved objective and open the bar."""
-        terms = ", ".join(f"{entry.name} x {entry.weight:g}" for entry in trainer.regularizers) or "none"
+        terms = ", ".join(f"{entry.term} x {entry.weight:g}" for entry in trainer.regularizers) or "none"
+        training = trainer.training
         self.console.print(
-            f"training {trainer.model.name} on {trainer.device}: up to {trainer.epochs} epochs of "
-            f"{len(trainer.sampler)} steps, lr {trainer.lr:g}, weight decay {trainer.weight_decay:g}, "
+            f"training {trainer.model.name} on {trainer.device}: up to {training.epochs} epochs of "
+            f"{trainer.steps_per_epoch} steps, lr {training.lr:g}, weight decay {training.weight_decay:g}, "
             f"regularizers: {terms}",
             markup=False,
         )
@@ -49,7 +50,7 @@ class TrainingProgress(Callback):
                 console=self.console,
                 transient=True,
             )
-            self._bar.add_task("fit", total=trainer.epochs, completed=trainer.epoch, note="", speed="")
+            self._bar.add_task("fit", total=training.epochs, completed=trainer.epoch, note="", speed="")
             self._bar.start()
 
     def on_epoch_end(self, trainer: Trainer, record: dict[str, Any]) -> None:

@@ -3,44 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import PurePosixPath
+from typing import Annotated
 
-__all__ = ["COUNT", "Card", "Source"]
+from pydantic import Field, StringConstraints
+
+from mbgraph.schema import InWords, Section
+
+__all__ = ["COUNT", "Card", "CardFile"]
 
 COUNT = "count"
 """The part of a file that holds the numbers of users and items."""
 
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1), InWords("text")]
+Count = Annotated[int, Field(ge=0)]
+Size = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Sha1 = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$"), InWords("40 hexadecimal digits")]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$"), InWords("64 hexadecimal digits")]
+Repository = Annotated[
+    str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]*/[A-Za-z0-9._-]+$"), InWords("owner/name of a GitHub repository")
+]
 
-@dataclass(frozen=True)
-class Source:
-    """One file of a dataset.
 
-    Attributes
-    ----------
-    part : str
-        The behavior or split that the file holds; ``"count"`` for the file with the numbers of users and items; for a
-        card of format ``npz`` any name.
-    path : str
-        Path inside the repository, with ``/``. Its last piece is what the file is called on disk.
-    format : str
-        One of `mbgraph.data.formats.FORMATS`.
-    repository, commit : str, optional
-        GitHub owner/name and the full commit id.
-    git_blob, sha256 : str, optional
-        What the content is checked against: the id git gives to it, or its SHA-256.
-    size : int, optional
-        Bytes.
-    """
+class CardFile(Section):
+    """One file of a dataset."""
 
-    part: str
-    path: str
-    format: str
-    repository: str | None = None
-    commit: str | None = None
-    git_blob: str | None = None
-    sha256: str | None = None
-    size: int | None = None
+    called = "a file of 'sources'"
+
+    part: Text
+    """The behavior or split that the file holds; ``count`` for the file with the numbers of users and items; for a card
+    of format ``npz`` any name."""
+    path: Text
+    """Path inside the repository, with ``/``. Its last piece is what the file is called on disk."""
+    format: Text
+    """One of `mbgraph.data.formats.FORMATS`."""
+    repository: Repository | None = None
+    """GitHub owner/name."""
+    commit: Sha1 | None = None
+    """The full commit id."""
+    git_blob: Sha1 | None = None
+    """The id that git gives to the content, which a download is checked against."""
+    sha256: Sha256 | None = None
+    """SHA-256 of the content, the other way to check it."""
+    size: Count | None = None
+    """Bytes."""
 
     @property
     def name(self) -> str:
@@ -60,68 +67,58 @@ class Source:
         return self.git_blob is not None or self.sha256 is not None
 
 
-@dataclass(frozen=True)
-class Card:
-    """What is known about a dataset before any of its files is at hand.
+class Card(Section):
+    """What is known about a dataset before any of its files is at hand."""
 
-    Attributes
-    ----------
-    name, title, description, citation, homepage : str
-    licence : str
-        Terms of use, or the statement that none are published.
-    format : str
-        Format of the source files, see `Source`; a `Source` may say otherwise for itself.
-    users, items : int
-        Numbers of them, those without any pair included.
-    behaviors : tuple of str
-        In the order of the dataset; the target is one of them.
-    target : str
-    counts : mapping of str to int
-        Distinct pairs per behavior (train) and per split; empty where nobody published them.
-    bar : mapping of str to float
-        Behavior alignment rate per auxiliary behavior (paper Eq. 12), rounded to four decimals.
-    dt : float or None
-        Share of direct targets, rounded to four decimals.
-    aliases : mapping of str to tuple of str
-        What publishers call each behavior.
-    protocol : str
-        Name of the way the split was made: ``loo``, ``ratio:0.7,0.2,0.1``, ...
-    splits : mapping of str to str
-        How each part of the split came to be, and ``order``: what the order of pairs means.
-    paper : mapping of str to float
-        The dataset's row in Tables 1 and 5 of the RMBRec paper.
-    sources : tuple of Source
-        Files; empty where no place is known whose files could be checked.
-    content_hash : str or None
-        `MultiBehaviorDataset.content_hash` of the finished dataset, where it is known.
-    crop : tuple of int or None
-        (users, items): keep only pairs of the first so many of each.
-    by_hand : str or None
-        For a dataset that cannot be downloaded: how to get it.
-    """
+    called = "the card"
 
-    name: str
-    title: str
-    description: str
-    citation: str
-    licence: str
-    homepage: str
-    format: str
-    users: int
-    items: int
-    behaviors: tuple[str, ...]
-    target: str
-    protocol: str
-    splits: Mapping[str, str]
-    counts: Mapping[str, int] = field(default_factory=dict)
-    bar: Mapping[str, float] = field(default_factory=dict)
-    dt: float | None = None
-    aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    paper: Mapping[str, float] = field(default_factory=dict)
-    sources: tuple[Source, ...] = ()
-    content_hash: str | None = None
-    crop: tuple[int, int] | None = None
-    by_hand: str | None = None
+    name: Annotated[
+        str, Field(pattern=r"^[a-z0-9][a-z0-9_]{0,63}$"), InWords("a name of small letters, digits and _, at most 64")
+    ]
+    """What the dataset is called in commands, and the card's file."""
+    title: Text
+    """A heading."""
+    description: Text
+    """What it is, in a sentence or two."""
+    citation: Text
+    """Whom to cite."""
+    licence: Text
+    """Terms of use, or the statement that none are published."""
+    homepage: Annotated[str, Field(pattern=r"^https://\S+$"), InWords("an address that starts with https://")]
+    """Where it is published."""
+    format: Text
+    """Format of the source files, one of `mbgraph.data.formats.FORMATS`; a source or a file may have its own."""
+    users: Size
+    """Number of users, those without any pair included."""
+    items: Size
+    """Number of items, those without any pair included."""
+    behaviors: Annotated[tuple[Text, ...], Field(min_length=1), InWords("a list of names")]
+    """In the order of the dataset; the target is one of them."""
+    target: Text
+    """The behavior to predict."""
+    protocol: Text
+    """Name of the way the split was made: ``loo``, ``ratio:0.7,0.2,0.1``, .."""
+    splits: Mapping[str, Text]
+    """How each part of the split came to be (``train``, ``valid``, ``test``), what the ``order`` of pairs means, and a
+    ``note``."""
+    counts: Mapping[str, Count] = Field(default_factory=dict)
+    """Distinct pairs per behavior (train) and per split; empty where nobody published them."""
+    bar: Mapping[str, Share] = Field(default_factory=dict)
+    """Behavior alignment rate per auxiliary behavior (paper Eq. 12), rounded to four decimals."""
+    dt: Share | None = None
+    """Share of direct targets, rounded to four decimals."""
+    aliases: Mapping[str, Annotated[tuple[Text, ...], InWords("a list of names")]] = Field(default_factory=dict)
+    """What publishers call each behavior."""
+    paper: Mapping[str, Annotated[int | float, InWords("a number")]] = Field(default_factory=dict)
+    """The dataset's row in Tables 1 and 5 of the RMBRec paper."""
+    sources: Annotated[tuple[CardFile, ...], InWords("tables", "write them as [[sources]]")] = ()
+    """Files; empty where no place is known whose files could be checked."""
+    content_hash: Sha256 | None = None
+    """`MultiBehaviorDataset.content_hash` of the finished dataset, where it is known."""
+    crop: Annotated[tuple[Size, Size], InWords("[users, items], two whole numbers of at least 1")] | None = None
+    """(users, items): keep only pairs of the first so many of each."""
+    by_hand: Text | None = None
+    """For a dataset that cannot be downloaded: how to get it."""
 
     @property
     def is_verifiable(self) -> bool:

@@ -1,7 +1,7 @@
 """Dataset cards: what a dataset is, where its files lie, and what reading them must give.
 
 A card is one TOML file of the folder ``datasets/``, which a wheel carries as ``mbgraph/datasets``. docs/datasets.md
-explains its keys, the fields of `Card` and `Source`.
+explains its keys, the fields of `Card` and `CardFile`.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from functools import cache
 from pathlib import Path
 
 from mbgraph.data.aliases import canonical_behavior
-from mbgraph.data.card import Card, Source
+from mbgraph.data.card import Card, CardFile
 from mbgraph.data.card_reader import load_card
 from mbgraph.errors import DataError, UnknownNameError
 from mbgraph.files import shipped
 
-__all__ = ["Card", "Source", "canonical_behavior", "cards", "find_card", "get_card", "load_card"]
+__all__ = ["Card", "CardFile", "canonical_behavior", "cards", "find_card", "get_card", "load_card"]
 
 
 def cards() -> dict[str, Card]:

@@ -16,7 +16,7 @@ from urllib.parse import quote, urlsplit
 import numpy as np
 
 from mbgraph.data import formats
-from mbgraph.data.card import COUNT, Card, Source
+from mbgraph.data.card import COUNT, Card, CardFile
 from mbgraph.data.cards import get_card
 from mbgraph.data.dataset import SPLITS, MultiBehaviorDataset
 from mbgraph.data.formats.npz import check_place, is_npz, read_npz, write_npz
@@ -174,7 +174,7 @@ def _check_space(card: Card, root: Path, scratch: Path) -> None:
         )
 
 
-def _waiting(card: Card, scratch: Path) -> list[Source]:
+def _waiting(card: Card, scratch: Path) -> list[CardFile]:
     """Return the sources whose file is not there yet or not right."""
     waiting = []
     for source in card.sources:
@@ -201,7 +201,7 @@ def _copy_all(card: Card, folder: Path, scratch: Path, progress: Progress) -> No
             copy_file(path, scratch / source.name, source, progress)
 
 
-def _first_file(folder: Path, source: Source) -> Path | None:
+def _first_file(folder: Path, source: CardFile) -> Path | None:
     return next((path for path in (folder / source.path, folder / source.name) if path.is_file()), None)
 
 
@@ -232,7 +232,7 @@ def _fetch_all(
             own.close()
 
 
-def _addresses(source: Source, base: str | None) -> list[str]:
+def _addresses(source: CardFile, base: str | None) -> list[str]:
     """Return where to look for a file: its published place, or the two layouts that a mirror may have."""
     if base is None:
         return [source.url] if source.url is not None else []
@@ -240,7 +240,7 @@ def _addresses(source: Source, base: str | None) -> list[str]:
 
 
 def _fetch_one(
-    session: requests.Session, addresses: list[str], path: Path, source: Source, policy: Policy, progress: Progress
+    session: requests.Session, addresses: list[str], path: Path, source: CardFile, policy: Policy, progress: Progress
 ) -> None:
     for address in addresses[:-1]:
         try:
@@ -251,7 +251,7 @@ def _fetch_one(
     fetch(session, addresses[-1], path, source, policy, progress)
 
 
-def _files(sources: Sequence[Source]) -> str:
+def _files(sources: Sequence[CardFile]) -> str:
     return ", ".join(source.name for source in sources)
 
 

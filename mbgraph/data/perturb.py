@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from mbgraph import __version__
 from mbgraph.data.dataset import MultiBehaviorDataset
 from mbgraph.data.interactions import Pairs
 from mbgraph.errors import DataError, UnknownNameError, UsageError
@@ -104,7 +105,7 @@ def perturb(
         "allow_held_out": allow_held_out,
         "behaviors": plan,
         "source": source,
-        "mbgraph": _version(),
+        "mbgraph": __version__,
     }
     amounts = "".join(f"-{verb}{amount}" for verb, amount in (("add", add), ("remove", remove)) if amount)
     return ds.replace(name=ds.name + amounts, edges=edges, metadata={**ds.metadata, "perturbation": manifest})
@@ -198,12 +199,3 @@ def _free_cells(rng: np.random.Generator, n: int, cells: int, forbidden: IntArra
         parts.append(new[np.argsort(first)])  # back into the order of the sequence
         taken = np.sort(np.concatenate((taken, new)))
     return np.concatenate(parts)[:n]
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("mbgraph")
-    except PackageNotFoundError:
-        return "unknown"  # run from a source folder that is not installed

@@ -6,21 +6,22 @@ import numpy as np
 
 from mbgraph.data.dataset import MultiBehaviorDataset
 from mbgraph.data.interactions import Pairs
-from mbgraph.data.splits import parse_protocol, split_pairs, temporal_cuts
+from mbgraph.data.splits import PROTOCOLS, parse_protocol, split_pairs, temporal_cuts
 from mbgraph.errors import UnknownNameError, UsageError
 from mbgraph.random import RNGLike
 
-__all__ = ["PROTOCOLS", "apply_protocol", "check_protocol"]
+__all__ = ["RESPLITS", "apply_protocol", "check_protocol"]
 
-PROTOCOLS = ("paper", "loo", "random", "ratio:TRAIN,VALID,TEST", "temporal:CUT")
+RESPLITS = ("paper", *(name for name in PROTOCOLS if name not in ("auto", "given", "none")))
+"""Protocols that a dataset can be split by again; ``paper`` leaves it as it is."""
 
 
 def check_protocol(protocol: str) -> None:
     """Raise `UnknownNameError` or `UsageError` for a protocol that cannot be understood."""
     if protocol == "paper":
         return
-    if protocol.partition(":")[0] not in ("loo", "random", "ratio", "temporal"):
-        raise UnknownNameError("protocol", protocol, PROTOCOLS)
+    if protocol.partition(":")[0] not in {known.partition(":")[0] for known in RESPLITS}:
+        raise UnknownNameError("protocol", protocol, RESPLITS)
     parse_protocol(protocol)
 
 

@@ -32,7 +32,9 @@ __all__ = [
     "temporal_cuts",
 ]
 
-PROTOCOLS = ("auto", "loo", "random", "ratio:TRAIN,VALID,TEST", "temporal:CUT", "given", "none")
+PROTOCOLS = ("loo", "random", "ratio:TRAIN,VALID,TEST", "temporal:CUT", "auto", "given", "none")
+"""Ways to split target pairs, as they are written; the last three only make sense for a log that is imported."""
+
 CUTOFFS = ("none", "target")
 TIES = ("rows", "random")
 """What decides among target pairs of one user and moment: a later row counts as later, or a draw."""
@@ -50,7 +52,7 @@ def parse_protocol(text: str) -> tuple[str, tuple[Any, ...]]:
     UnknownNameError, UsageError
     """
     name, _, rest = text.partition(":")
-    if name not in ("auto", "loo", "random", "ratio", "temporal", "given", "none"):
+    if name not in {known.partition(":")[0] for known in PROTOCOLS}:
         raise UnknownNameError("split protocol", text, PROTOCOLS)
     if name == "temporal":
         cuts = tuple(cut.strip() for cut in rest.split(","))

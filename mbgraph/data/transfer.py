@@ -17,7 +17,7 @@ from mbgraph.errors import DataError, RunError, UsageError
 if TYPE_CHECKING:
     import requests
 
-    from mbgraph.data.card import Source
+    from mbgraph.data.card import CardFile
 
 __all__ = ["Missing", "Policy", "Progress", "check_file", "copy_file", "fetch", "git_blob_id", "verify"]
 
@@ -82,7 +82,7 @@ def _blob_hash(size: int, content: bytes = b"") -> Any:
     return hashlib.sha1(b"blob %d\0" % size + content, usedforsecurity=False)
 
 
-def check_file(path: Path, source: Source) -> str | None:
+def check_file(path: Path, source: CardFile) -> str | None:
     """Return what is wrong with a file, or None if its size and hashes are those of the source."""
     size = path.stat().st_size
     if source.size is not None and size != source.size:
@@ -104,14 +104,14 @@ def check_file(path: Path, source: Source) -> str | None:
     return None
 
 
-def verify(path: Path, source: Source) -> None:
+def verify(path: Path, source: CardFile) -> None:
     """Raise `DataError` unless the file's size and hashes are those of the source."""
     wrong = check_file(path, source)
     if wrong:
         raise DataError(f"{path} is not the {source.name} of the card: {wrong}", "get it from another place")
 
 
-def copy_file(found: Path, path: Path, source: Source, progress: Progress) -> None:
+def copy_file(found: Path, path: Path, source: CardFile, progress: Progress) -> None:
     """Copy a local file and verify the copy; a copy that is wrong is removed."""
     try:
         shutil.copyfile(found, path)
@@ -125,7 +125,9 @@ def copy_file(found: Path, path: Path, source: Source, progress: Progress) -> No
     progress(source.name, path.stat().st_size, source.size, "verified")
 
 
-def fetch(session: requests.Session, url: str, path: Path, source: Source, policy: Policy, progress: Progress) -> None:
+def fetch(
+    session: requests.Session, url: str, path: Path, source: CardFile, policy: Policy, progress: Progress
+) -> None:
     """Download one file to ``path`` and verify it.
 
     Bytes gather in ``<path>.part``, which a later call continues. The part becomes ``path`` once its hash is right;
@@ -138,7 +140,7 @@ def fetch(session: requests.Session, url: str, path: Path, source: Source, polic
     url : str
         http or https.
     path : Path
-    source : Source
+    source : CardFile
         What the content must be.
     policy : Policy
     progress : callable
@@ -191,7 +193,7 @@ def _held(part: Path) -> int:
 
 
 def _attempt(
-    session: requests.Session, url: str, part: Path, source: Source, policy: Policy, progress: Progress
+    session: requests.Session, url: str, part: Path, source: CardFile, policy: Policy, progress: Progress
 ) -> None:
     """Ask for what is missing and append it; returns when the file is as long as it should be."""
     import requests
@@ -276,7 +278,7 @@ def _write(
     expected: int | None,
     limit: int,
     chunk: int,
-    source: Source,
+    source: CardFile,
     progress: Progress,
 ) -> None:
     import requests

@@ -12,13 +12,13 @@ import numpy as np
 
 from mbgraph.data.dataset import SPLITS, MultiBehaviorDataset
 from mbgraph.data.interactions import CSR, Pairs
+from mbgraph.data.masks import masked_items
 from mbgraph.errors import DataError, UnknownNameError
 from mbgraph.evaluation.metrics import per_user_metrics, usable_cutoffs
 from mbgraph.evaluation.options import MASKS, TIES
 from mbgraph.evaluation.ranking import HeldOut, held_out_ranks
 from mbgraph.evaluation.scorers import Scorer
 from mbgraph.files import atomic_write
-from mbgraph.keys import union
 from mbgraph.typing import IntArray
 
 if TYPE_CHECKING:
@@ -253,7 +253,7 @@ def held_out_pairs(ds: MultiBehaviorDataset, split: str, mask: str) -> tuple[Hel
 def _prepare(ds: MultiBehaviorDataset, split: str, mask: str) -> tuple[HeldOut, np.ndarray]:
     pairs = ds.splits[split]
     pairs = pairs[np.lexsort((pairs.item, pairs.user))]  # tied pairs of a user: the same places in any file order
-    masked = _masked(ds, split, mask)
+    masked = None if mask == "none" else masked_items(ds, mask, split)
     if masked is not None:
         candidate = ~_contains(masked, pairs)
         if not candidate.any():
@@ -266,20 +266,6 @@ def _prepare(ds: MultiBehaviorDataset, split: str, mask: str) -> tuple[HeldOut, 
     for behavior in ds.auxiliary:  # the dataset keeps its lists, so validating every epoch builds nothing anew
         visited |= _contains(ds.csr(behavior), pairs)
     return HeldOut(pairs.user, pairs.item, masked), visited
-
-
-def _masked(ds: MultiBehaviorDataset, split: str, mask: str) -> CSR | None:
-    if mask == "none":
-        return None
-    if mask == "train-target":
-        return ds.csr(ds.target)
-    sources = [ds.edges[ds.target]]
-    if mask == "train+valid-target" and split == "test":
-        sources.append(ds.valid)
-    if mask == "all-behaviors":
-        sources = list(ds.edges.values())
-    keys = union(*(pairs.keys(ds.num_items) for pairs in sources))
-    return Pairs(keys // ds.num_items, keys % ds.num_items).csr(ds.num_users)
 
 
 def _result(

@@ -14,14 +14,14 @@ With one held-out item HR equals Recall, and NDCG is :math:`1 / \log_2(r + 1)`.
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from mbgraph.errors import UsageError
 from mbgraph.typing import IntArray
 
-__all__ = ["METRICS", "per_user_metrics", "usable_cutoffs"]
+__all__ = ["METRICS", "headline_metrics", "per_user_metrics", "usable_cutoffs"]
 
 METRICS = ("HR", "NDCG", "Recall", "Precision", "MRR", "MAP")
 
@@ -44,6 +44,19 @@ def usable_cutoffs(cutoffs: Sequence[int], num_items: int) -> tuple[int, ...]:
     if not chosen:
         raise UsageError("no cut-off K given", "give at least one, for example k=(10, 20)")
     return tuple(dict.fromkeys(min(k, num_items) for k in chosen))
+
+
+def headline_metrics(names: Iterable[str]) -> list[str]:
+    """Return those metrics that tables show, HR and NDCG at every cut-off that was used, by cut-off.
+
+    Examples
+    --------
+    >>> headline_metrics(["HR@50", "NDCG@50", "MRR@50", "HR@5", "NDCG@5"])
+    ['HR@5', 'NDCG@5', 'HR@50', 'NDCG@50']
+    """
+    parts = [name.partition("@") for name in names]
+    chosen = [(int(cutoff), METRICS.index(kind), kind) for kind, _, cutoff in parts if kind in ("HR", "NDCG")]
+    return [f"{kind}@{cutoff}" for cutoff, _, kind in sorted(set(chosen))]
 
 
 def per_user_metrics(

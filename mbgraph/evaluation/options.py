@@ -7,22 +7,21 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from mbgraph.data.masks import MASKS, Mask
 from mbgraph.errors import UnknownNameError, UsageError
 from mbgraph.evaluation.metrics import METRICS
 from mbgraph.schema import Section
 
 __all__ = ["MASKS", "TIES", "EvaluationOptions", "Mask", "Ties"]
 
-Mask = Literal["train-target", "train+valid-target", "all-behaviors", "none"]
 Ties = Literal["realistic", "optimistic", "pessimistic"]
-MASKS: tuple[str, ...] = Mask.__args__  # type: ignore[attr-defined]
 TIES: tuple[str, ...] = Ties.__args__  # type: ignore[attr-defined]
 
 
 class EvaluationOptions(Section):
     """How models are ranked, and the figure they are selected by."""
 
-    title = "the evaluation options"
+    called = "the evaluation options"
 
     metric: str = "HR@10"
     """Validation metric that decides the best epoch, for example ``HR@10`` or ``NDCG@20``."""

@@ -89,7 +89,7 @@ class Recommender(nn.Module):
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         if "name" in vars(cls) and "Options" in vars(cls):
-            cls.Options.title = f"model {cls.name!r}"
+            cls.Options.called = f"model {cls.name!r}"
 
     def __init__(
         self,

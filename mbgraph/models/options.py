@@ -22,7 +22,7 @@ Count = Annotated[int, Field(ge=1)]
 class TrainingOptions(Section):
     """How a model is trained."""
 
-    title = "the training options"
+    called = "the training options"
 
     epochs: Annotated[int, Field(ge=1, le=1_000_000)] = 200
     """Most epochs."""
@@ -56,7 +56,7 @@ class TrainingOptions(Section):
 class ModelOptions(Section):
     """Base of every model's options: a model nests a subclass called ``Options``."""
 
-    title = "the model"
+    called = "the model"
 
     def training(self) -> TrainingOptions:
         """Return how the model with these options wants to be trained."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from mbgraph.errors import UsageError
 from mbgraph.registry import Registry
 from mbgraph.regularizers.outputs import StepOutputs
-from mbgraph.schema import Section, parse_assignment
+from mbgraph.schema import Section, parse_assignments
 
 __all__ = ["REGULARIZERS", "Regularizer", "Schedule", "changed", "make_regularizer", "parse_regularizer"]
 
@@ -40,7 +40,7 @@ class Regularizer(Section):
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         if "name" in vars(cls):
-            cls.title = f"regularizer {cls.name!r}"
+            cls.called = f"regularizer {cls.name!r}"
 
     @property
     def term(self) -> str:
@@ -104,5 +104,5 @@ def changed(regularizers: Sequence[Regularizer], entries: Iterable[Mapping[str, 
 def parse_regularizer(text: str) -> dict[str, Any]:
     """Split ``name:key=value,key=value``; values stay text until the regularizer's own types read them."""
     name, _, rest = text.partition(":")
-    options = dict(parse_assignment(part) for part in rest.split(",") if part.strip())
+    options = parse_assignments(part for part in rest.split(",") if part.strip())
     return {"name": name.strip(), **options}

@@ -171,9 +171,16 @@ class Trainer:
         ------
         RunError
             If a term becomes NaN or infinite. The message names the term; the last checkpoint stays.
+        UsageError
+            If the directory holds another training that this one does not resume.
         """
         if resume:
             self._load()
+        elif self.directory is not None and not self.epoch and (self.directory / "checkpoint.pt").exists():
+            raise UsageError(
+                f"{self.directory} holds a training already",
+                "continue it with fit(resume=True), or choose another directory",
+            )
         self._notify("on_train_begin")
         interrupted = False
         with self._interrupts:

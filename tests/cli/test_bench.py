@@ -40,7 +40,6 @@ def row(shape):
         "items": items,
         "ms per step": 9.5,
         "peak MiB": size,
-        "forecast MiB": size,
     }
 
 
@@ -62,7 +61,7 @@ def test_speed_writes_a_file_per_table(measured, tmp_path):
     quick = speed.Settings.quick()
     assert [int(row["edges"]) for row in growth] == [*quick.edges, quick.crowd[0]]
     memory = list(csv.DictReader((tmp_path / "speed_memory.csv").open(encoding="utf-8")))
-    assert [row["memory"] for row in memory] == ["measured", "forecast"]
+    assert len(memory) == 1
     assert float(memory[0]["bytes per edge"]) == pytest.approx(80, rel=0.05)
     varied = list(csv.DictReader((tmp_path / "speed_costs.csv").open(encoding="utf-8")))
     assert [row["varied"] for row in varied] == [name for name, _ in costs.varying(quick)]

@@ -104,8 +104,8 @@ def test_a_torch_that_does_not_load_is_one_problem_not_two(data_home, monkeypatc
 
     monkeypatch.setattr(doctor.importlib, "import_module", broken)
     if not installed:
-        version = doctor._version
-        monkeypatch.setattr(doctor, "_version", lambda name: None if name == "torch" else version(name))
+        version = doctor.package_version
+        monkeypatch.setattr(doctor, "package_version", lambda name: None if name == "torch" else version(name))
     result = run("--json")
     (problem,) = json.loads(result.stdout)["problems"]
     assert result.exit_code == 1

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
 import requests
 
-from mbgraph.data.card import Source
+from mbgraph.data.card import CardFile
 from mbgraph.data.catalog import find_dataset, load_dataset
 from mbgraph.data.download import check_against, download
 from mbgraph.data.formats.npz import read_npz, write_npz
@@ -45,8 +44,8 @@ def test_files_become_a_dataset(card, root, site, get, tiny):
 
 
 def test_no_connection_names_the_files_and_where_to_put_them(card, root, policy, assert_nothing_to_see):
-    published = replace(
-        card, sources=tuple(replace(source, repository="some/body", commit="0" * 40) for source in card.sources)
+    published = card.replace(
+        sources=tuple(source.replace(repository="some/body", commit="0" * 40) for source in card.sources)
     )
 
     class Offline:
@@ -174,9 +173,9 @@ def test_a_full_disk_is_told_before_anything_is_asked_for(card, root, site, get,
 
 def test_verified_files_that_read_wrong_are_no_dataset(card, get, assert_nothing_to_see):
     with pytest.raises(DataError, match="not the tiny of its card: view pairs are 9, not 8; see mbgraph data show"):
-        get(replace(card, counts={**card.counts, "view": 8}))
+        get(card.replace(counts={**card.counts, "view": 8}))
     with pytest.raises(DataError, match="the counts agree, the pairs do not"):
-        get(replace(card, content_hash="0" * 64))
+        get(card.replace(content_hash="0" * 64))
     assert_nothing_to_see()
 
 
@@ -194,7 +193,7 @@ def test_verified_files_that_read_wrong_are_no_dataset(card, get, assert_nothing
 def test_a_card_is_held_against_a_dataset(card, tiny, changes, message):
     check_against(card, tiny)
     with pytest.raises(DataError, match=message):
-        check_against(replace(card, **changes), tiny)
+        check_against(card.replace(**changes), tiny)
 
 
 def test_parts_of_several_formats_make_one_dataset(card, root, tiny, tmp_path, monkeypatch):
@@ -206,7 +205,9 @@ def test_parts_of_several_formats_make_one_dataset(card, root, tiny, tmp_path, m
         content = b'{"user": 4, "item": 3}' if part == "count" else part.encode()
         (copy / f"{part}.txt").write_bytes(content)
         kind = "pairs" if number % 2 else "adjacency"
-        sources.append(Source(part, f"x/{part}.txt", kind, sha256=hashlib.sha256(content).hexdigest()))
+        sources.append(
+            CardFile(part=part, path=f"x/{part}.txt", format=kind, sha256=hashlib.sha256(content).hexdigest())
+        )
     asked = []
 
     def read_part(path, format):
@@ -224,8 +225,8 @@ def test_parts_of_several_formats_make_one_dataset(card, root, tiny, tmp_path, m
         for part, pairs in {**tiny.edges, **tiny.splits}.items()
     }
     counts = {part: len(kept) for part, kept in cells.items()}
-    block = replace(
-        card, format="pairs", sources=tuple(sources), users=4, items=3, crop=(4, 3), counts=counts, content_hash=None
+    block = card.replace(
+        format="pairs", sources=tuple(sources), users=4, items=3, crop=(4, 3), counts=counts, content_hash=None
     )
     download(block, root, source=copy)
     ds = read_npz(root / "tiny")
@@ -235,15 +236,15 @@ def test_parts_of_several_formats_make_one_dataset(card, root, tiny, tmp_path, m
     assert asked == [(source.part, source.format) for source in sources[:-1]]
     other = b'{"user": 4, "item": 4}'
     (copy / "count.txt").write_bytes(other)
-    wrong = replace(sources[-1], sha256=hashlib.sha256(other).hexdigest())
+    wrong = sources[-1].replace(sha256=hashlib.sha256(other).hexdigest())
     with pytest.raises(DataError, match=r"count.txt of tiny says .*, the card says 4 users and 3 items"):
-        download(replace(block, sources=(*sources[:-1], wrong)), root, source=copy, force=True)
+        download(block.replace(sources=(*sources[:-1], wrong)), root, source=copy, force=True)
     assert read_npz(root / "tiny").counts == counts
 
 
 def test_by_hand(card, root, tiny, tmp_path):
     """Without hashes nothing is downloaded; what the user brings must still be what the card says."""
-    by_hand = replace(card, sources=(), by_hand="Ask the authors.")
+    by_hand = card.replace(sources=(), by_hand="Ask the authors.")
     message = r"tiny cannot be downloaded automatically; Ask the authors\. Then: mbgraph data download tiny --from DIR"
     with pytest.raises(UsageError, match=message):
         download(by_hand, root)
@@ -251,7 +252,7 @@ def test_by_hand(card, root, tiny, tmp_path):
         download(by_hand, root, source="https://example.org")
     write_npz(tiny, tmp_path / "mine")
     with pytest.raises(DataError, match="users are 6, not 9"):
-        download(replace(by_hand, users=9), root, source=tmp_path / "mine")
+        download(by_hand.replace(users=9), root, source=tmp_path / "mine")
     assert not (root / "tiny").exists()
     download(by_hand, root, source=tmp_path / "mine")
     assert load_dataset("tiny").content_hash() == tiny.content_hash()
@@ -266,7 +267,7 @@ def test_by_hand_in_another_format(card, root, tiny, tmp_path, monkeypatch):
 
     monkeypatch.setattr("mbgraph.data.formats.read", read, raising=False)
     (tmp_path / "mine").mkdir()
-    download(replace(card, sources=(), format="sslrec"), root, source=tmp_path / "mine")
+    download(card.replace(sources=(), format="sslrec"), root, source=tmp_path / "mine")
     assert asked == [(tmp_path / "mine", "sslrec", {"target": "buy"})]
     assert load_dataset("tiny").name == "tiny"
 
@@ -281,5 +282,5 @@ def test_event_logs_are_imported(root, tmp_path):
 
 def test_a_file_without_a_hash_is_not_downloaded(card, site, get):
     with pytest.raises(UsageError, match="cannot be downloaded automatically"):
-        get(replace(card, sources=(replace(card.sources[0], git_blob=None), *card.sources[1:])))
+        get(card.replace(sources=(card.sources[0].replace(git_blob=None), *card.sources[1:])))
     assert site.seen == []

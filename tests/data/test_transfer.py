@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mbgraph.data import download as module
-from mbgraph.data.card import Source
+from mbgraph.data.card import CardFile
 from mbgraph.data.download import download
 from mbgraph.data.transfer import check_file, git_blob_id
 from mbgraph.errors import DataError, RunError, UsageError
@@ -111,7 +111,7 @@ def test_more_than_the_card_says_is_not_taken(card, root, site, get, assert_noth
 
 
 def test_a_file_of_unknown_size(card, root, site, get, policy, assert_nothing_to_see):
-    card = replace(card, sources=tuple(replace(source, size=None) for source in card.sources))
+    card = card.replace(sources=tuple(source.replace(size=None) for source in card.sources))
     site.scripts["/npz/view.npz"] = [site.endless]
     with pytest.raises(DataError, match="sends more than 50,000 bytes"):
         get(card, policy=replace(policy, max_bytes=50_000))
@@ -200,10 +200,12 @@ def test_blob_ids_against_the_formula(tmp_path_factory, content):
     assert git_blob_id(content) == expected
     path = tmp_path_factory.mktemp("blob") / "file"
     path.write_bytes(content)
-    assert check_file(path, Source("view", "file", "pairs", git_blob=expected)) is None
+    assert check_file(path, CardFile(part="view", path="file", format="pairs", git_blob=expected)) is None
     path.write_bytes(content + b"x")
-    assert "its git blob is" in check_file(path, Source("view", "file", "pairs", git_blob=expected))
-    assert "bytes instead of" in check_file(path, Source("view", "file", "pairs", git_blob=expected, size=len(content)))
+    assert "its git blob is" in check_file(path, CardFile(part="view", path="file", format="pairs", git_blob=expected))
+    assert "bytes instead of" in check_file(
+        path, CardFile(part="view", path="file", format="pairs", git_blob=expected, size=len(content))
+    )
 
 
 def test_known_blob_ids():
@@ -215,6 +217,8 @@ def test_both_hashes_must_be_right(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"abc")
     blob, sha = git_blob_id(b"abc"), hashlib.sha256(b"abc").hexdigest()
-    assert check_file(path, Source("view", "file", "pairs", git_blob=blob, sha256=sha)) is None
-    assert "its SHA-256 is" in check_file(path, Source("view", "file", "pairs", git_blob=blob, sha256="0" * 64))
-    assert "no hash" in check_file(path, Source("view", "file", "pairs"))
+    assert check_file(path, CardFile(part="view", path="file", format="pairs", git_blob=blob, sha256=sha)) is None
+    assert "its SHA-256 is" in check_file(
+        path, CardFile(part="view", path="file", format="pairs", git_blob=blob, sha256="0" * 64)
+    )
+    assert "no hash" in check_file(path, CardFile(part="view", path="file", format="pairs"))

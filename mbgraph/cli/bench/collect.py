@@ -22,7 +22,8 @@ Example:
 @json_option
 def command(runs: tuple[Path, ...], path: Path | None, as_json: bool) -> None:
     """Collect finished runs into one table, and a CSV file."""
-    from mbgraph.bench.report import METRICS, collect, write_rows
+    from mbgraph.bench.report import collect, write_rows
+    from mbgraph.evaluation.metrics import headline_metrics
 
     rows = collect(runs)
     if path is not None:
@@ -31,10 +32,12 @@ def command(runs: tuple[Path, ...], path: Path | None, as_json: bool) -> None:
     if as_json:
         emit_json(rows)
         return
-    names = [f"test {metric}" for metric in METRICS]
+    used = (key.removeprefix("test ") for row in rows for key in row if key.startswith("test "))
+    metrics = headline_metrics(used)
+    names = [f"test {metric}" for metric in metrics]
     table(
         "runs",
-        ["run", "seed", "best epoch", *METRICS],
+        ["run", "seed", "best epoch", *metrics],
         [
             [f"{row['dataset']} {row['model']} {row['variant']}".rstrip(), str(row["seed"]), row["best_epoch"]]
             + [row.get(name) for name in names]

@@ -55,7 +55,7 @@ def command(
     from mbgraph.bench import costs, speed
     from mbgraph.bench.machine import copy_bandwidth, gemm_rate
     from mbgraph.bench.report import write_rows
-    from mbgraph.run import cpu_name
+    from mbgraph.machine import cpu_name
 
     if threads:
         torch.set_num_threads(threads)
@@ -80,7 +80,7 @@ def command(
             made["step"] += speed.step_shares(name)
     if "growth" in chosen:
         made["growth"] += generated(costs.growing(settings))
-        made["memory"] += costs.memory_per(made["growth"])
+        made["memory"].append(costs.memory_per(made["growth"]))
     if "costs" in chosen:
         varied, shapes = zip(*costs.varying(settings), strict=True)
         made["costs"] += [{"varied": name, **row} for name, row in zip(varied, generated([*shapes]), strict=True)]

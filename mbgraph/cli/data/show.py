@@ -26,14 +26,12 @@ Examples:
 @json_option
 def command(name: str, as_json: bool) -> None:
     """Show what is known about a dataset: origin, terms, split, counts, source files and their hashes."""
-    from dataclasses import asdict
-
     from mbgraph.data.cards import get_card
 
     card = get_card(name)
     if as_json:
-        sources = [{**asdict(source), "name": source.name, "url": source.url} for source in card.sources]
-        emit_json({**asdict(card), "sources": sources, "downloadable": card.is_downloadable})
+        sources = [{**source.values(), "name": source.name, "url": source.url} for source in card.sources]
+        emit_json({**card.values(), "sources": sources, "downloadable": card.is_downloadable})
         return
     _say(card.title)
     for label, text in _facts(card):

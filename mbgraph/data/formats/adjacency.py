@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mbgraph.data.aliases import canonical_split, is_known
 from mbgraph.data.dataset import MultiBehaviorDataset
-from mbgraph.data.formats.assemble import Source, assemble
+from mbgraph.data.formats.assemble import Origin, assemble
 from mbgraph.data.formats.content import first_words, split_files
 from mbgraph.data.formats.text import read_adjacency
 from mbgraph.data.interactions import Pairs
@@ -83,6 +83,6 @@ def read(
     for part, file in {**files, **held_out}.items():
         parts[part], seen = read_adjacency(file, users=users, items=items)
         most = max(most, seen)
-    source = Source(path, "adjacency", 0, [file.name for file in (*files.values(), *held_out.values())], left_out)
+    source = Origin(path, "adjacency", 0, [file.name for file in (*files.values(), *held_out.values())], left_out)
     edges, splits = ({part: parts[part] for part in names} for names in (files, held_out))
     return assemble(source, edges, target, splits, name=name, users=most if users is None else users, items=items)

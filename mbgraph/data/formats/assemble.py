@@ -13,13 +13,13 @@ from mbgraph.data.dataset import MultiBehaviorDataset
 from mbgraph.data.interactions import Pairs, Vocabulary
 from mbgraph.errors import DataError, UnknownNameError, UsageError
 
-__all__ = ["Source", "assemble", "find_target", "in_order", "unique_pairs"]
+__all__ = ["Origin", "assemble", "find_target", "in_order", "unique_pairs"]
 
 _FUNNEL = ("view", "collect", "cart")
 
 
 @dataclass
-class Source:
+class Origin:
     """What is read, and what is told about it.
 
     Attributes
@@ -91,7 +91,7 @@ def unique_pairs(pairs: Pairs, num_items: int) -> tuple[Pairs, int]:
 
 
 def assemble(
-    source: Source,
+    source: Origin,
     edges: Mapping[str, Pairs],
     target: str,
     splits: Mapping[str, Pairs],
@@ -104,7 +104,7 @@ def assemble(
 
     Parameters
     ----------
-    source : Source
+    source : Origin
     edges, splits : mapping of str to Pairs
         Train pairs by behavior and held-out pairs by split, as they stand in the files.
     target : str

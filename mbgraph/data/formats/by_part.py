@@ -15,7 +15,7 @@ from pathlib import Path
 
 from mbgraph.data.aliases import canonical_behavior, canonical_split, is_known
 from mbgraph.data.dataset import MultiBehaviorDataset
-from mbgraph.data.formats.assemble import Source, assemble, find_target
+from mbgraph.data.formats.assemble import Origin, assemble, find_target
 from mbgraph.data.formats.content import Survey, first_words, is_pickle, survey
 from mbgraph.data.formats.matrices import Matrix, read_held_out, read_matrix
 from mbgraph.data.formats.matrix_folder import check_shapes
@@ -214,7 +214,7 @@ def read(
         base = 0 if matrices or not numbers or min(numbers) == 0 else 1
     most = 0
     parts: dict[str, Pairs] = {}
-    source = Source(path, "by-part", base, [str(file.relative_to(path)) for file in files.values()], layout.left_out)
+    source = Origin(path, "by-part", base, [str(file.relative_to(path)) for file in files.values()], layout.left_out)
     for part, file in files.items():
         parts[part], seen = _read_part(file, surveys[part], matrices.get(part), base, users, items)
         most = max(most, seen)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mbgraph.data.dataset import MultiBehaviorDataset
-from mbgraph.data.formats.assemble import Source, assemble, find_target
+from mbgraph.data.formats.assemble import Origin, assemble, find_target
 from mbgraph.data.formats.content import split_files
 from mbgraph.data.formats.matrices import read_held_out, read_matrix
 from mbgraph.data.formats.matrix_folder import check_shapes, leave_out_mixtures, read_matrices
@@ -72,6 +72,6 @@ def read(
     splits = {split: read_held_out(file, users, items)[0] for split, file in lists.items()}
     leave_out_mixtures(found, splits.values(), items)
     files = [file.name for file in (*found.files.values(), *lists.values())]
-    source = Source(path, "csr-pickle", 0, files, found.left_out, found.notes)
+    source = Origin(path, "csr-pickle", 0, files, found.left_out, found.notes)
     edges = {behavior: matrix.pairs for behavior, matrix in found.matrices.items()}
     return assemble(source, edges, target, splits, name=name, users=users, items=items)

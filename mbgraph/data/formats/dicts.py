@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mbgraph.data.dataset import MultiBehaviorDataset
-from mbgraph.data.formats.assemble import Source, assemble, find_target
+from mbgraph.data.formats.assemble import Origin, assemble, find_target
 from mbgraph.data.formats.content import split_files
 from mbgraph.data.formats.pairs import read_count
 from mbgraph.data.formats.text import opened
@@ -93,5 +93,5 @@ def read(path: Path, *, target: str | None = None, name: str | None = None) -> M
     splits = {split: read_part(file, users=users, items=items) for split, file in held_out.items()}
     files = ["count.txt", *(file.name for file in (*found.values(), *held_out.values()))]
     return assemble(
-        Source(path, "dicts", 1, files, left_out), edges, target, splits, name=name, users=users, items=items
+        Origin(path, "dicts", 1, files, left_out), edges, target, splits, name=name, users=users, items=items
     )

@@ -14,7 +14,7 @@ from typing import Any
 
 from mbgraph.data.aliases import SPLIT_ALIASES
 from mbgraph.data.dataset import MultiBehaviorDataset
-from mbgraph.data.formats.assemble import Source, assemble, find_target
+from mbgraph.data.formats.assemble import Origin, assemble, find_target
 from mbgraph.data.formats.text import read_pairs
 from mbgraph.data.interactions import Pairs
 from mbgraph.errors import DataError
@@ -100,5 +100,5 @@ def read(
     splits = {part: read_part(file, users=users, items=items) for part, file in held_out.get(target, {}).items()}
     files = [file.name for file in (*tables.values(), *held_out.get(target, {}).values())]
     return assemble(
-        Source(path, "ehcf", 0, files, left_out), edges, target, splits, name=name, users=users, items=items
+        Origin(path, "ehcf", 0, files, left_out), edges, target, splits, name=name, users=users, items=items
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mbgraph.data.dataset import MultiBehaviorDataset
-from mbgraph.data.formats.assemble import Source, assemble, find_target
+from mbgraph.data.formats.assemble import Origin, assemble, find_target
 from mbgraph.data.formats.content import split_files
 from mbgraph.data.formats.text import read_adjacency
 from mbgraph.data.interactions import Pairs
@@ -58,6 +58,6 @@ def read(
     for part, file in files.items():
         parts[part], seen = read_adjacency(file, users=users, items=items)
         most = max(most, seen)
-    source = Source(path, "mbcgcn", 0, [f"{file.parent.name}/{file.name}" for file in files.values()], left_out)
+    source = Origin(path, "mbcgcn", 0, [f"{file.parent.name}/{file.name}" for file in files.values()], left_out)
     edges, splits = ({part: parts[part] for part in names} for names in (folders, held_out))
     return assemble(source, edges, target, splits, name=name, users=most if users is None else users, items=items)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mbgraph.data.dataset import MultiBehaviorDataset
-from mbgraph.data.formats.assemble import Source, assemble
+from mbgraph.data.formats.assemble import Origin, assemble
 from mbgraph.data.formats.content import first_words, same_pairs, split_files
 from mbgraph.data.formats.text import read_pairs
 from mbgraph.errors import DataError
@@ -61,5 +61,5 @@ def read(path: Path, *, target: str | None = None, name: str | None = None) -> M
     read_files = [SIZES, *(file.name for file in (*files.values(), *held_out.values()))]
     edges, splits = ({part: parts[part] for part in names} for names in (files, held_out))
     return assemble(
-        Source(path, "mbgcn", 0, read_files, left_out), edges, target, splits, name=name, users=users, items=items
+        Origin(path, "mbgcn", 0, read_files, left_out), edges, target, splits, name=name, users=users, items=items
     )

@@ -24,7 +24,7 @@ from mbgraph.data.formats.archive import read_arrays
 from mbgraph.data.formats.folder import new_folder
 from mbgraph.data.interactions import Pairs, Vocabulary
 from mbgraph.errors import DataError, UsageError, nearest
-from mbgraph.files import atomic_write, inside, read_json, write_json
+from mbgraph.files import atomic_write, check_folder, inside, read_json, write_json
 
 __all__ = [
     "OWN_KEYS",
@@ -160,19 +160,16 @@ def write_npz(ds: MultiBehaviorDataset, path: str | os.PathLike[str], *, overwri
 
 def check_place(path: Path, overwrite: bool) -> None:
     """Raise `UsageError` if `write_npz` would refuse the folder; ask before long work."""
-    if not path.exists():
-        return
-    if not path.is_dir():
-        raise UsageError(f"{path} is a file", "choose another folder")
-    held = sorted(entry.name for entry in path.iterdir())
-    if held and not overwrite:
-        raise UsageError(f"{path} already exists and is not empty", "choose another folder or overwrite it (--force)")
-    foreign = [name for name in held if name not in _FILES and not name.endswith(".npz")]
-    if held and (foreign or "meta.json" not in held):
-        what = f"it holds {foreign[0]}" if foreign else "it has no meta.json"
-        raise UsageError(
-            f"{path} is no dataset folder ({what})", "only datasets are overwritten; choose another folder"
-        )
+
+    def objection(held: list[str]) -> None:
+        foreign = [name for name in held if name not in _FILES and not name.endswith(".npz")]
+        if foreign or "meta.json" not in held:
+            what = f"it holds {foreign[0]}" if foreign else "it has no meta.json"
+            raise UsageError(
+                f"{path} is no dataset folder ({what})", "only datasets are overwritten; choose another folder"
+            )
+
+    check_folder(path, overwrite, objection)
 
 
 def _check_names(file: Path, meta: Mapping[str, Any]) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 
 from mbgraph.data.aliases import SPLIT_ALIASES, is_known
 from mbgraph.data.dataset import MultiBehaviorDataset, check_behavior_name
-from mbgraph.data.formats.assemble import Source, assemble, find_target
+from mbgraph.data.formats.assemble import Origin, assemble, find_target
 from mbgraph.data.formats.content import first_words, same_pairs, split_files
 from mbgraph.data.formats.folder import new_folder
 from mbgraph.data.formats.npz import check_file_name, id_lines, named_ids, read_ids
@@ -133,7 +133,7 @@ def read(path: Path, *, target: str | None = None, name: str | None = None, base
     held_out = split_files(path, "{}.txt")
     splits = {split: read_part(file, users=users, items=items, base=base) for split, file in held_out.items()}
     read_files = ["count.txt", *(f"{behavior}.txt" for behavior in edges), *(file.name for file in held_out.values())]
-    source = Source(path, "pairs", base, read_files, left_out)
+    source = Origin(path, "pairs", base, read_files, left_out)
     return assemble(source, edges, target, splits, name=name, users=users, items=items)
 
 

@@ -17,7 +17,7 @@ from mbgraph.data.dataset import MultiBehaviorDataset
 from mbgraph.data.formats.npz import OWN_KEYS, check_meta, meta_of
 from mbgraph.data.interactions import Pairs, Vocabulary
 from mbgraph.errors import DataError, UsageError
-from mbgraph.files import read_json
+from mbgraph.files import check_folder, read_json
 
 __all__ = ["SIDECAR", "Sidecar", "check_place", "describe", "parse_times", "read_sidecar", "time_texts"]
 
@@ -105,24 +105,19 @@ def describe(ds: MultiBehaviorDataset, format: str, files: list[str]) -> dict[st
 
 def check_place(path: Path, format: str, overwrite: bool) -> None:
     """Raise `UsageError` if a folder cannot be written: only folders that mbgraph wrote in this format are replaced."""
-    if not path.exists():
-        return
-    if not path.is_dir():
-        raise UsageError(f"{path} is a file", "choose another folder")
-    held = sorted(entry.name for entry in path.iterdir())
-    if not held:
-        return
-    if not overwrite:
-        raise UsageError(f"{path} already exists and is not empty", "choose another folder or overwrite it (--force)")
-    remedy = f"only folders of {format} files that mbgraph wrote are overwritten; choose another folder"
-    try:
-        known = read_sidecar(path, format)
-    except DataError as error:
-        raise UsageError(f"{path} cannot be overwritten ({error.message})", remedy) from error
-    foreign = [name for name in held if known is None or name not in known.files]
-    if foreign:
-        what = f"it has no {SIDECAR}" if known is None else f"it holds {foreign[0]}"
-        raise UsageError(f"{path} cannot be overwritten ({what})", remedy)
+
+    def objection(held: list[str]) -> None:
+        remedy = f"only folders of {format} files that mbgraph wrote are overwritten; choose another folder"
+        try:
+            known = read_sidecar(path, format)
+        except DataError as error:
+            raise UsageError(f"{path} cannot be overwritten ({error.message})", remedy) from error
+        foreign = [name for name in held if known is None or name not in known.files]
+        if foreign:
+            what = f"it has no {SIDECAR}" if known is None else f"it holds {foreign[0]}"
+            raise UsageError(f"{path} cannot be overwritten ({what})", remedy)
+
+    check_folder(path, overwrite, objection)
 
 
 def time_texts(times: np.ndarray[Any, Any]) -> list[str]:

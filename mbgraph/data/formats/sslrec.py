@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mbgraph.data.aliases import is_known
 from mbgraph.data.dataset import MultiBehaviorDataset
-from mbgraph.data.formats.assemble import Source, assemble, find_target
+from mbgraph.data.formats.assemble import Origin, assemble, find_target
 from mbgraph.data.formats.content import split_files
 from mbgraph.data.formats.matrices import read_matrix
 from mbgraph.data.formats.matrix_folder import check_shapes, leave_out_mixtures, read_matrices, stem_of
@@ -41,7 +41,7 @@ def read(path: Path, *, target: str | None = None, name: str | None = None) -> M
     users, items = check_shapes({**shaped, **{held_out[split]: matrix for split, matrix in matrices.items()}})
     leave_out_mixtures(found, [matrix.pairs for matrix in matrices.values()], items)
     files = [file.name for file in (*found.files.values(), *held_out.values())]
-    source = Source(path, "sslrec", 0, files, found.left_out, found.notes)
+    source = Origin(path, "sslrec", 0, files, found.left_out, found.notes)
     edges = {behavior: matrix.pairs for behavior, matrix in found.matrices.items()}
     splits = {split: matrix.pairs for split, matrix in matrices.items()}
     return assemble(source, edges, target, splits, name=name, users=users, items=items)

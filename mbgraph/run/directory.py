@@ -1,0 +1,170 @@
+"""The folder of a run: what is written into it, and what can be loaded again."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import tomli_w
+import torch
+
+from mbgraph import __version__
+from mbgraph.config import FitConfig, read_config
+from mbgraph.data.catalog import find_dataset
+from mbgraph.data.dataset import MultiBehaviorDataset
+from mbgraph.errors import RunError
+from mbgraph.files import atomic_write, check_folder, read_json, write_json
+from mbgraph.machine import cpu_name, package_versions
+from mbgraph.models.base import Recommender
+from mbgraph.run.preparation import make_model, prepare_dataset
+from mbgraph.schema import read_toml
+from mbgraph.training.checkpoint import load_weights
+from mbgraph.training.trainer import resolve_device
+
+__all__ = ["PER_USER", "Run", "make_directory", "write_config", "write_extension", "write_facts"]
+
+FORMAT = 2
+PER_USER = {"test": "per_user.npz", "valid": "per_user_valid.npz"}
+_PACKAGES = ("torch", "dgl", "numpy", "numba", "pandas", "scipy", "pydantic", "safetensors")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory.
+
+    Attributes
+    ----------
+    path : Path
+        The directory.
+    config : FitConfig
+        The resolved configuration.
+    """
+
+    path: Path
+    config: FitConfig
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Run:
+        """Open a run directory.
+
+        Raises
+        ------
+        RunError
+            If it is missing, incomplete or written by a version with another format.
+        """
+        path = Path(path)
+        if not path.is_dir():
+            raise RunError(f"no run directory at {path}", "make one with: mbgraph fit --out DIR")
+        for name in ("config.toml", "dataset.json"):
+            if not (path / name).is_file():
+                raise RunError(f"{path} is not a complete run directory: {name} is missing", "fit the model again")
+        values = read_toml(path / "config.toml")
+        if values.get("format") != FORMAT:
+            version, format = values.get("mbgraph", "?"), values.get("format")
+            raise RunError(
+                f"{path} was written by mbgraph {version} in format {format}, not {FORMAT}",
+                "use that version, or fit the model again",
+            )
+        return cls(path, read_config(path / "config.toml"))
+
+    def dataset(self) -> MultiBehaviorDataset:
+        """Load the run's data as it was prepared then; other content raises `RunError`."""
+        recorded = read_json(self.path / "dataset.json")
+        dataset = prepare_dataset(self.config.replace(dataset=recorded["source"]))
+        if dataset.content_hash() != recorded["content_hash"]:
+            raise RunError(
+                f"{self.path} was made with other data than {recorded['source']!r} holds now",
+                "restore that data, or fit the model again",
+            )
+        return dataset
+
+    def model(self, dataset: MultiBehaviorDataset | None = None) -> Recommender:
+        """Build the model on the run's data and load the best epoch's weights."""
+        dataset = self.dataset() if dataset is None else dataset
+        model = make_model(self.config, dataset)
+        if model.trainable:
+            weights = load_weights(self.path / "model.safetensors")
+            try:
+                model.load_state_dict(weights)
+            except RuntimeError as error:
+                raise RunError(f"{self.path} holds weights of another model", "fit the model again") from error
+        return model.eval()
+
+
+def make_directory(
+    config: FitConfig, dataset: MultiBehaviorDataset, directory: str | os.PathLike[str] | None = None
+) -> Path:
+    """Make the folder of a new run, by default ``runs/<dataset>-<model>[-<variant>]-s<seed>``, numbered when taken.
+
+    Raises
+    ------
+    UsageError
+        If the folder named holds something.
+    RunError
+        If it cannot be made.
+    """
+    if directory is None:
+        parts = [dataset.name, config.model, *([config.variant] if config.variant else []), f"s{config.seed}"]
+        stem = Path("runs") / "-".join(parts)
+        path, number = stem, 2
+        while path.exists():
+            path, number = stem.with_name(f"{stem.name}-{number}"), number + 1
+    else:
+        path = Path(directory)
+        check_folder(path, remedy=f"continue it with --resume {path}, or choose another --out")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot make {path}: {error.strerror or error}", "choose another --out") from error
+    return path
+
+
+def write_config(path: Path, config: FitConfig) -> None:
+    """Write a resolved configuration as ``config.toml``, atomically."""
+    with atomic_write(path / "config.toml") as file:
+        tomli_w.dump({"format": FORMAT, "mbgraph": __version__, **config.plain()}, file)
+
+
+def write_facts(path: Path, config: FitConfig, dataset: MultiBehaviorDataset) -> None:
+    """Write what the run stands on: ``dataset.json`` and ``env.json``."""
+    write_json(
+        path / "dataset.json",
+        {
+            "name": dataset.name,
+            "source": config.dataset if config.dataset == "demo" else str(find_dataset(config.dataset)),
+            "content_hash": dataset.content_hash(),
+            "users": dataset.num_users,
+            "items": dataset.num_items,
+            "counts": dataset.counts,
+            "protocol": config.protocol,
+            "validation": dataset.metadata["validation"],
+        },
+    )
+    device = resolve_device(config.device)
+    write_json(
+        path / "env.json",
+        {
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "cpu": cpu_name(),
+            "device": device.type,
+            "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+            "threads": torch.get_num_threads(),
+            "versions": {"mbgraph": __version__, **package_versions(_PACKAGES)},
+            "command": _command(),
+        },
+    )
+
+
+def write_extension(path: Path, config: FitConfig) -> None:
+    """Write a configuration with other limits over the run's, and the command that asked for it into ``env.json``."""
+    environment = read_json(path / "env.json")
+    write_json(path / "env.json", {**environment, "extended": [*environment.get("extended", []), _command()]})
+    write_config(path, config)
+
+
+def _command() -> list[str]:
+    return [Path(sys.argv[0]).name, *sys.argv[1:]]

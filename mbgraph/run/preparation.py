@@ -1,0 +1,61 @@
+"""From a configuration to the data and the model of a run."""
+
+from __future__ import annotations
+
+import torch
+
+from mbgraph.config import FitConfig
+from mbgraph.data.catalog import load_dataset
+from mbgraph.data.dataset import MultiBehaviorDataset
+from mbgraph.data.likeness import unlike_test
+from mbgraph.data.protocols import apply_protocol
+from mbgraph.data.splits import hold_out, merge_split
+from mbgraph.errors import UsageError
+from mbgraph.models.base import Recommender, build_model
+from mbgraph.training.trainer import resolve_device
+
+__all__ = ["make_model", "notices", "prepare_dataset"]
+
+
+def prepare_dataset(config: FitConfig) -> MultiBehaviorDataset:
+    """Load a dataset, split it by the protocol and arrange its validation part (``metadata["validation"]``)."""
+    dataset = apply_protocol(load_dataset(config.dataset), config.protocol, rng=0)
+    choice: str = config.validation
+    if choice == "auto":
+        # An untrained model selects nothing: it keeps every train pair.
+        choice = "given" if len(dataset.valid) else "holdout" if config.model_class.trainable else "none"
+    if choice in ("given", "merge") and not len(dataset.valid):
+        raise UsageError(f"{dataset.name!r} has no validation pairs", "use --validation holdout or none")
+    if choice == "holdout":
+        dataset = merge_split(dataset, "valid") if len(dataset.valid) else dataset
+        dataset = hold_out(dataset, n=1, split="valid", rng=0)  # not the run's seed: seeds share one validation set
+    elif choice == "merge":
+        dataset = merge_split(dataset, "valid")
+    elif choice == "none":
+        dataset = dataset.replace(splits={name: part for name, part in dataset.splits.items() if name != "valid"})
+    return dataset.replace(metadata={**dataset.metadata, "validation": choice})
+
+
+def make_model(config: FitConfig, dataset: MultiBehaviorDataset) -> Recommender:
+    """Build the model on a dataset's train edges."""
+    options = config.options if config.variant is None else {"variant": config.variant, **config.options}
+    return build_model(
+        config.model, dataset.graph, dataset.target, options, behaviors=dataset.behaviors, rng=config.seed
+    )
+
+
+def notices(config: FitConfig, dataset: MultiBehaviorDataset) -> list[str]:
+    """Return what a user should know before training, a line each."""
+    found = []
+    if config.model_class.trainable:
+        device = resolve_device(config.device)
+        if config.device == "auto" and device.type == "cuda":
+            found.append(f"--device auto took CUDA: {torch.cuda.get_device_name(device)}")
+        unlike = unlike_test(dataset)
+        if unlike is not None:
+            how = dataset.metadata["validation"]
+            found.append(
+                f"{unlike} (--validation {how}); split again with --protocol loo, random or temporal:CUT, or set the "
+                "epochs yourself with --validation none"
+            )
+    return found
