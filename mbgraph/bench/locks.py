@@ -68,21 +68,14 @@ def holder(path: Path) -> dict[str, Any] | None:
 
 def _take(path: Path) -> bool:
     text = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "began": psutil.Process().create_time()})
-    for _ in range(8):
+    for _ in range(100):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
         except FileExistsError:
             if holder(path) is not None:
                 return False
-            # two may see the same dead lock: the rename succeeds for one of them, whatever it moved is judged again
-            aside = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}")
-            with contextlib.suppress(FileNotFoundError):
-                os.rename(path, aside)
-                if holder(aside) is not None:  # a new holder's, made between the look and the rename
-                    with contextlib.suppress(FileExistsError):
-                        os.link(aside, path)
-                aside.unlink(missing_ok=True)
+            _remove_stale(path)
             continue
         except OSError as error:
             raise RunError(f"cannot write {path}: {error.strerror or error}", "choose another --store") from error
@@ -90,6 +83,28 @@ def _take(path: Path) -> bool:
             file.write(text)
         return True
     return False
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove the lock of a dead holder, one remover at a time: so what is looked at is what is removed.
+
+    Whoever takes a lock makes the file, which fails while it is there; only here is another's removed.
+    """
+    guard = path.with_name(f"{path.name}.removing")
+    try:
+        guard.mkdir()
+    except FileExistsError:
+        with contextlib.suppress(OSError):
+            if time.time() - guard.stat().st_mtime > BEAT:  # its maker died in the few lines below
+                guard.rmdir()
+        time.sleep(0.01)
+        return
+    try:
+        if holder(path) is None:
+            path.unlink(missing_ok=True)
+    finally:
+        with contextlib.suppress(OSError):
+            guard.rmdir()
 
 
 def _beat(path: Path, done: threading.Event) -> None:

@@ -130,9 +130,8 @@ def perform(
             raise
         said = str(error) if isinstance(error, MbgraphError) else f"{type(error).__name__}: {error}"
         line = " ".join(said.split())
-        if address is None:  # its data cannot be made, so there is nothing to file the error under
-            return Performed("failed", None, line)
-        store.fail(address, job, line, traceback.format_exc())
+        store.open()
+        store.fail(store.refused(job) if address is None else address, job, line, traceback.format_exc())
         return Performed("failed", address, line)
 
 

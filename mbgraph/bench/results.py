@@ -263,7 +263,9 @@ def gather(
         address = store.address(job, make=False)
         status = store.status(address)
         error, outcome = "", {}
-        if address is not None and status == "failed":
+        if address is None and store.status(store.refused(job)) == "failed":
+            status, error = "failed", store.error(store.refused(job))
+        elif address is not None and status == "failed":
             error = store.error(address)
         elif address is not None and status == "done":
             outcome = store.outcome(address)

@@ -116,9 +116,10 @@ class Store:
                 time.sleep(0.2)
         return str(path)
 
-    def _prepared(self, job: Job, make: bool) -> dict[str, Any] | None:
+    def data_key(self, job: Job) -> str:
+        """Return what a job's prepared data are filed under: source, recipe, protocol and choice of validation."""
         config = job.config
-        key = digest(
+        return digest(
             [
                 facts_of(job.recipe.source).content_hash,
                 job.recipe.to_dict(),
@@ -128,6 +129,9 @@ class Store:
                 data_code_hash(),
             ]
         )
+
+    def _prepared(self, job: Job, make: bool) -> dict[str, Any] | None:
+        key, config = self.data_key(job), job.config
         if key not in self._known:
             file = self.path / "prepared" / f"{key}.json"
             if not file.is_file():
@@ -175,6 +179,10 @@ class Store:
         if not isinstance(found, dict):
             raise DataError(f"{self.run(address) / 'test.json'} is no outcome of a run", "delete the folder")
         return found
+
+    def refused(self, job: Job) -> str:
+        """Return what a job without an address fails under: its data could not be made."""
+        return f"data-{self.data_key(job)}"
 
     def error(self, address: str) -> str:
         """Return why a run failed."""
