@@ -107,6 +107,16 @@ def test_other_edge_types_beside_the_behaviors():
         Relations.of(graph)
 
 
+def test_two_edge_types_of_one_name():
+    """DGL tells them apart by their node types; a behavior is a name."""
+    edges = {("user", name, "item"): pair for name, pair in EDGES.items()}
+    edges["user", "view", "shop"] = ([0, 1], [1, 0])
+    graph = import_dgl().heterograph(edges, num_nodes_dict={**SIZES, "shop": 2})
+    check(Relations.of(graph, ("cart", "buy"), "buy"), ("cart", "buy"))
+    with pytest.raises(UsageError, match="several edge types of the graph are called 'view', .*rename one of them"):
+        Relations.of(graph, ("view", "buy"))
+
+
 @pytest.mark.parametrize("make", [dgl_graph, HeteroData])
 def test_edge_data_that_nobody_reads_is_refused(make):
     def with_data(name):
