@@ -72,8 +72,8 @@ class Relations(Mapping[str, Relation]):
         UnknownNameError
             If a behavior is not an edge type of the graph.
         UsageError
-            If the edge types do not share their node types, two have one name, an edge stands twice, or edges carry data
-            other than ``time``: weights are not read, and must not be lost silently.
+            If the edge types do not share their node types, two have one name, an edge stands twice, or edges carry
+            data other than ``time``: weights are not read, and must not be lost silently.
         """
         if isinstance(graph, Relations):
             chosen = graph if behaviors is None else graph.select(behaviors)
