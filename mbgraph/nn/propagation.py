@@ -67,7 +67,8 @@ def propagate(
     at : (int64 tensor (N,), int64 tensor (M,)), optional
         Rows wanted; they may repeat. The last layer is then computed there only, where nothing stands against it.
     row_dtype : {"float32", "bfloat16"}
-        What neighbours read: with bfloat16 half the bytes move, while sums, norms and results stay float32.
+        What neighbours read: with bfloat16 half the bytes move, while sums, norms and results are float32. A layer that
+        neighbours read is kept as they read it.
     space : Workspace, optional
         Memory that one call gives back and the next takes again.
 
@@ -171,8 +172,10 @@ def _plain(
     for number, relation in enumerate(relations):
         layer: Rows = (users, items)
         total = (weights[0] * users, weights[0] * items)
-        for weight in weights[1:]:
+        for depth, weight in enumerate(weights[1:], start=1):
             layer = _next_layer(relation, layer, layer_norm, row_dtype)
+            if row_dtype != "float32" and depth < len(weights) - 1:  # stored as neighbours read it
+                layer = (_Round.apply(layer[0], True, False), _Round.apply(layer[1], True, False))
             if weight:
                 total = (total[0] + weight * layer[0], total[1] + weight * layer[1])
         made.append(_picked(total, None if at is None else at[number]))
