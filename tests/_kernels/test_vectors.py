@@ -9,10 +9,9 @@ import torch
 numba = pytest.importorskip("numba")
 carray, njit = numba.carray, numba.njit
 
-from mbgraph._kernels import vectors  # noqa: E402
+from mbgraph._kernels import counts, vectors  # noqa: E402
+from mbgraph._kernels import rows as row_kernels  # noqa: E402
 from mbgraph._kernels.rows import unpack_rows  # noqa: E402
-from mbgraph.evaluation import kernels as ranking_kernels  # noqa: E402
-from mbgraph.nn import kernels  # noqa: E402
 
 WIDTHS = (1, 6, 16, 20, 64, 100)
 ROWS = 7
@@ -125,7 +124,7 @@ def test_prefetch_changes_nothing(case, row):
 
 def test_a_change_of_the_vectors_compiles_every_kernel_anew():
     """numba's cache knows a kernel by its code and the variables around it."""
-    for kernel in (*kernels.width_kernels(6), ranking_kernels._counter(), *ranking_kernels._product_kernels(6)):
+    for kernel in (*row_kernels.width_kernels(6), counts._counter(), *counts._product_kernels(6)):
         assert inspect.getclosurevars(kernel.py_func).nonlocals["build"] == vectors.BUILD
 
 
