@@ -65,8 +65,8 @@ class LightGCNOptions(OneGraphOptions):
     }
 
     variant: Literal["target", "union"] = "target"
-    """``target`` is LightGCN as published, on the target's pairs. ``union`` is the anchor of every table: the union of all
-    behaviors as one graph, RMBRec's norms and layer sum, RMBRec's training, and nothing else."""
+    """``target`` is LightGCN as published, on the target's pairs. ``union`` is the anchor of every table: the union of
+    all behaviors as one graph, RMBRec's norms and layer sum, RMBRec's training, and nothing else."""
     layer_norm: bool = False
     """Divide every propagated row by its Euclidean norm (published RMBRec)."""
     combine: Literal["mean", "sum"] = "mean"
@@ -77,12 +77,10 @@ class LightGCNOptions(OneGraphOptions):
     """Standard deviation of the normal initialisation."""
 
     def training(self) -> TrainingOptions:
-        """Return batches of 2,048 users drawn with replacement, negatives outside their target history; RMBRec's (union)."""
+        """Return batches of 2,048 users drawn with replacement, negatives outside their target history; or RMBRec's."""
         if self.variant == "union":
             return TrainingOptions(weight_decay=1e-3)
-        return TrainingOptions(
-            epochs=1000, patience=50, batch_size=2048, sampler="with-replacement", history="target"
-        )
+        return TrainingOptions(epochs=1000, patience=50, batch_size=2048, sampler="with-replacement", history="target")
 
     def regularizers(self) -> tuple[Regularizer, ...]:
         """Return L2 with weight 1e-4 on the batch's table rows."""
