@@ -128,7 +128,7 @@ def subtract_masked(
 
 @lru_cache(maxsize=8)
 def _product_kernels(width: int) -> tuple[Any, Any]:
-    """Return the compiled loops of `count_products` and `subtract_masked_products`, for embeddings of ``width`` numbers.
+    """Return the loops of `count_products` and `subtract_masked_products` for embeddings of ``width`` numbers.
 
     ``count(start, stop, users, items, rows, pointers, held_out, extra, own, greater, equal)`` does users
     ``rows[start:stop]``, two vectors of them at a time; the pairs of ``rows[n]`` are ``pointers[n]`` to
