@@ -11,8 +11,9 @@ import numpy as np
 from mbgraph.data.dataset import MultiBehaviorDataset, check_behavior_name
 from mbgraph.data.filters import Filter, in_window, kept_pairs
 from mbgraph.data.interactions import Pairs, Vocabulary
+from mbgraph.data.log_columns import BLOCK
 from mbgraph.data.splits import not_later, split_pairs
-from mbgraph.data.stream import BLOCK, EventLog, Source
+from mbgraph.data.stream import EventLog, Source
 from mbgraph.errors import DataError, UnknownNameError, UsageError
 from mbgraph.random import RNGLike
 from mbgraph.typing import IntArray

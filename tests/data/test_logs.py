@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from mbgraph.data.events import from_events, import_events
 from mbgraph.data.formats.events import EventFiles, read_events
-from mbgraph.data.stream import PartColumn
+from mbgraph.data.log_columns import PartColumn
 from mbgraph.errors import DataError, UnknownNameError, UsageError
 
 LOG = pd.DataFrame(
