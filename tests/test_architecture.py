@@ -15,7 +15,19 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGE = REPOSITORY / "mbgraph"
 
 FLOORS = {
-    "F0": ("errors", "random", "registry", "typing", "files", "keys", "schema", "machine", "_kernels", "_dgl", "_heterograph"),
+    "F0": (
+        "errors",
+        "random",
+        "registry",
+        "typing",
+        "files",
+        "keys",
+        "schema",
+        "machine",
+        "_kernels",
+        "_dgl",
+        "_heterograph",
+    ),
     "F1": ("data",),
     "F2": ("nn", "regularizers", "evaluation"),
     "F3": ("models",),
