@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -100,7 +100,7 @@ def held_out_ranks(
     if chunk_size is not None and chunk_size < 1:
         raise UsageError(f"chunk_size must be positive, got {chunk_size}")
     if (
-        isinstance(scorer, EmbeddingScorer)
+        _is_product(scorer)
         and _kernels.available
         and scorer.users.device.type == "cpu"
         and scorer.users.dtype == torch.float32
@@ -117,7 +117,7 @@ def held_out_ranks(
         rows = users[start : start + chunk]
         buffer = _score(scorer, rows, block, buffer)
         scores = buffer.numpy(force=True)  # (>= C, I)
-        if not isinstance(scorer, EmbeddingScorer) and np.isnan(scores[: len(rows)]).any():
+        if not _is_product(scorer) and np.isnan(scores[: len(rows)]).any():
             raise RunError("the model gives NaN scores", "train with a lower --lr")
         bounds = {name: np.searchsorted(part.user, [rows[0], rows[-1] + 1]) for name, part in splits.items()}
         wheres = {name: np.searchsorted(rows, splits[name].user[low:high]) for name, (low, high) in bounds.items()}
@@ -133,6 +133,16 @@ def held_out_ranks(
             _part_ties(scores[where, item], where, greater[mine], equal[mine])
             counts[name][0][low:high], counts[name][1][low:high] = greater[mine], equal[mine]
     return {name: rank_from_counts(greater, equal, ties) for name, (greater, equal) in counts.items()}
+
+
+def _is_product(scorer: Scorer) -> TypeGuard[EmbeddingScorer]:
+    """Say whether scores are products, or products plus bonuses, which are finite: a subclass may score otherwise."""
+    kind: type[Any] = type(scorer)
+    return (
+        isinstance(scorer, EmbeddingScorer)
+        and kind.scores is EmbeddingScorer.scores
+        and kind.scores_into in (EmbeddingScorer.scores_into, PairBonusScorer.scores_into)
+    )
 
 
 def _product_ranks(scorer: EmbeddingScorer, splits: Mapping[str, HeldOut], ties: str) -> dict[str, np.ndarray]:
