@@ -16,7 +16,7 @@ __all__ = ["SHOWN", "run_demo"]
 SHOWN: dict[str, dict[str, Any]] = {
     "rmbrec": {"model": "rmbrec"},
     "lightgcn": {"model": "lightgcn"},
-    "lightgcn-union": {"model": "lightgcn", "options": {"union": True}},
+    "lightgcn-union": {"model": "lightgcn", "variant": "union"},
     "conversion": {"model": "conversion"},
     "popularity": {"model": "popularity"},
 }

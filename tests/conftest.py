@@ -73,9 +73,10 @@ def shared_data() -> Path:
 
 def pytest_generate_tests(metafunc):
     """Run a test that asks for ``arrays`` on every set of arrays in ``golden/<GOLDEN of its module>``."""
-    if "arrays" in metafunc.fixturenames:
-        files = sorted((GOLDEN / metafunc.module.GOLDEN).glob("*.npz"))
-        assert files, f"no arrays in {GOLDEN / metafunc.module.GOLDEN}"
+    model = getattr(metafunc.module, "GOLDEN", None)
+    if model is not None and "arrays" in metafunc.fixturenames:
+        files = sorted((GOLDEN / model).glob("*.npz"))
+        assert files, f"no arrays in {GOLDEN / model}"
         metafunc.parametrize("arrays", files, ids=[file.stem for file in files], indirect=True, scope="module")
 
 

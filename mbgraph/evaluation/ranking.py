@@ -129,7 +129,7 @@ def held_out_ranks(
             start_of += high - low
             part, where, item = splits[name], wheres[name], items[name]
             if part.masked is not None:
-                _take_back(scores, where, item, part.masked, rows, greater[mine], equal[mine])
+                _subtract_masked(scores, where, item, part.masked, rows, greater[mine], equal[mine])
             _part_ties(scores[where, item], where, greater[mine], equal[mine])
             counts[name][0][low:high], counts[name][1][low:high] = greater[mine], equal[mine]
     return {name: rank_from_counts(greater, equal, ties) for name, (greater, equal) in counts.items()}
@@ -154,10 +154,10 @@ def _product_ranks(scorer: EmbeddingScorer, splits: Mapping[str, HeldOut], ties:
         arguments = (users, items, part.user, part.item, own)
         if part.masked is not None:
             lists = (part.masked.indptr, part.masked.indices)
-            _kernels.take_back_products(*arguments, *lists, greater, equal, threads)
+            _kernels.subtract_masked_products(*arguments, *lists, greater, equal, threads)
         if isinstance(scorer, PairBonusScorer):
             pairs, bonus = scorer.without(part.masked)
-            _kernels.take_back_products(*arguments, pairs.indptr, pairs.indices, greater, equal, threads, bonus)
+            _kernels.subtract_masked_products(*arguments, pairs.indptr, pairs.indices, greater, equal, threads, bonus)
         _part_ties(own, part.user, greater, equal)
         ranks[name] = rank_from_counts(greater, equal, ties)
     return ranks
@@ -194,7 +194,7 @@ def _count(scores: np.ndarray[Any, Any], where: IntArray, items: IntArray) -> tu
     return greater, equal
 
 
-def _take_back(
+def _subtract_masked(
     scores: np.ndarray[Any, Any],
     where: IntArray,
     items: IntArray,
@@ -205,7 +205,7 @@ def _take_back(
 ) -> None:
     """Subtract the items that are no candidates from the counts, in place."""
     if _kernels.available:
-        _kernels.take_back(scores, where, items, rows, masked.indptr, masked.indices, greater, equal)
+        _kernels.subtract_masked(scores, where, items, rows, masked.indptr, masked.indices, greater, equal)
         return
     pair, columns = masked.gather(rows[where])  # every masked item of every pair's user
     values = scores[where[pair], columns]

@@ -13,7 +13,7 @@ from mbgraph._kernels import Workspace
 from mbgraph.models.base import MODELS, Encoded
 from mbgraph.models.batches import TripleBatch
 from mbgraph.models.context import StepContext
-from mbgraph.models.lightgcn import OneGraphOptions, OneGraphRecommender, target_step
+from mbgraph.models.one_graph import OneGraphOptions, OneGraphRecommender, target_step
 from mbgraph.models.options import TrainingOptions
 from mbgraph.nn import propagate
 from mbgraph.nn.propagation import Rows

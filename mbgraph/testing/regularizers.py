@@ -1,1 +1,2 @@
-class RegularizerCases: pass
+class RegularizerCases:
+    pass

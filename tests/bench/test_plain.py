@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 from mbgraph.bench import speed
 from mbgraph.evaluation.evaluate import evaluate_splits
-from mbgraph.models.base import Batch
+from mbgraph.models import StepContext, TripleBatch
 from mbgraph.models.rmbrec import RMBRec
 from mbgraph.training.trainer import Trainer
 
@@ -32,7 +32,7 @@ def to_batch(triples, behaviors):
     users = torch.arange(len(triples))
     positives = {name: triples[:, place, 1] - 1 for place, name in enumerate(behaviors)}
     negatives = {name: triples[:, place, 2] - 1 for place, name in enumerate(behaviors)}
-    return Batch(users, positives, negatives)
+    return TripleBatch(users, positives, negatives)
 
 
 def test_terms_and_gradients_agree(both, tiny):
@@ -42,7 +42,7 @@ def test_terms_and_gradients_agree(both, tiny):
     assert triples[3, 1].tolist() == [0, 0, 0]  # u3 has no cart
     expected = model.terms(triples)
     trainer = Trainer(ours, tiny, device="cpu")
-    made = trainer.weighted_terms(to_batch(triples, tiny.behaviors), 1)
+    made = trainer.weighted_terms(to_batch(triples, tiny.behaviors), StepContext())
     assert set(made) == set(expected)
     for name, value in expected.items():
         assert_close(made[name], value, rtol=1e-5, atol=1e-6)

@@ -29,6 +29,7 @@ __all__ = ["Layout", "find_layout", "read", "suggestion"]
 _SUFFIX = re.compile(r"\.(txt|csv|tsv|dat|pkl|pickle)$", re.IGNORECASE)
 _NUMBERED = re.compile(r"beh(avior|aviour)?[_-]?\d+", re.IGNORECASE)
 _TARGET = "target"
+_SHOWN = 9  # behaviors in a line that is to be read
 
 
 @dataclass
@@ -151,8 +152,9 @@ def suggestion(path: Path) -> str | None:
         (name for name in layout.behaviors if canonical_behavior(name) == "buy"), list(layout.behaviors)[-1]
     )
     words = ["mbgraph", "data", "convert", str(path)]
-    for behavior, file in layout.behaviors.items():
+    for behavior, file in list(layout.behaviors.items())[:_SHOWN]:
         words += ["--behavior", f"{behavior}={file.relative_to(path)}"]
+    words += [".."] * (len(layout.behaviors) > _SHOWN)
     words += ["--target", target]
     for split, file in layout.splits.items():
         words += [f"--{split}", str(file.relative_to(path))]
