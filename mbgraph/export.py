@@ -267,7 +267,7 @@ def _from_model(model: Recommender, ds: MultiBehaviorDataset) -> ExportedModel:
             )
         some = np.unique(np.linspace(0, len(user) - 1, _CHECKED_USERS).astype(np.int64))
         scores = model.scorer().scores(torch.from_numpy(some)).numpy(force=True)
-    largest = float(np.abs(scores).max())
+    largest = float(np.abs(scores, where=np.isfinite(scores), out=np.zeros_like(scores)).max())  # barred pairs: -inf
     order = list(dict.fromkeys(name for name in (*ds.behaviors, *arrays) if name in arrays))
     return ExportedModel(
         users=ds.users,
