@@ -36,7 +36,7 @@ class SimGCLOptions(OneGraphOptions):
 
     def training(self) -> TrainingOptions:
         """Return batches of 2,048 target edges; negatives from outside the user's target history."""
-        return TrainingOptions(batch_size=2048, sampler="per-edge", history="target")
+        return TrainingOptions(epochs=500, patience=50, batch_size=2048, sampler="per-edge", history="target")
 
     def regularizers(self) -> tuple[Regularizer, ...]:
         """Return a contrast for users, one for items, and norms of propagated rows that are not squared."""

@@ -71,8 +71,7 @@ def infonce(
     ):
         if value not in choices:
             raise UnknownNameError(kind, value, choices)
-    if not temperature > 0:
-        raise UsageError(f"temperature must be positive, got {temperature}")
+    _check_positive("temperature", temperature)
     a = torch.nn.functional.normalize(anchor, dim=1)  # (N, D)
     o = torch.nn.functional.normalize(other, dim=1)  # (N, D)
     if len(a) == 0 or (len(a) == 1 and not include_positive):
@@ -94,6 +93,11 @@ def infonce(
         }
     loss = (terms["anchor"]() + terms["other"]()) / 2 if direction == "both" else terms[direction]()
     return _reduced(loss, reduction, weights)
+
+
+def _check_positive(name: str, value: float) -> None:
+    if not value > 0:
+        raise UsageError(f"{name} must be positive, got {value}")
 
 
 def _reduced(loss: Tensor, reduction: str, weights: Tensor | None) -> Tensor:
@@ -140,6 +144,8 @@ def infonce_among(
     -------
     Tensor ()
     """
+    _check_positive("temperature", temperature)
+    _check_positive("block", block)
     if len(anchor) == 0:
         return anchor.sum() * 0.0
     normalize = torch.nn.functional.normalize

@@ -118,11 +118,10 @@ def test_mbgcn(tmp_path):
     put(folder, buy_txt=lines(BUY), data_size_txt="5 5\n")
     with pytest.raises(DataError, match=r"line 3: item id 5 is out of range; there are 5 items \(0..4\)"):
         read(folder)
-    put(folder, data_size_txt="5\n")
-    with pytest.raises(
-        DataError, match="data_size.txt does not hold two numbers; write the numbers of users and items"
-    ):
-        read(folder)
+    for sizes in ("5\n", "5 x\n", "0 6\n", "5 99999999999999999999\n", ""):
+        put(folder, data_size_txt=sizes)
+        with pytest.raises(DataError, match="data_size.txt does not hold two numbers; write the numbers of users"):
+            read(folder)
 
 
 def test_by_hand_in_every_content(tmp_path):
