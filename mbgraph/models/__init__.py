@@ -6,7 +6,8 @@ from mbgraph.models.context import StepContext
 from mbgraph.models.conversion import Conversion
 from mbgraph.models.crgcn import CRGCN
 from mbgraph.models.lightgcn import LightGCN
-from mbgraph.models.options import EmbeddingOptions, ModelOptions, TrainingOptions
+from mbgraph.models.mbcgcn import MBCGCN
+from mbgraph.models.options import CascadeOptions, EmbeddingOptions, ModelOptions, TrainingOptions
 from mbgraph.models.popularity import Popularity
 from mbgraph.models.rmbrec import RMBRec
 from mbgraph.models.rules import GradientBalance, UpdateRule
@@ -14,8 +15,10 @@ from mbgraph.models.simgcl import SimGCL
 
 __all__ = [
     "CRGCN",
+    "MBCGCN",
     "MODELS",
     "Batches",
+    "CascadeOptions",
     "Conversion",
     "EmbeddingOptions",
     "EmbeddingRecommender",
