@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
@@ -19,13 +19,14 @@ from mbgraph.models.options import TrainingOptions
 from mbgraph.random import stream
 from mbgraph.typing import IntArray
 
-__all__ = ["ANY", "Batches", "TripleBatch", "TripleBatches"]
+__all__ = ["ANY", "Batches", "ExtendedBatches", "TripleBatch", "TripleBatches"]
 
 ANY = ""
 """Under this name stand triples whose positives are pairs of any behavior; no behavior can be called so."""
 
 _REJECTION_ROUNDS = 30
 B = TypeVar("B", covariant=True)
+T = TypeVar("T", bound="TripleBatch")
 
 
 class Batches(Protocol[B]):
@@ -86,6 +87,10 @@ class TripleBatch:
         for name, value in vars(self).items():
             object.__setattr__(moved, name, on_device(value, device))
         return moved
+
+    def extended(self, kind: type[T], **entries: Any) -> T:
+        """Return the batch as one of a subclass, with what that has beside the triples."""
+        return kind(self.users, self.positives, self.negatives, self.kinds, **entries)
 
     def emptied(self) -> TripleBatch:
         """Return the batch as it were if nobody in it had any behavior."""
@@ -277,6 +282,34 @@ class TripleBatches:
         csr = self.dataset.csr(behavior) if self._any is None or behavior != ANY else self._any
         drawn = draw_positives(csr, users, rng)
         return drawn if own is None else np.where(own >= 0, own, drawn)
+
+
+class ExtendedBatches:
+    """Triples with more in every batch: what a step draws, or what is looked up on the host.
+
+    A step that finds its random numbers and ragged lists in the batch is the same operations whatever they are, and
+    compiles as a whole.
+
+    Parameters
+    ----------
+    triples : TripleBatches
+    extend : callable
+        ``extend(batch, rng)`` returns the batch that the model's step reads, see `TripleBatch.extended`. The generator
+        is the epoch's own, apart from the one that draws the triples.
+    """
+
+    def __init__(self, triples: TripleBatches, extend: Callable[[TripleBatch, np.random.Generator], TripleBatch]):
+        self.triples, self.extend = triples, extend
+
+    def __len__(self) -> int:
+        """Return the number of batches of an epoch."""
+        return len(self.triples)
+
+    def epoch(self, number: int) -> Iterator[TripleBatch]:
+        """Yield the batches of epoch ``number`` (from 1)."""
+        rng = stream(self.triples.seed, "extension", number)
+        for batch in self.triples.epoch(number):
+            yield self.extend(batch, rng)
 
 
 def trained_users(dataset: MultiBehaviorDataset, history: History, training: TrainingOptions) -> IntArray:

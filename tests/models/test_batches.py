@@ -1,5 +1,7 @@
 """The batches of triples against set membership, and their distributions."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 import torch
@@ -9,8 +11,7 @@ from hypothesis import strategies as st
 from mbgraph.data.dataset import MultiBehaviorDataset
 from mbgraph.data.interactions import Pairs, Vocabulary
 from mbgraph.errors import UnknownNameError, UsageError
-from mbgraph.models import TrainingOptions, TripleBatch, TripleBatches
-from mbgraph.models.batches import ANY
+from mbgraph.models import ANY, ExtendedBatches, TrainingOptions, TripleBatch, TripleBatches
 from mbgraph.models.options import HISTORIES, SAMPLERS
 
 BEHAVIORS = ("view", "buy")
@@ -172,6 +173,29 @@ def test_positions_say_which_rows_stand_in_a_behavior():
     assert batch.users[batch.positions("buy")].tolist() == batch.rows("buy")[0].tolist()
     assert batch.positions("buy", padding=(9, 9)).tolist() == [0, 1, 2]
     assert batch.emptied().positions("buy").tolist() == []
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoisyBatch(TripleBatch):
+    noise: torch.Tensor
+
+
+def test_batches_may_carry_more_than_triples():
+    """What is added is drawn from a stream of its own, the same one whenever the epoch is asked for."""
+    dataset = make({(0, 0), (1, 1), (2, 2)}, {(0, 1), (1, 3), (2, 0)}, 3, 9)
+    plain = batches(dataset, batch_size=2)
+    made = ExtendedBatches(plain, lambda b, rng: b.extended(NoisyBatch, noise=torch.from_numpy(rng.random(len(b)))))
+    assert len(made) == len(plain) == 2
+    noises = []
+    for epoch in (1, 1, 2):
+        for batch, triples in zip(made.epoch(epoch), plain.epoch(epoch), strict=True):
+            assert torch.equal(batch.users, triples.users)
+            assert torch.equal(batch.negatives["view"], triples.negatives["view"])
+            assert batch.emptied().noise is batch.noise
+            assert batch.to("cpu").noise.equal(batch.noise)
+        noises.append(torch.cat([batch.noise for batch in made.epoch(epoch)]))
+    assert torch.equal(noises[0], noises[1])
+    assert not torch.equal(noises[0], noises[2])
 
 
 def chi_square(counts):
