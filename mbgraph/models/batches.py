@@ -52,6 +52,11 @@ class TripleBatch:
         Per behavior an item of the user's; -1 where the user lacks the behavior.
     negatives : mapping of str to int64 tensor (B,) or (B, n)
         Items outside the user's history; -1 where there is no positive.
+
+    Raises
+    ------
+    UsageError
+        If a triple with a positive item lacks its user or a negative item.
     """
 
     users: Tensor
@@ -66,6 +71,11 @@ class TripleBatch:
         for behavior, positives in self.positives.items():
             present = positives >= 0
             rows = (self.users[present], positives[present], self.negatives[behavior][present])
+            if any(bool((part < 0).any()) for part in rows):
+                raise UsageError(
+                    f"a triple of {behavior!r} has a positive item, but no user or no negative (-1)",
+                    "leave a row out by a positive of -1",
+                )
             made["present"][behavior] = rows
             made["users"][behavior], made["items"][behavior] = torch.unique(rows[0]), torch.unique(rows[1])
         object.__setattr__(self, "_made", made)
@@ -136,7 +146,9 @@ class TripleBatches:
     UsageError
         If no user at all has a target item and an item outside the history.
 
-    Notes ----- Auxiliary positives are drawn for a row's user whatever the sampler. Negatives are uniform over the
+    Notes
+    -----
+    Auxiliary positives are drawn for a row's user whatever the sampler. Negatives are uniform over the
     allowed items: drawn over all items, each checked against the history, rejected and drawn again; after 30 rounds the
     few that remain are drawn from the explicit complement. A user whose history holds every item has no negative and
     gets no triple (-1).
