@@ -116,6 +116,7 @@ def infonce_among(
     temperature: float = 0.07,
     left_out: tuple[Tensor, Tensor] | None = None,
     zero_left_out: bool = False,
+    include_positive: bool = False,
     reduction: str = "mean",
     weights: Tensor | None = None,
     block: int = 1024,
@@ -127,7 +128,7 @@ def infonce_among(
     Parameters
     ----------
     anchor, positive : Tensor (N, D)
-        Row n of the one belongs to row n of the other; the positive should be one of the candidates.
+        Row n of the one belongs to row n of the other; the positive should be one of the candidates, or be included.
     candidates : Tensor (M, D)
     temperature, reduction, weights
         See `infonce`.
@@ -137,8 +138,10 @@ def infonce_among(
     zero_left_out : bool
         Count a left-out candidate as a similarity of 0, so that it adds 1 to the denominator (published MBSSL), instead
         of not at all.
+    include_positive : bool
+        Add each row's own positive to its denominator, for candidates that do not hold it.
     block : int
-        Rows per block. Memory is block x M; the blocks are computed again for the derivative.
+        Rows per block. Memory is block x M; where there are several, they are computed again for the derivative.
 
     Returns
     -------
@@ -162,11 +165,14 @@ def infonce_among(
             similarity = similarity.masked_fill(mask, 0.0 if zero_left_out else float("-inf"))
         return torch.logsumexp(similarity, dim=1)  # (B,)
 
-    parts, start = [], 0
-    for rows in a.split(block):
-        parts.append(checkpoint(denominators, start, rows, c, use_reentrant=False))
-        start += len(rows)
-    loss = torch.cat(parts) - torch.linalg.vecdot(a, p) / temperature  # (N,)
+    own = torch.linalg.vecdot(a, p) / temperature  # (N,)
+    if len(a) <= block:
+        total = denominators(0, a, c)
+    else:
+        starts = range(0, len(a), block)
+        parts = (checkpoint(denominators, at, a[at : at + block], c, use_reentrant=False) for at in starts)
+        total = torch.cat(list(parts))
+    loss = (torch.logaddexp(total, own) if include_positive else total) - own  # (N,)
     return _reduced(loss, reduction, weights)
 
 

@@ -134,7 +134,7 @@ def test_bad_input_is_one_line_with_the_remedy(folder, run, tmp_path):
     assert "unknown variant of model 'rmbrec' 'papr'; did you mean 'paper'?" in fails(
         "fit", folder, "--variant", "papr", *out
     )
-    assert "has no variants" in fails("fit", folder, "--model", "lightgcn", "--variant", "paper", *out)
+    assert "has no variants" in fails("fit", folder, "--model", "popularity", "--variant", "paper", *out)
     assert "did you mean 'num_layers'?" in fails("fit", folder, "--set", "num_layer=2", *out)
     assert "did you mean 'rex'?" in fails("fit", folder, "--regularizer", "rexx", *out)
     assert "did you mean 'weight'?" in fails("fit", folder, "--regularizer", "rex:weigth=1", *out)
@@ -168,8 +168,11 @@ def test_models_shows_the_options_of_one():
     shown = json.loads(call("models", "lightgcn", "--json").stdout)
     options = {option["name"]: option for option in shown["options"]}
     assert options["num_layers"] == {
-        "name": "num_layers", "type": "a whole number from 0 to 64", "default": 3, "doc": "Number of propagation steps.",
-    }  # fmt: skip
+        "name": "num_layers",
+        "type": "a whole number from 0 to 64",
+        "default": 3,
+        "doc": "Number of propagation steps.",
+    }
     assert shown["training"]["sampler"] == "with-replacement"
     assert [entry["name"] for entry in shown["regularizers"]] == ["l2"]
     table = call("models", "infonce").stdout
@@ -242,7 +245,7 @@ def test_off_trains_with_it_off(folder, tmp_path):
 
     from mbgraph.run import Run
 
-    assert Run.load(tmp_path / "r").model().encoder.layer_norm is False
+    assert Run.load(tmp_path / "r").model().encoder.conv.layer_norm is False
 
 
 def test_dry_run_says_what_it_would_take_and_writes_nothing(tmp_path, monkeypatch):
