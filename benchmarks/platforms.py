@@ -36,7 +36,8 @@ PROBE = """
 import json, platform, sys
 from importlib import metadata
 from mbgraph._dgl import graph_carrier
-found = {"python": platform.python_version(), "graph": graph_carrier().name}
+carrier = graph_carrier()
+found = {"python": platform.python_version(), "graph": carrier.name, "reason": carrier.reason}
 for name in sys.argv[1:]:
     try:
         found[name] = metadata.version(name).partition("+")[0]
@@ -87,6 +88,8 @@ def measure(options: argparse.Namespace, python: Path, scratch: Path) -> tuple[d
     environment = {**os.environ, "PYTHONPATH": str(source), "MBGRAPH_GRAPH": options.graph, "PYTHONUTF8": "1"}
     probe = [str(python), "-c", PROBE, *PACKAGES, "numba"]
     found = json.loads(subprocess.run(probe, env=environment, check=True, capture_output=True, text=True).stdout)
+    if options.graph == "auto" and found["dgl"] != "none" and found["graph"] != "dgl":
+        sys.exit(f"error: DGL is installed, but {found['reason']}")
     start = time.monotonic()
     tests = [str(python), "-m", "pytest", "-q", f"--junitxml={report}", *shlex.split(options.pytest_flags)]
     status = subprocess.run(tests, cwd=source, env=environment, check=False).returncode

@@ -15,12 +15,24 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGE = REPOSITORY / "mbgraph"
 
 FLOORS = {
-    "F0": ("errors", "random", "registry", "typing", "files", "keys", "schema", "_kernels", "_dgl", "_heterograph"),
+    "F0": (
+        "errors",
+        "random",
+        "registry",
+        "typing",
+        "files",
+        "keys",
+        "schema",
+        "machine",
+        "_kernels",
+        "_dgl",
+        "_heterograph",
+    ),
     "F1": ("data",),
     "F2": ("nn", "regularizers", "evaluation"),
     "F3": ("models",),
     "F4": ("training",),
-    "F5": ("config", "run", "recommend", "export", "doctor"),
+    "F5": ("config", "reference", "run", "recommend", "export", "doctor"),
     "F6": ("bench", "demo", "testing"),
     "F7": ("cli",),
 }

@@ -78,7 +78,7 @@ def run_command(command: str, where: str) -> None:
 def run_python(block: Block, page: Path, names: dict[str, object]) -> None:
     # compiled with the page's own line numbers, so that a traceback points at the page
     tree = ast.increment_lineno(ast.parse(block.text), block.line)
-    exec(compile(tree, str(page), "exec"), names)
+    exec(compile(tree, str(page), "exec", dont_inherit=True), names)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -38,6 +38,9 @@ class Dot:
         }
         self.bias = bias
 
+    def check_dataset(self, ds):
+        pass
+
     def encode(self, graph=None):
         users, items = self.tensors[""]
         behaviors = {name: pair for name, pair in self.tensors.items() if name}
@@ -198,10 +201,19 @@ def test_model_without_embeddings(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_dataset_of_another_size(tmp_path):
-    ds = dataset(users=Vocabulary(size=USERS + 1, kind="user"))
-    with pytest.raises(DataError, match="model has 7 users and 9 items, dataset 'toy' has 8 and 9; use the dataset"):
-        export_embeddings(Dot(), ds, tmp_path / "out.npz")
+def test_a_model_of_another_dataset(small, tmp_path):
+    from mbgraph.data.splits import merge_split
+    from mbgraph.models import LightGCN
+
+    model = LightGCN(small.graph, small.target, embedding_dim=4)
+    export_embeddings(model, small, tmp_path / "own.npz")
+    with pytest.raises(DataError, match="the model was built on other 'buy' edges than the train edges of dataset"):
+        export_embeddings(model, merge_split(small, "valid"), tmp_path / "out.npz")
+    with pytest.raises(
+        DataError, match="the model was built for 120 users x 50 items, dataset 'toy' has 7 x 9; use the"
+    ):
+        export_embeddings(model, dataset(), tmp_path / "out.npz")
+    assert not (tmp_path / "out.npz").exists()
 
 
 def test_id_that_numpy_would_cut(tmp_path, suffix):

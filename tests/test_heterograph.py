@@ -224,6 +224,12 @@ def test_sums_have_the_shape_and_type_of_rows(single, carrier, shape, dtype):
     assert torch.equal(summed.reshape(expected.shape), expected)
 
 
+def test_sums_of_bfloat16_rows_are_bfloat16(single, carrier):
+    summed = carrier.ops.copy_u_sum(single, torch.tensor([[1.0], [256.0], [2.0], [0.0]], dtype=torch.bfloat16))
+    assert summed.dtype == torch.bfloat16
+    assert summed.flatten().tolist() == [1.0, 258.0, 0.0, 2.0, 0.0]
+
+
 def test_the_gradient_of_a_sum_is_the_sum_the_other_way(single, carrier):
     rows = torch.randn(4, 3, generator=torch.Generator().manual_seed(1)).requires_grad_()
     weights = torch.randn(5, 3, generator=torch.Generator().manual_seed(2))

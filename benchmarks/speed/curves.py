@@ -22,10 +22,10 @@ EPOCHS = (1, 5, 10, 20, 40, 60, 80, 100, 120, 140, 160)
 def curve(path: Path) -> tuple[str, list[float]]:
     """Return a run's row type and its validation metric per epoch."""
     config = Run.load(path).config
-    metric = config["evaluation"]["metric"]
+    metric = config.evaluation["metric"]
     with (path / "metrics.jsonl").open(encoding="utf-8") as file:
         values = [json.loads(line)["valid"][metric] for line in file]
-    return config["options"].get("row_dtype", "float32"), values
+    return config.options.get("row_dtype", "float32"), values
 
 
 def main() -> None:

@@ -86,7 +86,9 @@ class Ours:
 
     def __init__(self, ds: MultiBehaviorDataset) -> None:
         self.ds, self.epoch = ds, 0
-        self.trainer = Trainer(LightGCN(ds.graph, ds.target, rng=SEED), ds, rng=SEED, diagnose_every=0, device="cpu")
+        model = LightGCN(ds.graph, ds.target, rng=SEED)
+        # as RecBole does: every target edge once per epoch
+        self.trainer = Trainer(model, ds, rng=SEED, sampler="per-edge", diagnose_every=0, device="cpu")
         self.train()  # compiles
 
     def train(self) -> float:

@@ -35,7 +35,8 @@ class _Sum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, graph: HeteroGraph, triple: CanonicalType, end: int) -> Tensor:
         ctx.graph, ctx.triple, ctx.end = graph, triple, end
-        return torch.mm(_matrix(graph, triple, end, rows), rows)
+        exact = rows if rows.dtype in (torch.float32, torch.float64) else rows.float()  # no product of halves on CPUs
+        return torch.mm(_matrix(graph, triple, end, exact), exact).to(rows.dtype)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:

@@ -3,14 +3,14 @@
 Three functions stand in front, each with a plain path of torch or numpy beside it in the module that calls it:
 
 * `encode`: all layers of several relations, combined, at chosen rows (plain: `mbgraph.nn.propagation`);
-* `count_above` and `count_products`: how many items score higher than held-out ones, with `take_back` and
-  `take_back_products` for those that are no candidates (plain: `mbgraph.evaluation.ranking`).
+* `count_above` and `count_products`: how many items score higher than held-out ones, with `subtract_masked` and
+  `subtract_masked_products` for those that are no candidates (plain: `mbgraph.evaluation.ranking`).
 
 `available` says whether numba is installed; without it only the plain paths run.
 """
 
 from mbgraph._kernels.adjacency import Adjacency
-from mbgraph._kernels.counts import count_above, count_products, take_back, take_back_products
+from mbgraph._kernels.counts import count_above, count_products, subtract_masked, subtract_masked_products
 from mbgraph._kernels.encode import Operator, Workspace, encode
 from mbgraph._kernels.rows import available
 
@@ -22,6 +22,6 @@ __all__ = [
     "count_above",
     "count_products",
     "encode",
-    "take_back",
-    "take_back_products",
+    "subtract_masked",
+    "subtract_masked_products",
 ]

@@ -28,7 +28,7 @@ try:
 except ImportError:  # numba is optional
     available = False
 
-__all__ = ["available", "count_above", "count_products", "take_back", "take_back_products"]
+__all__ = ["available", "count_above", "count_products", "subtract_masked", "subtract_masked_products"]
 
 _CHUNK_BYTES = 2**17  # scores that are compared with every pair of their users before the next ones: they stay cached
 _ITEMS = 120  # items whose products with a few users are counted before the next users: they stay cached
@@ -39,7 +39,7 @@ _USERS = 256  # of a task at most: they share what is read of the item table
 if available:
 
     @njit(cache=True, nogil=True)
-    def _take_back(scores, where, items, users, indptr, indices, greater, equal):
+    def _subtract_masked(scores, where, items, users, indptr, indices, greater, equal):
         for pair in range(where.shape[0]):
             column, own_item = where[pair], items[pair]
             own = scores[column, own_item]
@@ -112,7 +112,7 @@ def count_above(
     return above.sum(0)[lanes].astype(np.int64), same.sum(0)[lanes].astype(np.int64) - 1
 
 
-def take_back(
+def subtract_masked(
     scores: np.ndarray[Any, Any],
     where: IntArray,
     items: IntArray,
@@ -123,12 +123,12 @@ def take_back(
     equal: IntArray,
 ) -> None:
     """Subtract from the counts the items of ``indices`` that are no candidates, in place; scores are (B, I)."""
-    _take_back(scores, where, items, users, indptr, indices, greater, equal)
+    _subtract_masked(scores, where, items, users, indptr, indices, greater, equal)
 
 
 @lru_cache(maxsize=8)
 def _product_kernels(width: int) -> tuple[Any, Any]:
-    """Return the compiled loops of `count_products` and `take_back_products`, for embeddings of ``width`` numbers.
+    """Return the loops of `count_products` and `subtract_masked_products` for embeddings of ``width`` numbers.
 
     ``count(start, stop, users, items, rows, pointers, held_out, extra, own, greater, equal)`` does users
     ``rows[start:stop]``, two vectors of them at a time; the pairs of ``rows[n]`` are ``pointers[n]`` to
@@ -237,7 +237,7 @@ def count_products(
     return own[back], greater[back], equal[back]
 
 
-def take_back_products(
+def subtract_masked_products(
     users: np.ndarray[Any, Any],
     items: np.ndarray[Any, Any],
     who: IntArray,

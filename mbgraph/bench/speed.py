@@ -198,8 +198,10 @@ def make_trainer(
 ) -> Trainer:
     """Return the trainer whose steps are measured: RMBRec as published, on the CPU."""
     model = RMBRec(ds.graph, ds.target, variant="official", embedding_dim=embedding_dim, row_dtype=row_dtype, rng=SEED)
-    changes = {} if batch_size is None else {"batch_size": batch_size}
-    return Trainer(model, ds, rng=SEED, diagnose_every=0, device="cpu", **changes)
+    training = model.options.training().replace(diagnose_every=0)
+    if batch_size is not None:
+        training = training.replace(batch_size=batch_size)
+    return Trainer(model, ds, training=training, rng=SEED, device="cpu")
 
 
 def _training(

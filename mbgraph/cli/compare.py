@@ -61,10 +61,10 @@ def command(run_a: Path, run_b: Path, metrics: tuple[str, ...], split: str, forc
 
 
 def _read(path: Path, split: str) -> dict[str, Any]:
-    from mbgraph.config import read_config
     from mbgraph.errors import RunError
     from mbgraph.evaluation.per_user import read_per_user
     from mbgraph.files import read_json
+    from mbgraph.schema import read_toml
 
     if not path.is_dir():
         raise RunError(f"no run directory at {path}", "make one with: mbgraph fit --out DIR")
@@ -77,10 +77,10 @@ def _read(path: Path, split: str) -> dict[str, Any]:
     results = read_per_user(path / name)
     if results.split != split:
         raise RunError(f"{path / name} holds the {results.split} split, not {split}", "fit the model again")
-    config, data = read_config(path / "config.toml"), read_json(path / "dataset.json")
+    config, data = read_toml(path / "config.toml"), read_json(path / "dataset.json")  # a `FitConfig` would load torch
     if not isinstance(data, dict) or not data.get("content_hash"):
         raise RunError(f"{path / 'dataset.json'} does not say which data the run stands on", "fit the model again")
-    facts = {"dataset": data.get("name"), "model": config.model, "variant": config.variant, "seed": config.seed}
+    facts = {"dataset": data.get("name"), **{key: config.get(key) for key in ("model", "variant", "seed")}}
     return {"path": path, "results": results, "hash": data["content_hash"], "facts": facts}
 
 

@@ -73,11 +73,13 @@ def command(
       mbgraph perturb taobao15k --add 500 --seed 1 -o noisy
     """  # noqa: D301 (click reads the backspace)
     from mbgraph.data.alignment import alignment
+    from mbgraph.data.catalog import check_name
     from mbgraph.data.formats.npz import write_npz
     from mbgraph.data.perturb import perturb
     from mbgraph.files import write_json
 
     if folder is not None:
+        check_name(folder)
         _check_folder(folder, dataset, force)
     ds = load(dataset)
     noisy = perturb(ds, add, remove, behaviors or None, allow_held_out=allow_held_out, rng=seed)

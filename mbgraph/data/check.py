@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,6 +62,7 @@ _VISIBLE = 0.05  # a smaller share of visible pairs hardly moves a result
 _SORTED = 0.95
 _FEW = 0.1  # pairs per user
 _ROUNDING = 5e-5
+_BLOCK = 1 << 12  # pairs
 
 
 @dataclass(frozen=True)
@@ -221,7 +222,7 @@ def _contents(raw: _Raw) -> Iterator[Finding]:
                 yield Finding("MBG110", f"all {len(keys[one]):,} pairs of {one} are {other} pairs too")
         elif one < other:
             yield Finding("MBG109", f"{one} and {other} hold the same {len(keys[one]):,} pairs")
-    for name in _within(keys, raw.auxiliary, [raw.target, *raw.splits]):
+    for name in _within_target(raw):
         yield Finding(
             "MBG122",
             f"all {len(keys[name]):,} pairs of {name} are {raw.target} pairs: a model can read the answer in it",
@@ -332,14 +333,19 @@ def behaviors_within_target(ds: MultiBehaviorDataset) -> list[str]:
     >>> behaviors_within_target(load_dataset("demo"))
     []
     """
-    raw = _from_dataset(ds)
-    keys = {name: raw.keys(name) for name in raw.parts}
-    return _within(keys, raw.auxiliary, [raw.target, *raw.splits])
+    return _within_target(_from_dataset(ds))
 
 
-def _within(keys: Mapping[str, IntArray], behaviors: Sequence[str], parts: Sequence[str]) -> list[str]:
-    whole = union(*(keys[part] for part in parts))
-    return [name for name in behaviors if len(keys[name]) and contains(keys[name], whole).all()]
+def _within_target(raw: _Raw) -> list[str]:
+    whole = union(*(raw.parts[part].keys(raw.items) for part in (raw.target, *raw.splits)))
+    found = []
+    for name in raw.auxiliary:
+        pairs = raw.edges[name]
+        # a block at a time: nearly always the first pairs tell that others are among them
+        blocks = (pairs[start : start + _BLOCK].keys(raw.items) for start in range(0, len(pairs), _BLOCK))
+        if len(pairs) and all(contains(keys, whole).all() for keys in blocks):
+            found.append(name)
+    return found
 
 
 def sorted_share(pairs: Pairs) -> tuple[float, int, float]:

@@ -1,4 +1,4 @@
-"""Values of an event log as arrays: ids and times, each checked. `mbgraph.data.stream` puts pieces together."""
+"""Values of an event log as arrays: ids and times, each checked. `mbgraph.data.log_columns` puts pieces together."""
 
 from __future__ import annotations
 

@@ -11,8 +11,9 @@ import numpy as np
 from mbgraph.data.dataset import MultiBehaviorDataset, check_behavior_name
 from mbgraph.data.filters import Filter, in_window, kept_pairs
 from mbgraph.data.interactions import Pairs, Vocabulary
+from mbgraph.data.log_columns import BLOCK
 from mbgraph.data.splits import not_later, split_pairs
-from mbgraph.data.stream import BLOCK, EventLog, Source
+from mbgraph.data.stream import EventLog, Source
 from mbgraph.errors import DataError, UnknownNameError, UsageError
 from mbgraph.random import RNGLike
 from mbgraph.typing import IntArray
@@ -46,7 +47,6 @@ def make_dataset(
     del number, user_rows, item_rows
 
     of_behaviors = len(found.number)
-    acts = []
     if rule.window is not None:
         assert found.time is not None
         found.keep(in_window(found.time, rule.window))
@@ -55,32 +55,19 @@ def make_dataset(
     in_time = len(found.number)
     found.keep(_earliest(found, len(users), len(items), len(order)))
     distinct = len(found.number)
-    if rule.counts:
-        counted = found.number == places[target] if rule.of == "target" else None
-        kept = kept_pairs(found.user, found.item, counted, len(users), len(items), rule)
-        if not kept.pairs.all():
-            before = found.counts(len(order))
-            found.keep(kept.pairs)
-            after = found.counts(len(order))
-        else:
-            before = after = found.counts(len(order))
-        acts = [
-            rule.record(
-                pairs_left_out={order[at]: int(before[at] - after[at]) for at in np.flatnonzero(before > after)},
-                **({"rounds": kept.rounds} if rule.core else {}),
-            )
-        ]
-    elif rule.is_active:
-        acts = [rule.record()]
+    filters = []
     if rule.is_active:
-        sizes = len(users), len(items)
+        before = len(users), len(items)
+        pairs_left_out = _keep_enough(found, rule, order, target, *before)
         users, found.user = _compacted(users, found.user)
         items, found.item = _compacted(items, found.item)
-        acts[0].update(
+        record = rule.record(
             events_left_out=of_behaviors - in_time,
-            users_left_out=sizes[0] - len(users),
-            items_left_out=sizes[1] - len(items),
+            users_left_out=before[0] - len(users),
+            items_left_out=before[1] - len(items),
+            **pairs_left_out,
         )
+        filters.append(record)
     pairs, parts = found.pairs(places[target])
     train, held_out, record = split_pairs(pairs, protocol, parts=parts, ties=ties, rng=rng)
     edges: dict[str, Pairs] = {}
@@ -109,8 +96,8 @@ def make_dataset(
     }
     del found, pairs, parts  # the checks of the dataset need room
     metadata: dict[str, Any] = {"import": facts, "splits": [{**record, "cutoff": cutoff}]}
-    if acts:
-        metadata["filters"] = acts
+    if filters:
+        metadata["filters"] = filters
     return MultiBehaviorDataset(name, users, items, edges, target, held_out, metadata)
 
 
@@ -159,6 +146,21 @@ def _behavior_order(labels: list[str], counts: IntArray, target: str, behaviors:
     if target not in order:
         raise UsageError(f"the target {target!r} is not among the behaviors to keep", "add it to the list")
     return [check_behavior_name(label) for label in order]
+
+
+def _keep_enough(
+    found: _Events, rule: Filter, order: list[str], target: str, num_users: int, num_items: int
+) -> dict[str, Any]:
+    """Keep the pairs of users and items with enough of them; return how many pairs of each behavior went."""
+    if not rule.counts:
+        return {}
+    counted = found.number == order.index(target) if rule.of == "target" else None
+    kept = kept_pairs(found.user, found.item, counted, num_users, num_items, rule)
+    before = found.counts(len(order))
+    found.keep(kept.pairs)
+    left_out = dict(zip(order, (before - found.counts(len(order))).tolist(), strict=True))
+    told = {"pairs_left_out": {behavior: count for behavior, count in left_out.items() if count}}
+    return {**told, "rounds": kept.rounds} if rule.core else told
 
 
 def _compacted(ids: Vocabulary, rows: np.ndarray) -> tuple[Vocabulary, np.ndarray]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -100,7 +100,7 @@ def held_out_ranks(
     if chunk_size is not None and chunk_size < 1:
         raise UsageError(f"chunk_size must be positive, got {chunk_size}")
     if (
-        isinstance(scorer, EmbeddingScorer)
+        _is_product(scorer)
         and _kernels.available
         and scorer.users.device.type == "cpu"
         and scorer.users.dtype == torch.float32
@@ -117,7 +117,7 @@ def held_out_ranks(
         rows = users[start : start + chunk]
         buffer = _score(scorer, rows, block, buffer)
         scores = buffer.numpy(force=True)  # (>= C, I)
-        if not isinstance(scorer, EmbeddingScorer) and np.isnan(scores[: len(rows)]).any():
+        if not _is_product(scorer) and np.isnan(scores[: len(rows)]).any():
             raise RunError("the model gives NaN scores", "train with a lower --lr")
         bounds = {name: np.searchsorted(part.user, [rows[0], rows[-1] + 1]) for name, part in splits.items()}
         wheres = {name: np.searchsorted(rows, splits[name].user[low:high]) for name, (low, high) in bounds.items()}
@@ -129,10 +129,20 @@ def held_out_ranks(
             start_of += high - low
             part, where, item = splits[name], wheres[name], items[name]
             if part.masked is not None:
-                _take_back(scores, where, item, part.masked, rows, greater[mine], equal[mine])
+                _subtract_masked(scores, where, item, part.masked, rows, greater[mine], equal[mine])
             _part_ties(scores[where, item], where, greater[mine], equal[mine])
             counts[name][0][low:high], counts[name][1][low:high] = greater[mine], equal[mine]
     return {name: rank_from_counts(greater, equal, ties) for name, (greater, equal) in counts.items()}
+
+
+def _is_product(scorer: Scorer) -> TypeGuard[EmbeddingScorer]:
+    """Say whether scores are products, or products plus bonuses, which are finite: a subclass may score otherwise."""
+    kind: type[Any] = type(scorer)
+    return (
+        isinstance(scorer, EmbeddingScorer)
+        and kind.scores is EmbeddingScorer.scores
+        and kind.scores_into in (EmbeddingScorer.scores_into, PairBonusScorer.scores_into)
+    )
 
 
 def _product_ranks(scorer: EmbeddingScorer, splits: Mapping[str, HeldOut], ties: str) -> dict[str, np.ndarray]:
@@ -154,10 +164,10 @@ def _product_ranks(scorer: EmbeddingScorer, splits: Mapping[str, HeldOut], ties:
         arguments = (users, items, part.user, part.item, own)
         if part.masked is not None:
             lists = (part.masked.indptr, part.masked.indices)
-            _kernels.take_back_products(*arguments, *lists, greater, equal, threads)
+            _kernels.subtract_masked_products(*arguments, *lists, greater, equal, threads)
         if isinstance(scorer, PairBonusScorer):
             pairs, bonus = scorer.without(part.masked)
-            _kernels.take_back_products(*arguments, pairs.indptr, pairs.indices, greater, equal, threads, bonus)
+            _kernels.subtract_masked_products(*arguments, pairs.indptr, pairs.indices, greater, equal, threads, bonus)
         _part_ties(own, part.user, greater, equal)
         ranks[name] = rank_from_counts(greater, equal, ties)
     return ranks
@@ -194,7 +204,7 @@ def _count(scores: np.ndarray[Any, Any], where: IntArray, items: IntArray) -> tu
     return greater, equal
 
 
-def _take_back(
+def _subtract_masked(
     scores: np.ndarray[Any, Any],
     where: IntArray,
     items: IntArray,
@@ -205,7 +215,7 @@ def _take_back(
 ) -> None:
     """Subtract the items that are no candidates from the counts, in place."""
     if _kernels.available:
-        _kernels.take_back(scores, where, items, rows, masked.indptr, masked.indices, greater, equal)
+        _kernels.subtract_masked(scores, where, items, rows, masked.indptr, masked.indices, greater, equal)
         return
     pair, columns = masked.gather(rows[where])  # every masked item of every pair's user
     values = scores[where[pair], columns]

@@ -91,6 +91,8 @@ class PairBonusScorer(EmbeddingScorer):
     def __init__(self, users: Tensor, items: Tensor, pairs: CSR, bonus: Any) -> None:
         super().__init__(users, items)
         values = np.asarray(bonus, np.float32)
+        # neighbour lists of a relation hold 32-bit numbers, which torch does not take as indices
+        pairs = CSR(np.asarray(pairs.indptr, np.int64), np.asarray(pairs.indices, np.int64))
         if len(pairs.indptr) != self.num_users + 1 or values.shape != pairs.indices.shape:
             raise UsageError(
                 f"{values.shape} bonuses for {len(pairs.indices)} pairs of {len(pairs.indptr) - 1} users, "

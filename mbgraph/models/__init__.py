@@ -1,26 +1,36 @@
 """Models. Importing this package registers all of them."""
 
 from mbgraph.models.base import MODELS, EmbeddingRecommender, Encoded, Recommender, build_model
-from mbgraph.models.batches import Batches, TripleBatch, TripleBatches
+from mbgraph.models.batches import ANY, Batches, ExtendedBatches, TripleBatch, TripleBatches
+from mbgraph.models.bcipm import BCIPM, BCIPMBatch
 from mbgraph.models.context import StepContext
 from mbgraph.models.conversion import Conversion
 from mbgraph.models.crgcn import CRGCN
 from mbgraph.models.lightgcn import LightGCN
-from mbgraph.models.options import EmbeddingOptions, ModelOptions, TrainingOptions
+from mbgraph.models.mbcgcn import MBCGCN
+from mbgraph.models.options import CascadeOptions, EmbeddingOptions, ModelOptions, TrainingOptions
 from mbgraph.models.popularity import Popularity
 from mbgraph.models.rmbrec import RMBRec
 from mbgraph.models.rules import GradientBalance, UpdateRule
 from mbgraph.models.simgcl import SimGCL
+from mbgraph.models.uipl import UIPL, UIPLBatch
 
 __all__ = [
+    "ANY",
+    "BCIPM",
     "CRGCN",
+    "MBCGCN",
     "MODELS",
+    "UIPL",
+    "BCIPMBatch",
     "Batches",
+    "CascadeOptions",
     "Conversion",
     "EmbeddingOptions",
     "EmbeddingRecommender",
     "Encoded",
     "GradientBalance",
+    "ExtendedBatches",
     "LightGCN",
     "ModelOptions",
     "Popularity",
@@ -31,6 +41,7 @@ __all__ = [
     "TrainingOptions",
     "TripleBatch",
     "TripleBatches",
+    "UIPLBatch",
     "UpdateRule",
     "build_model",
 ]

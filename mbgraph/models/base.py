@@ -81,6 +81,8 @@ class Recommender(nn.Module):
     name: ClassVar[str]
     Options: ClassVar[type[ModelOptions]] = ModelOptions
     trainable: ClassVar[bool] = True
+    needs_auxiliary: ClassVar[bool] = False
+    """Whether the model cannot do with the target behavior alone."""
     ordered: ClassVar[bool] = False
     """Whether another order of the auxiliary behaviors gives another model, as in a cascade."""
     citation: ClassVar[str] = ""
@@ -111,6 +113,9 @@ class Recommender(nn.Module):
                 f"model {self.name!r} reads the behaviors in order, and this graph has none",
                 f"name them: behaviors={tuple(chosen)}",
             )
+        if self.needs_auxiliary and not chosen.auxiliary:
+            instead = "lightgcn" if self.trainable else "popularity"
+            raise UsageError(f"{self.name} needs an auxiliary behavior beside the target", f"use --model {instead}")
         self.relations = chosen
         self.num_users, self.num_items = chosen.num_users, chosen.num_items
         if isinstance(rng, bool) or not isinstance(rng, int | np.integer) or rng < 0:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -19,10 +19,15 @@ from mbgraph.models.options import TrainingOptions
 from mbgraph.random import stream
 from mbgraph.typing import IntArray
 
-__all__ = ["Batches", "TripleBatch", "TripleBatches"]
+__all__ = ["ANY", "Batches", "ExtendedBatches", "TripleBatch", "TripleBatches"]
+
+ANY = ""
+"""Under this name stand triples whose positives are pairs of any behavior; no behavior can be called so."""
 
 _REJECTION_ROUNDS = 30
+_ROWS_AT_A_TIME = 2**20
 B = TypeVar("B", covariant=True)
+T = TypeVar("T", bound="TripleBatch")
 
 
 class Batches(Protocol[B]):
@@ -52,20 +57,34 @@ class TripleBatch:
         Per behavior an item of the user's; -1 where the user lacks the behavior.
     negatives : mapping of str to int64 tensor (B,) or (B, n)
         Items outside the user's history; -1 where there is no positive.
+    kinds : int64 tensor (B,), optional
+        With sampler ``every-edge``: the number of the behavior that each row is an edge of.
+
+    Raises
+    ------
+    UsageError
+        If a triple with a positive item lacks its user or a negative item.
     """
 
     users: Tensor
     positives: Mapping[str, Tensor]
     negatives: Mapping[str, Tensor]
+    kinds: Tensor | None = None
     _made: Mapping[str, Any] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         # what depends on the numbers in a batch is decided here, once, so that a step is the same operations whatever
         # they are: it can be compiled as a whole, and a device need not wait for the host
-        made: dict[str, Any] = {"present": {}, "users": {}, "items": {}}
+        made: dict[str, Any] = {"present": {}, "positions": {}, "users": {}, "items": {}}
         for behavior, positives in self.positives.items():
-            present = positives >= 0
+            present = (positives >= 0).nonzero()[:, 0]
+            made["positions"][behavior] = present
             rows = (self.users[present], positives[present], self.negatives[behavior][present])
+            if any(bool((part < 0).any()) for part in rows):
+                raise UsageError(
+                    f"a triple of {behavior!r} has a positive item, but no user or no negative (-1)",
+                    "leave a row out by a positive of -1",
+                )
             made["present"][behavior] = rows
             made["users"][behavior], made["items"][behavior] = torch.unique(rows[0]), torch.unique(rows[1])
         object.__setattr__(self, "_made", made)
@@ -77,8 +96,27 @@ class TripleBatch:
         """Return the batch on another device."""
         moved = copy.copy(self)
         for name, value in vars(self).items():
-            object.__setattr__(moved, name, _moved(value, device))
+            object.__setattr__(moved, name, on_device(value, device))
         return moved
+
+    def extended(self, kind: type[T], **entries: Any) -> T:
+        """Return the batch as one of a subclass, with what that has beside the triples."""
+        return kind(self.users, self.positives, self.negatives, self.kinds, **entries)
+
+    def emptied(self) -> TripleBatch:
+        """Return the batch as it were if nobody in it had any behavior."""
+
+        def absent(rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            return {behavior: torch.full_like(values, -1) for behavior, values in rows.items()}
+
+        return replace(self, positives=absent(self.positives), negatives=absent(self.negatives))
+
+    def positions(self, behavior: str, padding: tuple[int, int] | None = None) -> Tensor:
+        """Return which rows of the batch `rows` returns: (B_b,)."""
+        if padding is not None:
+            return torch.arange(len(self), device=self.users.device)
+        made: Tensor = self._made["positions"][behavior]
+        return made
 
     def distinct(self, side: str, behavior: str, padding: int | None = None) -> Tensor:
         """Return the distinct users or positive items of a behavior's triples, ascending: (N,).
@@ -109,11 +147,13 @@ class TripleBatch:
         )
 
 
-def _moved(value: Any, device: str | torch.device) -> Any:
+def on_device(value: Any, device: str | torch.device) -> Any:
     """Return tensors on another device, in whatever dictionaries and tuples they stand."""
     if isinstance(value, Mapping):
-        return {name: _moved(entry, device) for name, entry in value.items()}
-    return tuple(_moved(entry, device) for entry in value) if isinstance(value, tuple) else value.to(device)
+        return {name: on_device(entry, device) for name, entry in value.items()}
+    if isinstance(value, tuple):
+        return tuple(on_device(entry, device) for entry in value)
+    return None if value is None else value.to(device)
 
 
 class TripleBatches:
@@ -128,6 +168,10 @@ class TripleBatches:
     training : TrainingOptions
         ``batch_size``; ``sampler``, what the rows are; ``history``, what is no negative; ``negatives``, how many.
         The last batch of an epoch may be shorter.
+    any_of : sequence of str
+        Behaviors whose pairs are drawn as one, under the name `ANY`, beside the others.
+    counts : mapping of str to int
+        Negatives of single behaviors, where not as many as ``negatives`` says.
     rng : int
         Seed. Epoch n depends on the seed and n alone, so a resumed run continues exactly.
 
@@ -136,54 +180,66 @@ class TripleBatches:
     UsageError
         If no user at all has a target item and an item outside the history.
 
-    Notes ----- Auxiliary positives are drawn for a row's user whatever the sampler. Negatives are uniform over the
-    allowed items: drawn over all items, each checked against the history, rejected and drawn again; after 30 rounds the
-    few that remain are drawn from the explicit complement. A user whose history holds every item has no negative and
-    gets no triple (-1).
+    Notes
+    -----
+    The positive of a row's own edge is that edge's item (under ``every-edge`` and ``any_of`` the one of `ANY`); others
+    are drawn for the row's user. Negatives are uniform over the allowed items: drawn over all items, each checked
+    against the history, rejected and drawn again; after 30 rounds the few that remain are drawn from the explicit
+    complement. A user whose history holds every item has no negative and gets no triple (-1).
     """
 
     def __init__(
-        self, dataset: MultiBehaviorDataset, behaviors: Sequence[str], training: TrainingOptions, *, rng: int = 0
+        self,
+        dataset: MultiBehaviorDataset,
+        behaviors: Sequence[str],
+        training: TrainingOptions,
+        *,
+        any_of: Sequence[str] = (),
+        counts: Mapping[str, int] | None = None,
+        rng: int = 0,
     ) -> None:
-        self.dataset, self.behaviors, self.training, self.seed = dataset, tuple(behaviors), training, int(rng)
-        self._histories: dict[str, _History] = {}
-        made: dict[tuple[str, ...], _History] = {}
+        self.dataset, self.training, self.seed = dataset, training, int(rng)
+        self.any_of, self.counts = tuple(any_of), dict(counts or {})
+        self.behaviors = (*((ANY,) if any_of else ()), *behaviors)
+        self._histories: dict[str, History] = {}
+        made: dict[tuple[str, ...], History] = {}
         for behavior in (*self.behaviors, dataset.target):
-            sources = {"all": dataset.behaviors, "behavior": (behavior,), "target": (dataset.target,)}[training.history]
+            own = self.any_of if behavior == ANY else (behavior,)
+            sources = {"all": dataset.behaviors, "behavior": own, "target": (dataset.target,)}[training.history]
             if sources not in made:
-                made[sources] = _History(dataset, sources)
+                made[sources] = History.of(dataset, sources)
             self._histories[behavior] = made[sources]
-        target = dataset.target
-        free = self._histories[target].sizes() < dataset.num_items
-        self._users = np.flatnonzero((dataset.csr(target).degrees() > 0) & free)
-        if not len(self._users):
-            raise UsageError(
-                f"no user of {dataset.name!r} has both a {target!r} and an item outside the history "
-                f"({training.history}), so there is nothing to train on",
-                "choose a smaller history: --set history=behavior or --set history=target",
-            )
+        self._users = trained_users(dataset, self._histories[dataset.target], training)
+        self._any = History.of(dataset, self.any_of).csr() if any_of else None
 
     def __len__(self) -> int:
         """Return the number of batches of an epoch."""
-        rows = self.dataset.num_users if self.training.sampler == "per-user" else self._num_edges
+        rows = {
+            "per-user": self.dataset.num_users,
+            "every-edge": sum(len(self.dataset.edges[name]) for name in self._edges_of()),
+        }.get(self.training.sampler, self._num_edges)
         return -(-rows // self.training.batch_size)
 
     @property
     def _num_edges(self) -> int:
         return len(self.dataset.edges[self.dataset.target])
 
+    def _edges_of(self) -> tuple[str, ...]:
+        """Return the behaviors whose edges are the rows of ``every-edge``."""
+        return self.any_of or self.behaviors
+
     def epoch(self, number: int) -> Iterator[TripleBatch]:
         """Yield the batches of epoch ``number`` (from 1)."""
         rng = stream(self.seed, "sampler", number)
-        users, positives = self._rows(rng)
+        users, positives, kinds = self._rows(rng)
         negatives = {}
         for behavior in self.behaviors:
             present = np.flatnonzero(positives[behavior] >= 0)
             drawn = self._draw_negatives(behavior, users[present], rng)  # (P, n)
-            rows = np.full((len(users), self.training.negatives), -1, np.int64)
+            rows = np.full((len(users), drawn.shape[1]), -1, np.int64)
             rows[present] = drawn
             positives[behavior] = np.where(rows[:, 0] >= 0, positives[behavior], -1)
-            negatives[behavior] = rows[:, 0] if self.training.negatives == 1 else rows
+            negatives[behavior] = rows[:, 0] if drawn.shape[1] == 1 else rows
         size = self._batch_rows()
         for start in range(0, len(users), size):
             part = slice(start, start + size)
@@ -191,6 +247,7 @@ class TripleBatches:
                 torch.from_numpy(users[part]),
                 {behavior: torch.from_numpy(positives[behavior][part]) for behavior in self.behaviors},
                 {behavior: torch.from_numpy(negatives[behavior][part]) for behavior in self.behaviors},
+                None if kinds is None else torch.from_numpy(kinds[part]),
             )
 
     def _batch_rows(self) -> int:
@@ -198,33 +255,90 @@ class TripleBatches:
         return min(size, len(self._users)) if self.training.sampler == "distinct-users" else size
 
     def _draw_negatives(self, behavior: str, users: IntArray, rng: np.random.Generator) -> IntArray:
-        count = self.training.negatives
-        if count == 1:
-            return self._histories[behavior].draw_outside(users, rng)[:, None]
-        return self._histories[behavior].draw_outside(np.repeat(users, count), rng).reshape(-1, count)
+        """Return negatives per row, some rows at a time: an epoch of every edge has many millions: (R, n)."""
+        count, history = self.counts.get(behavior, self.training.negatives), self._histories[behavior]
+        drawn = np.empty((len(users), count), np.int64)
+        for start in range(0, len(users), _ROWS_AT_A_TIME):
+            part = slice(start, start + _ROWS_AT_A_TIME)
+            drawn[part] = history.draw_outside(np.repeat(users[part], count), rng).reshape(-1, count)
+        return drawn
 
-    def _rows(self, rng: np.random.Generator) -> tuple[IntArray, dict[str, IntArray]]:
-        """Return the epoch's users (R,) in random order and a positive per behavior (R,), -1 where there is none."""
+    def _rows(self, rng: np.random.Generator) -> tuple[IntArray, dict[str, IntArray], IntArray | None]:
+        """Return the epoch's users (R,) in random order, a positive per behavior (R,), -1 for none, and kinds (R,)."""
         sampler, target = self.training.sampler, self.dataset.edges[self.dataset.target]
-        chosen: dict[str, IntArray] = {}
+        own: dict[str, IntArray] = {}  # positives that the rows bring along, -1 where they bring none
+        kinds: IntArray | None = None
         if sampler == "per-user":
             users = rng.permutation(self.dataset.num_users)
         elif sampler == "per-edge":
             order = rng.permutation(len(target))
-            users, chosen = target.user[order], {self.dataset.target: target.item[order]}
+            users, own = target.user[order], {self.dataset.target: target.item[order]}
+        elif sampler == "every-edge":
+            edges = [self.dataset.edges[name] for name in self._edges_of()]
+            kinds = np.repeat(np.arange(len(edges)), [len(pairs) for pairs in edges])
+            order = rng.permutation(len(kinds))
+            users, items = (np.concatenate([getattr(pairs, side) for pairs in edges]) for side in ("user", "item"))
+            users, items, kinds = users[order], items[order], kinds[order]
+            own = {name: np.where(kinds == number, items, -1) for number, name in enumerate(self._edges_of())}
+            own = {ANY: items} if self.any_of else own
         elif sampler == "with-replacement":
             users = rng.choice(self._users, self._num_edges)
         else:
             users = np.concatenate(
                 [rng.choice(self._users, self._batch_rows(), replace=False) for _ in range(len(self))]
             )
-        return users, {
-            name: chosen[name] if name in chosen else _draw_positive(self.dataset.csr(name), users, rng)
-            for name in self.behaviors
-        }
+        return users, {name: self._positives(name, users, own.get(name), rng) for name in self.behaviors}, kinds
+
+    def _positives(self, behavior: str, users: IntArray, own: IntArray | None, rng: np.random.Generator) -> IntArray:
+        """Return a positive per row, the row's own where it has one: (R,)."""
+        if own is not None and (own >= 0).all():
+            return own
+        csr = self.dataset.csr(behavior) if self._any is None or behavior != ANY else self._any
+        drawn = draw_positives(csr, users, rng)
+        return drawn if own is None else np.where(own >= 0, own, drawn)
 
 
-def _draw_positive(csr: CSR, users: IntArray, rng: np.random.Generator) -> IntArray:
+class ExtendedBatches:
+    """Triples with more in every batch: what a step draws, or what is looked up on the host.
+
+    A step that finds its random numbers and ragged lists in the batch is the same operations whatever they are, and
+    compiles as a whole.
+
+    Parameters
+    ----------
+    triples : TripleBatches
+    extend : callable
+        ``extend(batch, rng)`` returns the batch that the model's step reads, see `TripleBatch.extended`. The generator
+        is the epoch's own, apart from the one that draws the triples.
+    """
+
+    def __init__(self, triples: TripleBatches, extend: Callable[[TripleBatch, np.random.Generator], TripleBatch]):
+        self.triples, self.extend = triples, extend
+
+    def __len__(self) -> int:
+        """Return the number of batches of an epoch."""
+        return len(self.triples)
+
+    def epoch(self, number: int) -> Iterator[TripleBatch]:
+        """Yield the batches of epoch ``number`` (from 1)."""
+        rng = stream(self.triples.seed, "extension", number)
+        for batch in self.triples.epoch(number):
+            yield self.extend(batch, rng)
+
+
+def trained_users(dataset: MultiBehaviorDataset, history: History, training: TrainingOptions) -> IntArray:
+    """Return the users with a target item and an item outside their history: (R,); raises `UsageError` for none."""
+    users = np.flatnonzero((dataset.csr(dataset.target).degrees() > 0) & (history.sizes() < dataset.num_items))
+    if not len(users):
+        raise UsageError(
+            f"no user of {dataset.name!r} has both a {dataset.target!r} and an item outside the history "
+            f"({training.history}), so there is nothing to train on",
+            "choose a smaller history: --set history=behavior or --set history=target",
+        )
+    return users
+
+
+def draw_positives(csr: CSR, users: IntArray, rng: np.random.Generator) -> IntArray:
     """Draw one item of each user uniformly: (R,) -> (R,), -1 for users without any."""
     starts = csr.indptr[users]
     counts = csr.indptr[users + 1] - starts
@@ -233,14 +347,29 @@ def _draw_positive(csr: CSR, users: IntArray, rng: np.random.Generator) -> IntAr
     return np.where(counts > 0, drawn, -1)
 
 
-class _History:
-    """The items of every user in some behaviors, as sorted keys."""
+class History:
+    """Items of every user, as sorted keys: what is no negative.
 
-    def __init__(self, dataset: MultiBehaviorDataset, behaviors: Sequence[str]) -> None:
-        self.num_items = dataset.num_items
-        self.keys = union(*(dataset.edges[name].keys(self.num_items) for name in behaviors))
-        bounds = np.arange(dataset.num_users + 1, dtype=np.int64) * self.num_items
-        self.indptr = np.searchsorted(self.keys, bounds)
+    Parameters
+    ----------
+    keys : int64 array (N,)
+        ``user * num_items + item``, ascending.
+    num_users, num_items : int
+    """
+
+    def __init__(self, keys: IntArray, num_users: int, num_items: int) -> None:
+        self.keys, self.num_items = keys, num_items
+        self.indptr = np.searchsorted(keys, np.arange(num_users + 1, dtype=np.int64) * num_items)
+
+    @classmethod
+    def of(cls, dataset: MultiBehaviorDataset, behaviors: Sequence[str]) -> History:
+        """Return the items of every user in any of the behaviors."""
+        keys = union(*(dataset.edges[name].keys(dataset.num_items) for name in behaviors))
+        return cls(keys, dataset.num_users, dataset.num_items)
+
+    def csr(self) -> CSR:
+        """Return the items by user."""
+        return CSR(self.indptr, self.keys % self.num_items)
 
     def sizes(self) -> IntArray:
         """Return the number of items of every user: (U,)."""

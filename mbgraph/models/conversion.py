@@ -12,14 +12,13 @@ and untouched items start at -1.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 from pydantic import Field
 from torch import Tensor
 
 from mbgraph.data.interactions import CSR
-from mbgraph.errors import UsageError
 from mbgraph.keys import contains
 from mbgraph.models.base import MODELS, Recommender
 from mbgraph.models.options import ModelOptions
@@ -81,22 +80,13 @@ class Conversion(Recommender):
     """Rank a user's touched items by their conversion rate; not trained.
 
     It says nothing about discovery: every item it puts on top is one the user has already seen.
-
-    Raises
-    ------
-    UsageError
-        If the graph has no auxiliary behavior.
     """
 
     name = "conversion"
     trainable = False
     Options = ConversionOptions
     options: ConversionOptions
-
-    def __init__(self, graph: GraphLike, target: str, **options: Any) -> None:
-        super().__init__(graph, target, **options)
-        if not self.relations.auxiliary:
-            raise UsageError("conversion needs an auxiliary behavior beside the target", "use --model popularity")
+    needs_auxiliary = True
 
     def scorer(self, graph: GraphLike | None = None) -> ConversionScorer:
         """Return the scorer of a graph's auxiliary and target edges."""

@@ -10,11 +10,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from mbgraph._kernels import Workspace
-from mbgraph.errors import UsageError
 from mbgraph.models.base import MODELS, EmbeddingRecommender, Encoded
 from mbgraph.models.batches import TripleBatch
 from mbgraph.models.context import StepContext
-from mbgraph.models.options import EmbeddingOptions, TrainingOptions
+from mbgraph.models.options import CascadeOptions, TrainingOptions
 from mbgraph.nn import bpr, propagate, triple_margin
 from mbgraph.nn.propagation import Rows
 from mbgraph.nn.relations import GraphLike, Relations
@@ -25,7 +24,7 @@ __all__ = ["CRGCN"]
 _TINY = 1e-12  # as in torch.nn.functional.normalize
 
 
-class CRGCNOptions(EmbeddingOptions):
+class CRGCNOptions(CascadeOptions):
     """Options of `CRGCN`."""
 
     presets = {  # noqa: RUF012 (a ClassVar of the base)
@@ -36,10 +35,6 @@ class CRGCNOptions(EmbeddingOptions):
     variant: Literal["mbgraph", "official"] = "mbgraph"
     """``official`` is the published code, padded rows included; ``mbgraph`` leaves users who lack a behavior out of its
     loss."""
-    num_layers: Annotated[int, Field(ge=1, le=64)] = 1
-    """Propagation steps per behavior."""
-    layers: tuple[Annotated[int, Field(ge=1, le=64)], ...] = ()
-    """Propagation steps of each behavior, in order; empty: ``num_layers`` of each."""
     padding: bool = False
     """Keep the published code's padding node, see `RMBRec`."""
     gamma: Annotated[float, Field(ge=0)] = 0.0
@@ -75,21 +70,16 @@ class CRGCN(EmbeddingRecommender):
     Options = CRGCNOptions
     options: CRGCNOptions
     ordered = True
+    needs_auxiliary = True
     citation = "Yan et al., CRGCN, TOIS 2023 (arXiv 2205.13128)"
 
     def __init__(self, graph: GraphLike, target: str, **options: Any) -> None:
         super().__init__(graph, target, **options)
-        layers = self.options.layers or (self.options.num_layers,) * len(self.behaviors)
-        if len(layers) != len(self.behaviors):
-            raise UsageError(
-                f"layers of model 'crgcn' has {len(layers)} numbers for {len(self.behaviors)} behaviors",
-                f"give one for each of {', '.join(self.behaviors)}",
-            )
-        self.layers = dict(zip(self.behaviors, layers, strict=True))
+        self.layers = self.options.layers_of(self.behaviors)
         self.make_tables(self.options.embedding_dim, padding=int(self.options.padding))
         width = self.options.embedding_dim
         # by number: a name of a behavior need not be one of a parameter
-        self.biases = nn.ParameterList([torch.zeros(count, width) for count in layers])
+        self.biases = nn.ParameterList([torch.zeros(count, width) for count in self.layers.values()])
         self._space = Workspace()
         self._padded = self.relations.padded(int(self.options.padding))
 

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field
 
+from mbgraph.errors import UsageError
 from mbgraph.regularizers.base import Regularizer
 from mbgraph.schema import Section
 
-__all__ = ["HISTORIES", "SAMPLERS", "EmbeddingOptions", "History", "ModelOptions", "Sampler", "TrainingOptions"]
+__all__ = [
+    "HISTORIES",
+    "SAMPLERS",
+    "CascadeOptions",
+    "EmbeddingOptions",
+    "History",
+    "ModelOptions",
+    "Sampler",
+    "TrainingOptions",
+]
 
-Sampler = Literal["per-user", "per-edge", "with-replacement", "distinct-users"]
+Sampler = Literal["per-user", "per-edge", "every-edge", "with-replacement", "distinct-users"]
 History = Literal["all", "behavior", "target"]
 SAMPLERS: tuple[str, ...] = Sampler.__args__  # type: ignore[attr-defined]
 HISTORIES: tuple[str, ...] = History.__args__  # type: ignore[attr-defined]
@@ -42,8 +53,8 @@ class TrainingOptions(Section):
     """L2 on all parameters by the optimizer."""
     sampler: Sampler = "per-user"
     """What the rows of an epoch are. ``per-user``: every user once; ``per-edge``: every target edge once;
-    ``with-replacement``: as many users as there are target edges, drawn uniformly; ``distinct-users``: as many steps as
-    ``per-edge``, each of users drawn without replacement."""
+    ``every-edge``: every edge of every behavior once; ``with-replacement``: as many users as there are target edges,
+    drawn uniformly; ``distinct-users``: as many steps as ``per-edge``, each of users drawn without replacement."""
     history: History = "all"
     """Items excluded as negatives: those of ``all`` behaviors of the user, of the triple's own ``behavior``, or of the
     ``target``."""
@@ -78,3 +89,22 @@ class EmbeddingOptions(ModelOptions):
     """What computes neighbour sums, see `mbgraph.nn.Relation`."""
     row_dtype: Literal["float32", "bfloat16"] = "float32"
     """What neighbours read in training, see `mbgraph.nn.propagate`."""
+
+
+class CascadeOptions(EmbeddingOptions):
+    """Options of models whose behaviors follow each other, each with a number of layers of its own."""
+
+    num_layers: Annotated[int, Field(ge=1, le=64)] = 1
+    """Propagation steps per behavior."""
+    layers: tuple[Annotated[int, Field(ge=1, le=64)], ...] = ()
+    """Propagation steps of each behavior, in order; empty: ``num_layers`` of each."""
+
+    def layers_of(self, behaviors: Sequence[str]) -> dict[str, int]:
+        """Return the number of layers by behavior; raises `UsageError` if ``layers`` has another length."""
+        layers = self.layers or (self.num_layers,) * len(behaviors)
+        if len(layers) != len(behaviors):
+            raise UsageError(
+                f"layers of {self.called} has {len(layers)} numbers for {len(behaviors)} behaviors",
+                f"give one for each of {', '.join(behaviors)}",
+            )
+        return dict(zip(behaviors, layers, strict=True))

@@ -17,7 +17,6 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from mbgraph.errors import UsageError
 from mbgraph.models.base import MODELS, EmbeddingRecommender, Encoded
 from mbgraph.models.batches import TripleBatch
 from mbgraph.models.context import StepContext
@@ -77,11 +76,6 @@ class RMBRec(EmbeddingRecommender):
 
     The last three are regularizers (`InfoNCE`, `REx`, `L2`), those of ``options.regularizers()``.
 
-    Raises
-    ------
-    UsageError
-        If the graph has no auxiliary behavior.
-
     References
     ----------
     RMBRec Eq. 1-11 and Algorithm 1; published code at commit 5e7827c.
@@ -90,12 +84,11 @@ class RMBRec(EmbeddingRecommender):
     name = "rmbrec"
     Options = RMBRecOptions
     options: RMBRecOptions
+    needs_auxiliary = True
     citation = "Cai et al., RMBRec, WWW 2026 (arXiv 2601.08705)"
 
     def __init__(self, graph: GraphLike, target: str, **options: Any) -> None:
         super().__init__(graph, target, **options)
-        if not self.relations.auxiliary:
-            raise UsageError("rmbrec needs an auxiliary behavior beside the target", "use --model lightgcn")
         chosen = self.options
         self.encoder = BehaviorEncoder(
             self.relations,

@@ -13,7 +13,7 @@ from mbgraph._kernels import Workspace
 from mbgraph.models.base import MODELS, Encoded
 from mbgraph.models.batches import TripleBatch
 from mbgraph.models.context import StepContext
-from mbgraph.models.lightgcn import OneGraphOptions, OneGraphRecommender, target_step
+from mbgraph.models.one_graph import OneGraphOptions, OneGraphRecommender, target_step
 from mbgraph.models.options import TrainingOptions
 from mbgraph.nn import propagate
 from mbgraph.nn.propagation import Rows
@@ -36,7 +36,7 @@ class SimGCLOptions(OneGraphOptions):
 
     def training(self) -> TrainingOptions:
         """Return batches of 2,048 target edges; negatives from outside the user's target history."""
-        return TrainingOptions(batch_size=2048, sampler="per-edge", history="target")
+        return TrainingOptions(epochs=500, patience=50, batch_size=2048, sampler="per-edge", history="target")
 
     def regularizers(self) -> tuple[Regularizer, ...]:
         """Return a contrast for users, one for items, and norms of propagated rows that are not squared."""

@@ -3,6 +3,7 @@
 Shapes use one letter each: U users, I items, K behaviors, L layers, B batch rows, D dimensions.
 """
 
+from mbgraph.nn.autoencoder import VariationalAutoencoder
 from mbgraph.nn.fusion import mean_fusion
 from mbgraph.nn.lightgcn import BehaviorEncoder, LightGCN
 from mbgraph.nn.losses import bpr, mean_of_rows, triple_margin
@@ -15,6 +16,7 @@ __all__ = [
     "LightGCN",
     "Relation",
     "Relations",
+    "VariationalAutoencoder",
     "bpr",
     "mean_fusion",
     "mean_of_rows",

@@ -72,8 +72,8 @@ class LightGCN(nn.Module):
 
         Parameters
         ----------
-        graph : Relation or DGLGraph
-            A graph of one edge type, for example ``g["user", "buy", "item"]``.
+        graph : Relation, DGLGraph, PyG HeteroData or Relations
+            Of one edge type, for example ``g["user", "buy", "item"]``.
         users, items : Tensor (U, D), (I, D)
         at : (int64 tensor (N,), int64 tensor (M,)), optional
 
@@ -92,21 +92,28 @@ class LightGCN(nn.Module):
         return f"num_layers={self.num_layers}, layer_norm={self.layer_norm}, combine={self.combine!r}"
 
 
-_read: WeakKeyDictionary[object, Relation] = WeakKeyDictionary()
-"""Graphs that were read once: a training loop passes the same one in every step."""
+_read: WeakKeyDictionary[object, tuple[int, Relation]] = WeakKeyDictionary()
+"""Graphs that were read once, by their numbers of edges: a training loop passes the same one in every step."""
 
 
 def _only_relation(graph: GraphLike) -> Relation:
+    if isinstance(graph, Relations) or not hasattr(graph, "__weakref__"):
+        return _only(Relations.of(graph))
+    counted = getattr(graph, "num_edges", 0)  # a method of DGL's graphs, a property of PyG's
+    count = int(counted() if callable(counted) else counted)
     known = _read.get(graph)
-    if known is None:
-        relations = Relations.of(graph)
-        if len(relations) != 1:
-            raise UsageError(
-                f"LightGCN needs a graph of one behavior, this one has {', '.join(relations)}",
-                "slice it: graph['user', 'buy', 'item'], or use BehaviorEncoder",
-            )
-        known = _read[graph] = relations[next(iter(relations))]
-    return known
+    if known is None or known[0] != count:  # DGL adds edges in place
+        known = _read[graph] = (count, _only(Relations.of(graph)))
+    return known[1]
+
+
+def _only(relations: Relations) -> Relation:
+    if len(relations) != 1:
+        raise UsageError(
+            f"LightGCN needs a graph of one behavior, this one has {', '.join(relations)}",
+            "slice it: graph['user', 'buy', 'item'], or use BehaviorEncoder",
+        )
+    return relations[next(iter(relations))]
 
 
 class At(NamedTuple):

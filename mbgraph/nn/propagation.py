@@ -67,7 +67,8 @@ def propagate(
     at : (int64 tensor (N,), int64 tensor (M,)), optional
         Rows wanted; they may repeat. The last layer is then computed there only, where nothing stands against it.
     row_dtype : {"float32", "bfloat16"}
-        What neighbours read: with bfloat16 half the bytes move, while sums, norms and results stay float32.
+        What neighbours read: with bfloat16 half the bytes move, while sums, norms and results are float32. A layer that
+        neighbours read is kept as they read it.
     space : Workspace, optional
         Memory that one call gives back and the next takes again.
 
@@ -95,6 +96,7 @@ def propagate(
             at=None if at is None else [at], row_dtype=row_dtype, space=space,
         )  # fmt: skip
         return pair
+    _check([relation], users, items, None if at is None else [at], row_dtype)
     space = Workspace() if space is None else space
     steps = (1.0, 1.0) if residual else (0.0, 1.0)
     total: Rows | None = None
@@ -131,18 +133,10 @@ def propagate_each(
 
     Shapes: (U, D), (I, D) -> K x ((U, D), (I, D)), or K x ((N, D), (M, D)) with ``at``.
     """
-    _check_row_dtype(row_dtype, users.shape[1])
-    for relation in relations:
-        for kind, table, count in (("user", users, relation.num_users), ("item", items, relation.num_items)):
-            if table.ndim != 2 or len(table) != count:
-                raise UsageError(f"the relation has {count} {kind}s, the {kind} table is {tuple(table.shape)}")
+    _check(relations, users, items, at, row_dtype)
     factors = _weights(num_layers, weights)
     while len(factors) > 1 and factors[-1] == 0:
         factors = factors[:-1]  # a layer that nobody reads
-    if at is not None and not torch.compiler.is_compiling():
-        for pair in at:
-            _check_rows("user", pair[0], len(users))
-            _check_rows("item", pair[1], len(items))
     plain = partial(_plain, relations, factors, layer_norm, at, row_dtype)
     if len(factors) == 1 or not _is_compiled(relations, users, items):
         return plain(users, items)
@@ -178,8 +172,10 @@ def _plain(
     for number, relation in enumerate(relations):
         layer: Rows = (users, items)
         total = (weights[0] * users, weights[0] * items)
-        for weight in weights[1:]:
+        for depth, weight in enumerate(weights[1:], start=1):
             layer = _next_layer(relation, layer, layer_norm, row_dtype)
+            if row_dtype != "float32" and depth < len(weights) - 1:  # stored as neighbours read it
+                layer = (_Round.apply(layer[0], True, False), _Round.apply(layer[1], True, False))
             if weight:
                 total = (total[0] + weight * layer[0], total[1] + weight * layer[1])
         made.append(_picked(total, None if at is None else at[number]))
@@ -227,6 +223,21 @@ def _weights(num_layers: int, weights: Sequence[float] | None) -> tuple[float, .
     if len(weights) != num_layers + 1:
         raise UsageError(f"{num_layers} layers need {num_layers + 1} weights, one for layer 0 too, not {len(weights)}")
     return tuple(float(weight) for weight in weights)
+
+
+def _check(
+    relations: Sequence[Relation], users: Tensor, items: Tensor, at: Sequence[Rows] | None, row_dtype: str
+) -> None:
+    """Raise for tables or rows that do not fit the relations."""
+    for relation in relations:
+        for kind, table, count in (("user", users, relation.num_users), ("item", items, relation.num_items)):
+            if table.ndim != 2 or len(table) != count:
+                raise UsageError(f"the relation has {count} {kind}s, the {kind} table is {tuple(table.shape)}")
+    _check_row_dtype(row_dtype, users.shape[1])
+    if at is not None and not torch.compiler.is_compiling():
+        for pair in at:
+            _check_rows("user", pair[0], len(users))
+            _check_rows("item", pair[1], len(items))
 
 
 def _check_rows(kind: str, rows: Tensor, count: int) -> None:

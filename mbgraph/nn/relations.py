@@ -72,8 +72,8 @@ class Relations(Mapping[str, Relation]):
         UnknownNameError
             If a behavior is not an edge type of the graph.
         UsageError
-            If the edge types do not share their node types, an edge stands twice, or edges carry data other than
-            ``time``: weights are not read, and must not be lost silently.
+            If the edge types do not share their node types, two have one name, an edge stands twice, or edges carry
+            data other than ``time``: weights are not read, and must not be lost silently.
         """
         if isinstance(graph, Relations):
             chosen = graph if behaviors is None else graph.select(behaviors)
@@ -89,6 +89,11 @@ class Relations(Mapping[str, Relation]):
         for name in order:
             if name not in types:
                 raise UnknownNameError("behavior", name, types)
+            if types[name].is_ambiguous:
+                raise UsageError(
+                    f"several edge types of the graph are called {name!r}, between different node types",
+                    "slice the graph, or rename one of them",
+                )
         ends = {types[name].ends for name in order}
         if len(ends) > 1:
             raise UsageError(
@@ -159,6 +164,7 @@ class _EdgeType:
 
     def __init__(self, ends: tuple[str, str], sizes: tuple[int, int], users: Any, items: Any, data: Mapping[str, Any]):
         self.ends, self.sizes, self.users, self.items, self.data = ends, sizes, users, items, data
+        self.is_ambiguous = False
 
     def relation(self, name: str) -> Relation:
         unread = sorted(set(self.data) - _KNOWN_EDGE_DATA)
@@ -190,18 +196,24 @@ def _read_dgl(graph: Any) -> dict[str, _EdgeType]:
     for source, name, destination in graph.canonical_etypes:
         users, items = graph.edges(etype=(source, name, destination))
         sizes = (graph.num_nodes(source), graph.num_nodes(destination))
-        found[name] = _EdgeType(
-            (source, destination), sizes, users, items, dict(graph.edges[source, name, destination].data)
-        )
+        data = dict(graph.edges[source, name, destination].data)
+        _add(found, name, _EdgeType((source, destination), sizes, users, items, data))
     return found
 
 
 def _read_pyg(data: Any) -> dict[str, _EdgeType]:
-    found = {}
+    found: dict[str, _EdgeType] = {}
     for source, name, destination in data.edge_types:
         store = data[source, name, destination]
         sizes = tuple(int(data[kind].num_nodes) for kind in (source, destination))
         extra = {key: value for key, value in store.items() if key != "edge_index"}
         users, items = store["edge_index"]
-        found[name] = _EdgeType((source, destination), (sizes[0], sizes[1]), users, items, extra)
+        _add(found, name, _EdgeType((source, destination), (sizes[0], sizes[1]), users, items, extra))
     return found
+
+
+def _add(found: dict[str, _EdgeType], name: str, edge_type: _EdgeType) -> None:
+    if name in found:
+        found[name].is_ambiguous = True
+    else:
+        found[name] = edge_type

@@ -71,8 +71,7 @@ def infonce(
     ):
         if value not in choices:
             raise UnknownNameError(kind, value, choices)
-    if not temperature > 0:
-        raise UsageError(f"temperature must be positive, got {temperature}")
+    _check_positive("temperature", temperature)
     a = torch.nn.functional.normalize(anchor, dim=1)  # (N, D)
     o = torch.nn.functional.normalize(other, dim=1)  # (N, D)
     if len(a) == 0 or (len(a) == 1 and not include_positive):
@@ -96,6 +95,11 @@ def infonce(
     return _reduced(loss, reduction, weights)
 
 
+def _check_positive(name: str, value: float) -> None:
+    if not value > 0:
+        raise UsageError(f"{name} must be positive, got {value}")
+
+
 def _reduced(loss: Tensor, reduction: str, weights: Tensor | None) -> Tensor:
     """Return the (weighted) mean or sum: (N,), (N,) -> ()."""
     if weights is None:
@@ -112,6 +116,7 @@ def infonce_among(
     temperature: float = 0.07,
     left_out: tuple[Tensor, Tensor] | None = None,
     zero_left_out: bool = False,
+    include_positive: bool = False,
     reduction: str = "mean",
     weights: Tensor | None = None,
     block: int = 1024,
@@ -123,7 +128,7 @@ def infonce_among(
     Parameters
     ----------
     anchor, positive : Tensor (N, D)
-        Row n of the one belongs to row n of the other; the positive should be one of the candidates.
+        Row n of the one belongs to row n of the other; the positive should be one of the candidates, or be included.
     candidates : Tensor (M, D)
     temperature, reduction, weights
         See `infonce`.
@@ -133,13 +138,17 @@ def infonce_among(
     zero_left_out : bool
         Count a left-out candidate as a similarity of 0, so that it adds 1 to the denominator (published MBSSL), instead
         of not at all.
+    include_positive : bool
+        Add each row's own positive to its denominator, for candidates that do not hold it.
     block : int
-        Rows per block. Memory is block x M; the blocks are computed again for the derivative.
+        Rows per block. Memory is block x M; where there are several, they are computed again for the derivative.
 
     Returns
     -------
     Tensor ()
     """
+    _check_positive("temperature", temperature)
+    _check_positive("block", block)
     if len(anchor) == 0:
         return anchor.sum() * 0.0
     normalize = torch.nn.functional.normalize
@@ -156,11 +165,14 @@ def infonce_among(
             similarity = similarity.masked_fill(mask, 0.0 if zero_left_out else float("-inf"))
         return torch.logsumexp(similarity, dim=1)  # (B,)
 
-    parts, start = [], 0
-    for rows in a.split(block):
-        parts.append(checkpoint(denominators, start, rows, c, use_reentrant=False))
-        start += len(rows)
-    loss = torch.cat(parts) - torch.linalg.vecdot(a, p) / temperature  # (N,)
+    own = torch.linalg.vecdot(a, p) / temperature  # (N,)
+    if len(a) <= block:
+        total = denominators(0, a, c)
+    else:
+        starts = range(0, len(a), block)
+        parts = (checkpoint(denominators, at, a[at : at + block], c, use_reentrant=False) for at in starts)
+        total = torch.cat(list(parts))
+    loss = (torch.logaddexp(total, own) if include_positive else total) - own  # (N,)
     return _reduced(loss, reduction, weights)
 
 

@@ -73,8 +73,9 @@ class L2(Regularizer):
     """2: squared norms; 1: norms as they are, of each table or each block of rows as a whole."""
     negatives: bool = True
     """Whether the negative items of triples count."""
-    divide_by: Literal["nothing", "rows", "items"] = "nothing"
-    """For tables: their norms are divided by nothing, by the rows of each, or all by the rows of the item table."""
+    divide_by: Literal["nothing", "rows", "items", "batch"] = "nothing"
+    """For tables and parameters: their norms are divided by nothing, by the rows of each, all by the rows of the item
+    table, or all by the target triples of the batch (squared norms by twice as many), as norms of rows are."""
 
     def __call__(self, outputs: StepOutputs) -> Tensor:
         """Return the sum of norms, a 0-dimensional tensor."""
@@ -83,18 +84,23 @@ class L2(Regularizer):
         if self.on == "ego":
             ego = outputs.need("ego", self.name)
             return _sum(self._of(outputs, outputs.target, ego[name]) for name in (outputs.target,) if name in ego)
-        if self.on == "parameters":
-            return _sum(map(self._whole, outputs.need("parameters", self.name).values()))
-        tables = outputs.need("tables", self.name)
-        divisors = {"nothing": [1] * len(tables), "rows": [len(table) for table in tables]}.get(
-            self.divide_by, [len(tables[-1])] * len(tables)
-        )
-        return _sum(self._whole(table) / divisor for table, divisor in zip(tables, divisors, strict=True))
+        entry = outputs.need(self.on, self.name)
+        values = list(entry.values() if self.on == "parameters" else entry)
+        return _sum(self._whole(value) * self._share(value, outputs) for value in values)
 
     def _of(self, outputs: StepOutputs, behavior: str, rows: tuple[Tensor, Tensor, Tensor]) -> Tensor:
         user, positive, negative = rows
         kept = negative if self.negatives else None
         return triple_norm(user, positive, kept, power=self.power, weights=outputs.row_weights.get(behavior))
+
+    def _share(self, value: Tensor, outputs: StepOutputs) -> float:
+        """Return 1 over what the norm of a table or parameter is divided by; 0 where a batch has no triples."""
+        if self.divide_by == "batch":
+            rows = outputs.need("ego", self.name).get(outputs.target, ((),))[0]
+            return 1 / (self.power * len(rows)) if len(rows) else 0.0
+        if self.divide_by == "nothing":
+            return 1.0
+        return 1 / len(value if self.divide_by == "rows" else outputs.need("tables", self.name)[-1])
 
     def _whole(self, table: Tensor) -> Tensor:
         return table.square().sum() if self.power == 2 else torch.linalg.vector_norm(table)

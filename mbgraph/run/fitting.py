@@ -205,8 +205,9 @@ def _execute(
         model.eval()
         splits = tuple(split for split in ("valid", "test") if len(dataset.splits.get(split, ())))
         if splits:
-            how = {"k": evaluation.k, "mask": evaluation.mask, "ties": evaluation.ties}
-            results = evaluate_splits(model, dataset, splits=splits, **how)
+            results = evaluate_splits(
+                model, dataset, splits=splits, k=evaluation.k, mask=evaluation.mask, ties=evaluation.ties
+            )
     outcome["peak_memory_mb"] = peak_memory_mb()
     for split in ("valid", "test"):
         outcome[split] = results[split].metrics if split in results else {}

@@ -141,8 +141,8 @@ def measure(config: FitConfig) -> Iterator[dict[str, Any]]:
         split = "valid" if len(dataset.valid) else "test"
         if len(dataset.splits.get(split, ())):
             model.eval()
-            how = {"k": config.evaluation["k"], "mask": config.evaluation["mask"], "ties": config.evaluation["ties"]}
-            evaluate(model, dataset, split, **how)
+            chosen = config.evaluation_options
+            evaluate(model, dataset, split, k=chosen.k, mask=chosen.mask, ties=chosen.ties)
         grown("evaluation")
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, MemoryError) or "memory" in str(error).lower():  # torch has no error of its own on CPU

@@ -10,7 +10,7 @@ A new model's conformance test is two lines::
 
 from mbgraph.testing.arrays import assert_matches, golden_dataset
 from mbgraph.testing.recommenders import RecommenderCases, TrainedRecommenderCases, recommender_cases
-from mbgraph.testing.regularizers import RegularizerCases
+from mbgraph.testing.regularizers import RegularizerCases, regularizer_cases
 
 __all__ = [
     "RecommenderCases",
@@ -19,4 +19,5 @@ __all__ = [
     "assert_matches",
     "golden_dataset",
     "recommender_cases",
+    "regularizer_cases",
 ]

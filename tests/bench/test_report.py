@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from mbgraph.bench.report import collect, read_rows, render_page, render_table, write_rows
 from mbgraph.cli.main import cli
 from mbgraph.config import FitConfig
-from mbgraph.errors import DataError, RunError
+from mbgraph.errors import DataError, RunError, UnknownNameError
 from mbgraph.run import fit
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -23,6 +23,39 @@ def test_rows_hold_the_figures_of_the_run(small_folder, tmp_path):
     result = CliRunner().invoke(cli, ["bench", "collect", str(tmp_path / "run"), "-o", str(tmp_path / "x.csv")])
     assert result.exit_code == 0, result.output
     assert read_rows(tmp_path / "x.csv")[0]["test HR@10"] == str(row["test HR@10"])
+
+
+def test_rows_hold_the_cut_offs_that_were_used(small_folder, tmp_path):
+    fit(FitConfig(dataset=str(small_folder), model="popularity", evaluation={"k": [3, 7]}), tmp_path / "one")
+    fit(FitConfig(dataset=str(small_folder), model="popularity"), tmp_path / "two")
+    first, second = collect([tmp_path / "one", tmp_path / "two"])
+    assert [key for key in first if key.startswith("test HR")] == ["test HR@3", "test HR@7"]
+    assert [key for key in second if key.startswith("test HR")] == ["test HR@10", "test HR@20"]
+    shown = CliRunner().invoke(cli, ["bench", "collect", str(tmp_path / "one"), str(tmp_path / "two")]).stdout
+    assert [word for word in shown.split() if word.startswith("HR@")] == ["HR@3", "HR@7", "HR@10", "HR@20"]
+
+
+def test_an_extended_run_names_both_commands(small_folder, tmp_path):
+    import json
+
+    fit(FitConfig(dataset=str(small_folder), model="popularity"), tmp_path / "run")
+    environment = json.loads((tmp_path / "run" / "env.json").read_text())
+    more = {"command": ["mbgraph", "fit", "x", "--quiet"], "extended": [["mbgraph", "fit", "--resume", "x"]]}
+    (tmp_path / "run" / "env.json").write_text(json.dumps({**environment, **more}))
+    assert collect([tmp_path / "run"])[0]["command"] == "mbgraph fit x; mbgraph fit --resume x"
+
+
+def test_option_tables_come_from_the_fields(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- options: regularizer rex -->\nold\n<!-- /options -->\nafter\n")
+    assert render_page(page, tmp_path) == (
+        "before\n<!-- options: regularizer rex -->\n| Option | Value | Default | Meaning |\n|---|---|---|---|\n"
+        "| `unbiased` | true or false | `true` | Divide by K - 1 (published RMBRec code) instead of K (Eq. 7). |\n"
+        "<!-- /options -->\nafter\n"
+    )
+    page.write_text("<!-- options: rexx -->\n<!-- /options -->\n")
+    with pytest.raises(UnknownNameError, match="unknown section 'rexx'"):
+        render_page(page, tmp_path)
 
 
 def test_unfinished_runs_are_named(tmp_path):

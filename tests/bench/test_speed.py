@@ -34,7 +34,7 @@ def test_step_work_by_hand(tiny):
     """One layer: forward and backward of the batch's rows only, plus what is written."""
     model = RMBRec(tiny.graph, tiny.target, variant="official", embedding_dim=8, num_layers=1)
     trainer = Trainer(model, tiny, device="cpu", batch_size=6)
-    batch = next(trainer.sampler.epoch(1))
+    batch = next(trainer.batches.epoch(1))
     moved = 0
     for name in tiny.behaviors:
         pairs = tiny.edges[name]

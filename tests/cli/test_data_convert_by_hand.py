@@ -81,6 +81,14 @@ def test_errors_are_one_line_and_write_nothing(folder, tmp_path, monkeypatch, ar
     assert [path.name for path in tmp_path.iterdir()] == ["DIR"]
 
 
+def test_files_are_never_ignored(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for option in (("--base", 0, "--format", "pairs"), ("--behavior", "buy=x")):
+        result = run("demo", *option, "-o", "x")
+        assert result.exit_code == 2
+        assert "there is no demo; correct the path" in result.stderr
+
+
 def test_pairs_that_count_from_0(folder, tmp_path):
     (folder / "count.txt").write_text('{"user": 3, "item": 3}')
     (folder / "click.txt").write_text((folder / "clicks").read_text())

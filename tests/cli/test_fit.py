@@ -131,22 +131,28 @@ def test_bad_input_is_one_line_with_the_remedy(folder, run, tmp_path):
     path, _ = run
     out = ["--out", str(tmp_path / "never"), "--quiet"]
     assert "unknown model 'rmbrek'; did you mean 'rmbrec'?" in fails("fit", folder, "--model", "rmbrek", *out)
-    assert "unknown variant of rmbrec 'papr'; did you mean 'paper'?" in fails("fit", folder, "--variant", "papr", *out)
-    assert "has no variants" in fails("fit", folder, "--model", "lightgcn", "--variant", "paper", *out)
+    assert "unknown variant of model 'rmbrec' 'papr'; did you mean 'paper'?" in fails(
+        "fit", folder, "--variant", "papr", *out
+    )
+    assert "has no variants" in fails("fit", folder, "--model", "popularity", "--variant", "paper", *out)
     assert "did you mean 'num_layers'?" in fails("fit", folder, "--set", "num_layer=2", *out)
     assert "did you mean 'rex'?" in fails("fit", folder, "--regularizer", "rexx", *out)
     assert "did you mean 'weight'?" in fails("fit", folder, "--regularizer", "rex:weigth=1", *out)
-    assert "does not read --lr" in fails("fit", folder, "--model", "conversion", "--lr", "1", *out)
+    assert "is not trained and reads no training options" in fails(
+        "fit", folder, "--model", "conversion", "--lr", "1", *out
+    )
     assert "configuration key of model 'conversion'" in fails(
         "fit", folder, "--model", "conversion", "--set", "num_layers=2", *out
     )
     assert "unknown dataset 'smal'" in fails("fit", "smal", *out)
     assert "write it as key=value" in fails("fit", folder, "--set", "lr", *out)
-    assert "K = 999 is larger than the catalogue of 50 items" in fails("evaluate", path, "-k", "999")
-    assert "unknown mask policy 'train'" in fails("evaluate", path, "--mask", "train")
+    assert "k of the evaluation options must be a list of whole numbers" in fails("evaluate", path, "-k", "0")
+    assert "unknown mask of the evaluation options 'train'" in fails("evaluate", path, "--mask", "train")
     assert "--resume takes the run's own configuration" in fails("fit", "--resume", path, "--lr", "1")
     assert "no run directory at" in fails("fit", "--resume", str(tmp_path / "gone"), code=1)
-    assert "already exists; continue it with --resume" in fails("fit", folder, "--out", path, "--quiet", code=1)
+    assert "already exists and is not empty; continue it with --resume" in fails(
+        "fit", folder, "--out", path, "--quiet"
+    )
     assert not (tmp_path / "never").exists() or not list((tmp_path / "never").glob("model*"))
 
 
@@ -158,11 +164,88 @@ def test_models_lists_what_can_be_fitted():
     assert call("models").exit_code == 0
 
 
-def test_every_command_has_help_with_examples():
-    for name in ("fit", "evaluate", "demo", "models"):
-        result = call(name, "--help")
-        assert result.exit_code == 0
-        assert "Usage:" in result.stdout
+def test_models_shows_the_options_of_one():
+    shown = json.loads(call("models", "lightgcn", "--json").stdout)
+    options = {option["name"]: option for option in shown["options"]}
+    assert options["num_layers"] == {
+        "name": "num_layers",
+        "type": "a whole number from 0 to 64",
+        "default": 3,
+        "doc": "Number of propagation steps.",
+    }
+    assert shown["training"]["sampler"] == "with-replacement"
+    assert [entry["name"] for entry in shown["regularizers"]] == ["l2"]
+    table = call("models", "infonce").stdout
+    assert "one of both, anchor, other" in " ".join(table.split())
+    assert "epochs" in call("models", "training").stdout
+    assert "did you mean 'rmbrec'?" in fails("models", "rmbrek")
+
+
+def test_flags_are_the_fields():
+    """Every field of the run, of training and of the evaluation is a flag with its type, default and docstring."""
+    from mbgraph.config import SECTIONS, FitConfig
+    from mbgraph.evaluation.options import EvaluationOptions
+    from mbgraph.models.options import TrainingOptions
+
+    shown = " ".join(call("fit", "--help").stdout.split())
+    for section in (FitConfig, TrainingOptions, EvaluationOptions):
+        for fact in section.facts():
+            if fact.name in ("dataset", "regularizers", *SECTIONS):
+                continue
+            flag = f"--{fact.name.replace('_', '-')} {fact.placeholder}"
+            assert flag in shown
+            words = shown[shown.index(flag) :].replace("- ", "-")
+            start = "".join(fact.doc.replace("`", "").split())[:30]
+            assert "".join(words.split())[len("".join(flag.split())) :].startswith(start), fact.name
+    assert "[default: 2026]" in shown
+
+
+def test_listing_commands_does_not_look_up_fields():
+    code = "import sys\nfrom click.testing import CliRunner\nfrom mbgraph.cli.main import cli\n"
+    code += "CliRunner().invoke(cli, ['--help'])\n"
+    code += "sys.exit(str([name for name in ('torch', 'pydantic') if name in sys.modules] or ''))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.strip() == ""
+
+
+def test_tables_show_the_cut_offs_that_were_used(folder, run, tmp_path):
+    path, _ = run
+    for arguments in (["--k", "5,50"], ["-k", "5", "-k", "50"], ["--k", "5,50,999"]):
+        shown = call("evaluate", path, *arguments)
+        assert shown.exit_code == 0, shown.output
+        assert "HR@5 " in shown.stdout
+        assert "HR@50 " in shown.stdout
+        assert "HR@10" not in shown.stdout
+    fitted = call("fit", folder, "--model", "popularity", "--k", "3,7", "--out", str(tmp_path / "r"), "--quiet")
+    assert [word for word in fitted.stdout.split() if "@" in word] == ["HR@3", "NDCG@3", "HR@7", "NDCG@7"]
+    assert "-" not in [cell.strip() for line in fitted.stdout.splitlines() for cell in line.split("│")]
+
+
+def test_a_finished_run_is_extended(folder, tmp_path):
+    path = str(tmp_path / "r")
+    assert call("fit", folder, *QUICK, "--out", path).exit_code == 0
+    extended = call("fit", "--resume", path, "--epochs", "3", "--quiet", "--json")
+    assert extended.exit_code == 0, extended.output
+    assert json.loads(extended.stdout)["epochs"] == 3
+    assert "epochs = 3" in (tmp_path / "r" / "config.toml").read_text()
+    assert "has trained 3 epochs, more than 1" in fails("fit", "--resume", path, "--epochs", "1")
+    assert "epochs of the training options must be a whole number" in fails("fit", "--resume", path, "--epochs", "many")
+    assert "threads of the configuration must be" in fails("fit", "--resume", path, "--threads", "-1")
+    assert "beside it stand only --epochs, --patience and --threads" in fails("fit", "--resume", path, "--seed", "1")
+
+
+def test_off_trains_with_it_off(folder, tmp_path):
+    words = ["--set", "layer_norm=off", "--regularizer", "infonce:supported_only=no,include_positive=False"]
+    outcome = call("fit", folder, *QUICK, *words, "--out", str(tmp_path / "r"))
+    assert outcome.exit_code == 0, outcome.output
+    written = (tmp_path / "r" / "config.toml").read_text()
+    assert "layer_norm = false" in written
+    assert "supported_only = false" in written
+    assert "include_positive = false" in written
+
+    from mbgraph.run import Run
+
+    assert Run.load(tmp_path / "r").model().encoder.conv.layer_norm is False
 
 
 def test_dry_run_says_what_it_would_take_and_writes_nothing(tmp_path, monkeypatch):
@@ -173,6 +256,7 @@ def test_dry_run_says_what_it_would_take_and_writes_nothing(tmp_path, monkeypatc
     assert planned["steps_per_epoch"] == 2
     assert planned["parameters"] == 16 * (2_000 + 1_000)
     assert planned["memory_mb"] == pytest.approx(sum(planned["memory"].values()), abs=1)
+    assert planned["memory"]["training step"] > 0
     assert list(tmp_path.iterdir()) == []
 
 

@@ -419,6 +419,7 @@ PARQUET = pd.DataFrame({"a": range(100)}).to_parquet()
         (PARQUET[:-20], "cannot read .*log"),
         (PARQUET[:300], "cannot read .*log"),
         (gzip.compress(b"a,b\n" + b"1,2\n" * 999)[:-9], "cannot read .*log"),
+        (gzip.compress(b"a,b\n" * 9)[:11] + b"\xff" * 9, "cannot read .*log"),
         (b"a,b,a\n1,2,3\n", "log has 2 columns called 'a'; rename all but one"),
     ],
 )

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mbgraph.data.interactions import CSR, Pairs, Vocabulary
+from mbgraph.data.interactions import CSR, Pairs, Vocabulary, as_ids
 from mbgraph.errors import DataError, UsageError
 
 ROWS = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 9)), max_size=40)
@@ -119,6 +119,12 @@ def test_rows_lead_back_to_ids():
     assert Vocabulary(size=2).ids.dtype == Vocabulary(np.array([1], np.int8)).ids.dtype == np.int64
     assert Vocabulary(size=2).is_identity
     assert not Vocabulary([0, 1]).is_identity
+
+
+def test_no_ids_are_integers():
+    found = as_ids([], "user ids")
+    assert (found.shape, found.dtype) == ((0,), np.int64)
+    assert Vocabulary([]).find([0, "a"]).tolist() == [-1, -1]
 
 
 @pytest.mark.parametrize(("ids", "size"), [(["a"], 2), (["a"], 0), (None, -1)])

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from mbgraph.data.events import from_events, import_events
 from mbgraph.data.formats.events import EventFiles, read_events
-from mbgraph.data.stream import PartColumn
+from mbgraph.data.log_columns import PartColumn
 from mbgraph.errors import DataError, UnknownNameError, UsageError
 
 LOG = pd.DataFrame(
@@ -96,6 +96,18 @@ def test_encodings_and_line_ends(tmp_path, end, encoding, pack):
     assert read_events(path, encoding=named).to_dict("list") == log.to_dict("list")
 
 
+@pytest.mark.parametrize("encoding", [None, "utf-8", "utf-8-sig", "UTF8"])
+def test_a_mark_before_a_quoted_header(tmp_path, encoding):
+    path = put(tmp_path / "log.csv", b'\xef\xbb\xbf"user","item","behavior"\n"ann","tea","buy"\n')
+    assert read_events(path, encoding=encoding).to_dict("list") == {
+        "user": ["ann"],
+        "item": ["tea"],
+        "behavior": ["buy"],
+    }
+    bare = put(tmp_path / "bare.csv", b"\xef\xbb\xbfann,tea,buy\n")
+    assert read_events(bare, names=["user", "item", "behavior"], encoding=encoding)["user"].tolist() == ["ann"]
+
+
 def test_wrong_encodings_are_told(tmp_path):
     path = put(tmp_path / "log.csv", LOG.replace("ann", "安").to_csv(index=False).encode("gbk"))
     with pytest.raises(DataError, match=r"cannot read .*log.csv as text .*; name its encoding, such as --encoding gbk"):
@@ -150,7 +162,13 @@ def test_blanks_are_stripped_as_a_loop_does(tmp_path_factory, rows):
 class TestJsonLines:
     def test_lines(self, tmp_path):
         lines = LOG.to_json(orient="records", lines=True)
-        for name, content in (("a.jsonl", lines), ("b", gzip.compress(lines.encode())), ("c", "\ufeff" + lines)):
+        spaced = "\n" + lines.replace('{"', '{ "')
+        for name, content in (
+            ("a.jsonl", lines),
+            ("b", gzip.compress(lines.encode())),
+            ("c", "\ufeff" + lines),
+            ("d", spaced),
+        ):
             path = put(tmp_path / name, content)
             assert EventFiles(path).names == ["user", "item", "behavior", "time"]
             same(import_events(path, **OPTIONS))

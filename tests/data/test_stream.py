@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mbgraph.data import events, log_dataset, stream
+from mbgraph.data import events, log_columns, log_dataset, stream
 from mbgraph.data.events import from_events, import_events
 from mbgraph.data.formats.events import EventFiles, read_events
 from mbgraph.data.interactions import Vocabulary
@@ -249,9 +249,9 @@ def test_damage_far_into_a_file_is_found(tmp_path):
 @QUIET
 @given(st.lists(st.integers(0, 300), max_size=40), st.integers(1, 7))
 def test_blocks_join_what_was_appended(values, size):
-    block, stream.BLOCK = stream.BLOCK, 8
+    block, log_columns.BLOCK = log_columns.BLOCK, 8
     try:
-        blocks = stream.Blocks()
+        blocks = log_columns.Blocks()
         for start in range(0, len(values), size):
             part = values[start : start + size]
             blocks.append(np.array(part, np.min_scalar_type(max(part))))
@@ -262,7 +262,7 @@ def test_blocks_join_what_was_appended(values, size):
         blocks.append(np.array(values, np.int16))
         assert blocks.join(np.arange(301) * 2).tolist() == [2 * value for value in values]
     finally:
-        stream.BLOCK = block
+        log_columns.BLOCK = block
 
 
 @pytest.mark.parametrize("in_order", [True, False])
@@ -279,7 +279,7 @@ def test_the_earliest_are_found_user_by_user(monkeypatch, in_order):
     )
     whole = said(lambda: from_events(log, time="time", target="buy", cutoff="target", rng=3))
     assert len(whole[3]["buy"][0]) > 100
-    for module in (log_dataset, stream):
+    for module in (log_dataset, log_columns):
         monkeypatch.setattr(module, "BLOCK", 64)
     calls = []
     original = log_dataset._user_blocks

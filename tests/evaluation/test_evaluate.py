@@ -10,9 +10,11 @@ import torch
 from mbgraph.data.interactions import Vocabulary
 from mbgraph.data.synthetic import SyntheticConfig, generate
 from mbgraph.errors import DataError, UnknownNameError, UsageError
-from mbgraph.evaluation.evaluate import MASKS, evaluate, evaluate_splits
+from mbgraph.evaluation.evaluate import evaluate, evaluate_splits
+from mbgraph.evaluation.options import MASKS, EvaluationOptions
 from mbgraph.evaluation.per_user import read_per_user
-from mbgraph.evaluation.ranking import EmbeddingScorer
+from mbgraph.evaluation.scorers import EmbeddingScorer
+from mbgraph.models import LightGCN, Popularity
 
 
 class Table:
@@ -189,19 +191,64 @@ def test_integer_ids_are_saved_as_such(tiny, falling, tmp_path):
         assert arrays["user_id"].tolist() == [10, 30, 40]
 
 
-def test_a_model_is_asked_for_its_scorer(tiny, falling):
+def test_a_model_is_asked_for_its_scorer_after_its_dataset_is_checked(tiny, falling):
     class Model:
-        def scorer(self, graph):
-            assert graph is tiny.graph
+        asked = []  # noqa: RUF012
+
+        def check_dataset(self, dataset):
+            assert dataset is tiny
+            self.asked.append("check")
+
+        def scorer(self):
+            self.asked.append("scorer")
             return falling
 
     assert evaluate(Model(), tiny, k=(1,)).to_dict() == evaluate(falling, tiny, k=(1,)).to_dict()
+    assert Model.asked == ["check", "scorer"]
+
+
+@pytest.mark.parametrize("kind", [Popularity, LightGCN])
+def test_a_dataset_of_other_train_edges_is_refused(tiny, kind):
+    """Scores would come from purchases that are held out here, or from none."""
+    model = kind(tiny.graph, tiny.target)
+    buys = tiny.edges["buy"]
+    fewer = tiny.replace(edges={**tiny.edges, "buy": buys[1:]})
+    message = (
+        r"the model was built on other 'buy' edges than the train edges of dataset 'tiny'; build it on dataset.graph; "
+        r"to score from another graph, pass model.scorer\(graph\)"
+    )
+    with pytest.raises(DataError, match=message):
+        evaluate(model, fewer)
+    scored = evaluate(model.scorer(fewer.graph), fewer, k=(1,))
+    fresh = kind(fewer.graph, fewer.target)
+    fresh.load_state_dict(model.state_dict())
+    assert scored.to_dict() == evaluate(fresh, fewer, k=(1,)).to_dict()
+    views = tiny.edges["view"]
+    other = tiny.replace(edges={**tiny.edges, "view": views[1:]})
+    assert evaluate(model, other, k=(1,)).users_evaluated == 3  # behaviors that the model does not read may differ
+
+
+def test_cutoffs_beyond_the_catalogue_are_cut(tiny, falling):
+    result = evaluate(falling, tiny, k=(2, 10, 20))
+    assert result.cutoffs == (2, 5)
+    assert {name for name in result.metrics if name.startswith("HR")} == {"HR@2", "HR@5"}
+
+
+def test_options_name_a_metric_with_its_cutoff():
+    assert EvaluationOptions(metric="NDCG@20").metric_cutoff == 20
+    with pytest.raises(UnknownNameError, match="unknown metric 'NDGC'; did you mean 'NDCG'"):
+        EvaluationOptions(metric="NDGC@20")
+    for metric in ("HR", "HR@", "HR@0", "HR@x", "HR@1.5"):
+        with pytest.raises(UsageError, match=f"metric '{metric}' has no cut-off; write it as HR@10"):
+            EvaluationOptions(metric=metric)
+    with pytest.raises(UsageError, match="k of the evaluation options is empty"):
+        EvaluationOptions(k=())
 
 
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"k": (6,)}, UsageError, "larger than the catalogue of 5 items; choose K <= 5"),
+        ({"k": (0,)}, UsageError, "a cut-off must be at least 1, got 0"),
         ({"split": "tset"}, UnknownNameError, "unknown split 'tset'; did you mean 'test'"),
         ({"mask": "train-targets"}, UnknownNameError, "did you mean 'train-target'"),
         ({"ties": "optimist"}, UnknownNameError, "did you mean 'optimistic'"),

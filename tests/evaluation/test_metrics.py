@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mbgraph.errors import UsageError
-from mbgraph.evaluation.metrics import METRICS, check_cutoffs, per_user_metrics
+from mbgraph.evaluation.metrics import METRICS, per_user_metrics, usable_cutoffs
 
 
 def naive(ranked, truth, k):
@@ -72,22 +72,23 @@ def test_nobody_has_values_of_no_length():
     assert {values.shape for values in found.values()} == {(0,)}
 
 
-def test_cutoffs_up_to_the_catalogue():
-    chosen = check_cutoffs([5, np.int64(1)], 5)
+def test_cutoffs_beyond_the_catalogue_are_cut_and_each_stands_once():
+    chosen = usable_cutoffs([5, np.int64(1), 20, 5, 10**30], 5)
     assert chosen == (5, 1)
     assert {type(k) for k in chosen} == {int}
+    assert usable_cutoffs((10, 20), 100) == (10, 20)
 
 
 @pytest.mark.parametrize(
     ("cutoffs", "message"),
     [
-        ([0], "must be positive"),
-        ([6], "K = 6 is larger than .* choose K <= 5"),
-        ([], "no cut-off"),
+        ([0], r"a cut-off must be at least 1, got 0; give a list, as k=\(10, 20\)"),
+        ([5, -3], "a cut-off must be at least 1, got -3"),
+        ([], r"no cut-off K given; give at least one, for example k=\(10, 20\)"),
         (10, "whole numbers, got 10"),
         ([2.7], "whole numbers"),
     ],
 )
 def test_cutoffs(cutoffs, message):
     with pytest.raises(UsageError, match=message):
-        check_cutoffs(cutoffs, 5)
+        usable_cutoffs(cutoffs, 5)

@@ -1,5 +1,7 @@
 """The batches of triples against set membership, and their distributions."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from mbgraph.data.dataset import MultiBehaviorDataset
 from mbgraph.data.interactions import Pairs, Vocabulary
 from mbgraph.errors import UnknownNameError, UsageError
-from mbgraph.models import TrainingOptions, TripleBatch, TripleBatches
+from mbgraph.models import ANY, ExtendedBatches, TrainingOptions, TripleBatch, TripleBatches
 from mbgraph.models.options import HISTORIES, SAMPLERS
 
 BEHAVIORS = ("view", "buy")
@@ -67,6 +69,8 @@ def test_every_triple_is_verified_against_sets(dataset, sampler, history, negati
         assert sorted(users) == list(range(dataset.num_users))
     elif sampler == "per-edge":
         assert sorted(users) == sorted(dataset.edges["buy"].user.tolist())
+    elif sampler == "every-edge":
+        assert sorted(users) == sorted(user for name in BEHAVIORS for user in dataset.edges[name].user.tolist())
     elif sampler == "with-replacement":
         assert len(users) == len(dataset.edges["buy"])
         assert set(users) <= trained
@@ -119,6 +123,79 @@ def test_per_edge_shuffles_the_edges():
     ]
     assert orders[0] != orders[1]
     assert list(range(50)) not in orders
+
+
+def test_every_edge_of_every_behavior_is_a_row_once():
+    """The row's own behavior has the edge; under one name for all behaviors that name has it."""
+    view, buy = {(0, 0), (0, 1), (1, 2), (2, 3)}, {(0, 1), (0, 2), (1, 0)}
+    dataset = make(view, buy, 3, 9)
+    edges = sorted([(0, *pair) for pair in view] + [(1, *pair) for pair in buy])
+    (batch,) = batches(dataset, batch_size=50, sampler="every-edge").epoch(1)
+    own = torch.stack([batch.positives[name] for name in BEHAVIORS])[batch.kinds, torch.arange(len(batch))]
+    assert sorted(zip(batch.kinds.tolist(), batch.users.tolist(), own.tolist(), strict=True)) == edges
+    training = TrainingOptions(batch_size=3, sampler="every-edge", negatives=4)
+    made = TripleBatches(dataset, ("buy",), training, any_of=BEHAVIORS, counts={"buy": 1})
+    found = list(made.epoch(1))
+    assert len(found) == len(made) == 3
+    rows = [
+        row
+        for batch in found
+        for row in zip(batch.kinds.tolist(), batch.users.tolist(), batch.positives[ANY].tolist(), strict=True)
+    ]
+    assert rows != edges
+    assert sorted(rows) == edges
+    for batch in found:
+        assert batch.negatives[ANY].shape == (len(batch), 4)
+        assert batch.negatives["buy"].shape == (len(batch),)
+        for user, negatives in zip(batch.users.tolist(), batch.negatives[ANY].tolist(), strict=True):
+            assert not {(user, item) for item in negatives} & (view | buy)
+        assert all(
+            (user, item) in buy for user, item in zip(*(part.tolist() for part in batch.rows("buy")[:2]), strict=True)
+        )
+
+
+def test_pairs_of_any_behavior_are_drawn_as_one():
+    num_users = 3000
+    view = {(user, item) for user in range(num_users) for item in (0, 1)}
+    buy = {(user, item) for user in range(num_users) for item in (1, 2)}
+    dataset = make(view, buy, num_users, 6)
+    made = TripleBatches(dataset, ("buy",), TrainingOptions(batch_size=num_users), any_of=BEHAVIORS)
+    (batch,) = made.epoch(1)
+    assert set(batch.positives) == {ANY, "buy"}
+    drawn = np.bincount(batch.positives[ANY].numpy(), minlength=6)
+    assert drawn[3:].sum() == 0
+    assert chi_square(drawn[:3]) < 13.8  # 99.9 % quantile of 2 degrees of freedom: a pair in both counts once
+
+
+def test_positions_say_which_rows_stand_in_a_behavior():
+    batch = TripleBatch(torch.tensor([4, 5, 6]), {"buy": torch.tensor([2, -1, 1])}, {"buy": torch.tensor([0, -1, 3])})
+    assert batch.positions("buy").tolist() == [0, 2]
+    assert batch.users[batch.positions("buy")].tolist() == batch.rows("buy")[0].tolist()
+    assert batch.positions("buy", padding=(9, 9)).tolist() == [0, 1, 2]
+    assert batch.emptied().positions("buy").tolist() == []
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoisyBatch(TripleBatch):
+    noise: torch.Tensor
+
+
+def test_batches_may_carry_more_than_triples():
+    """What is added is drawn from a stream of its own, the same one whenever the epoch is asked for."""
+    dataset = make({(0, 0), (1, 1), (2, 2)}, {(0, 1), (1, 3), (2, 0)}, 3, 9)
+    plain = batches(dataset, batch_size=2)
+    made = ExtendedBatches(plain, lambda b, rng: b.extended(NoisyBatch, noise=torch.from_numpy(rng.random(len(b)))))
+    assert len(made) == len(plain) == 2
+    noises = []
+    for epoch in (1, 1, 2):
+        for batch, triples in zip(made.epoch(epoch), plain.epoch(epoch), strict=True):
+            assert torch.equal(batch.users, triples.users)
+            assert torch.equal(batch.negatives["view"], triples.negatives["view"])
+            assert batch.emptied().noise is batch.noise
+            assert batch.to("cpu").noise.equal(batch.noise)
+        noises.append(torch.cat([batch.noise for batch in made.epoch(epoch)]))
+    assert torch.equal(noises[0], noises[1])
+    assert not torch.equal(noises[0], noises[2])
 
 
 def chi_square(counts):
@@ -238,6 +315,19 @@ def test_a_batch_moves_as_a_whole(batch):
     assert {tensor.device.type for tensor in tensors} == {"meta"}
     assert batch.users.device.type == batch.rows("buy")[0].device.type == "cpu"
     assert len(moved) == len(batch) == 5
+
+
+def test_a_triple_without_its_user_or_a_negative_is_refused():
+    """A row of -1 would read the last node."""
+    good = torch.tensor([0, 1])
+    several = torch.tensor([[1, 2], [3, -1]])
+    for users, negatives in ((torch.tensor([0, -1]), good), (good, torch.tensor([-1, 2])), (good, several)):
+        with pytest.raises(
+            UsageError, match=r"a triple of 'buy' has a positive item, but no user or no negative \(-1\)"
+        ):
+            TripleBatch(users, {"buy": good}, {"buy": negatives})
+        left_out = TripleBatch(users, {"buy": torch.tensor([-1, -1])}, {"buy": negatives})
+        assert len(left_out.rows("buy")[0]) == 0
 
 
 def test_errors():

@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from mbgraph.nn import bpr, mean_fusion
-from mbgraph.nn.losses import triple_margin
+from mbgraph.nn import bpr, mean_fusion, mean_of_rows, triple_margin
 
 
 @pytest.mark.parametrize("margin", [-3.0, 0.0, 0.5, 4.0])
@@ -28,6 +27,22 @@ def test_triple_margin_by_hand():
     assert derived[0].tolist() == [[2, 0], [-2, -2]]  # positive minus negative
     assert derived[1].tolist() == users.tolist()
     assert derived[2].tolist() == (-users).tolist()
+
+
+def test_several_negatives_make_several_margins():
+    generator = torch.Generator().manual_seed(0)
+    users, positives = torch.randn(3, 4, generator=generator), torch.randn(3, 4, generator=generator)
+    negatives = torch.randn(3, 2, 4, generator=generator)
+    margins = triple_margin(users, positives, negatives)
+    for column in range(2):
+        assert_close(margins[:, column], triple_margin(users, positives, negatives[:, column]))
+
+
+def test_the_mean_of_no_rows_is_a_zero_that_can_be_derived():
+    assert mean_of_rows(torch.tensor([[1.0, 2.0], [3.0, 6.0]])).item() == 3.0
+    nothing = torch.empty(0, 2, requires_grad=True)
+    mean_of_rows(nothing).backward()
+    assert mean_of_rows(nothing).item() == 0.0
 
 
 def test_zero_margin_costs_ln_two():

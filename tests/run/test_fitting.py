@@ -11,8 +11,11 @@ import pytest
 import torch
 
 from mbgraph.config import FitConfig
+from mbgraph.data.formats.npz import write_npz
+from mbgraph.data.interactions import Pairs
 from mbgraph.errors import RunError, UsageError
-from mbgraph.run import Run, fit, prepare_dataset, resume
+from mbgraph.run import Run, fit, resume
+from mbgraph.training import Callback, Trainer
 
 QUICK = {"epochs": 3, "batch_size": 64}
 SMALL = {"embedding_dim": 8, "num_layers": 1}
@@ -64,12 +67,11 @@ def test_its_config_repeats_it(finished, tmp_path):
 
 
 def test_config_is_resolved(finished):
-    run = Run.load(finished[0])
-    assert run.config["variant"] == "mbgraph"
-    assert run.config["training"]["weight_decay"] == 1e-3
-    assert run.config["training"]["epochs"] == 3
-    assert [entry["name"] for entry in run.config["regularizers"]] == ["infonce", "rex", "l2"]
-    assert run.config["evaluation"]["mask"] == "train-target"
+    config = Run.load(finished[0]).config
+    assert config == config.resolve(50)
+    assert (config.variant, config.training["weight_decay"], config.training["epochs"]) == ("mbgraph", 1e-3, 3)
+    assert [entry["name"] for entry in config.regularizers] == ["infonce", "rex", "l2"]
+    assert (config.evaluation["mask"], config.evaluation["k"]) == ("train-target", (10, 20))
 
 
 def test_untrained_models_are_runs_too(folder, tmp_path):
@@ -80,22 +82,6 @@ def test_untrained_models_are_runs_too(folder, tmp_path):
         fit(FitConfig(dataset=str(folder), model="conversion", training={"lr": 1.0}), tmp_path / "d")
 
 
-def test_validation_choices(folder):
-    config = FitConfig(dataset=str(folder))
-    given = prepare_dataset(config)
-    assert given.metadata["validation"] == "given"
-    train = len(given.edges["buy"])
-    none = prepare_dataset(config.replace(validation="none"))
-    assert (len(none.valid), len(none.edges["buy"])) == (0, train)
-    merged = prepare_dataset(config.replace(validation="merge"))
-    assert (len(merged.valid), len(merged.edges["buy"])) == (0, train + len(given.valid))
-    held = prepare_dataset(config.replace(validation="holdout"))
-    assert len(held.valid) > 0
-    assert len(held.edges["buy"]) + len(held.valid) == train + len(given.valid)
-    assert prepare_dataset(config.replace(validation="holdout", seed=9)).content_hash() == held.content_hash()
-    assert len(given.test) == len(none.test) == len(held.test) == len(merged.test)
-
-
 def test_regularizers_change_by_name(folder, tmp_path):
     config = FitConfig(
         dataset=str(folder),
@@ -104,7 +90,7 @@ def test_regularizers_change_by_name(folder, tmp_path):
         regularizers=[{"name": "infonce", "temperature": 0.2}, {"name": "rex", "weight": 0}, {"name": "irmv1"}],
     )
     fit(config, tmp_path / "r")
-    entries = {entry["name"]: entry for entry in Run.load(tmp_path / "r").config["regularizers"]}
+    entries = {entry["name"]: entry for entry in Run.load(tmp_path / "r").config.regularizers}
     assert entries["infonce"]["temperature"] == 0.2
     assert entries["infonce"]["weight"] == 1.0
     terms = json.loads((tmp_path / "r" / "metrics.jsonl").read_text().splitlines()[0])["terms"]
@@ -158,48 +144,12 @@ def test_resume_of_a_finished_run_reports_it_again(finished):
 
 def test_errors_name_the_remedy(folder, finished, tmp_path):
     path, _ = finished
-    with pytest.raises(RunError, match="already exists; continue it with --resume"):
+    with pytest.raises(UsageError, match="already exists and is not empty; continue it with --resume"):
         fit(FitConfig(dataset=str(folder)), path)
-    with pytest.raises(RunError, match="no run directory at"):
-        Run.load(tmp_path / "nowhere")
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(RunError, match=r"not a complete run directory: config.toml is missing; fit the model again"):
-        Run.load(tmp_path / "empty")
     with pytest.raises(UsageError, match="has no variants"):
-        fit(FitConfig(dataset=str(folder), model="popularity", variant="paper"), tmp_path / "v")
-
-
-def copy(path, to):
-    import shutil
-
-    shutil.copytree(path, to)
-    return to
-
-
-def test_other_version_other_data_other_model(finished, tmp_path):
-    path, _ = finished
-    newer = copy(path, tmp_path / "newer")
-    (newer / "config.toml").write_text((newer / "config.toml").read_text().replace("format = 1", "format = 2"))
-    with pytest.raises(RunError, match=r"was written by mbgraph .* in format 2, not 1"):
-        Run.load(newer)
-    moved = copy(path, tmp_path / "moved")
-    record = json.loads((moved / "dataset.json").read_text())
-    (moved / "dataset.json").write_text(json.dumps({**record, "content_hash": "0" * 64}))
-    with pytest.raises(RunError, match="was made with other data than"):
-        Run.load(moved).dataset()
-    bare = copy(path, tmp_path / "bare")
-    (bare / "model.safetensors").unlink()
-    with pytest.raises(RunError, match=r"no model at .*model.safetensors"):
-        Run.load(bare).model()
-    torn = copy(path, tmp_path / "torn")
-    (torn / "model.safetensors").write_bytes(b"nonsense")
-    with pytest.raises(RunError, match="cannot read model"):
-        Run.load(torn).model()
-    wider = copy(path, tmp_path / "wider")
-    text = (wider / "config.toml").read_text().replace("embedding_dim = 8", "embedding_dim = 9")
-    (wider / "config.toml").write_text(text)
-    with pytest.raises(RunError, match="holds weights of another model"):
-        Run.load(wider).model()
+        FitConfig(dataset=str(folder), model="popularity", variant="paper")
+    with pytest.raises(RunError, match="no run directory at"):
+        resume(tmp_path / "nowhere")
 
 
 def test_unwritable_directory(folder, tmp_path, monkeypatch):
@@ -242,10 +192,134 @@ def test_device_and_threads(folder, tmp_path):
         torch.set_num_threads(before)
 
 
-def test_peak_memory_is_this_process_s_own():
-    code = "from mbgraph.run import peak_memory_mb; print(peak_memory_mb())"
-    ballast = bytearray(700 * 2**20)
-    ballast[::4096] = b"x" * len(ballast[::4096])  # the parent is large while the child starts
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    del ballast
-    assert 100 < float(shown) < 600
+def metrics_of(path):
+    """Return the log of a run without its times."""
+    records = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in record.items() if key != "seconds"} for record in records]
+
+
+def same_files(one, other):
+    assert (one / "model.safetensors").read_bytes() == (other / "model.safetensors").read_bytes()
+    assert metrics_of(one) == metrics_of(other)
+    written = [(path / "config.toml").read_text() for path in (one, other)]
+    assert written[0] == written[1]
+
+
+def quick(folder, **training):
+    return FitConfig(dataset=str(folder), training={**QUICK, **training}, options=SMALL)
+
+
+@pytest.mark.parametrize("decay", [{}, {"lr_decay": 0.5, "lr_decay_steps": 3}])
+def test_a_finished_run_goes_on_as_if_it_had_been_started_so(folder, tmp_path, decay):
+    fit(quick(folder, epochs=2, **decay), tmp_path / "short")
+    extended = resume(tmp_path / "short", epochs=5)
+    whole = fit(quick(folder, epochs=5, **decay), tmp_path / "whole")
+    assert (extended["epochs"], extended["test"]) == (5, whole["test"])
+    same_files(tmp_path / "short", tmp_path / "whole")
+    assert Run.load(tmp_path / "short").config.training["epochs"] == 5
+
+
+def test_patience_goes_on_beyond_an_early_stop(folder, tmp_path):
+    """A large step size makes validation worse soon, so that patience ends the run."""
+    settings = {"epochs": 12, "lr": 0.5, "weight_decay": 0.0}
+    short = fit(quick(folder, patience=1, **settings), tmp_path / "short")
+    assert short["epochs"] < 12
+    again = resume(tmp_path / "short", epochs=30)
+    assert (again["epochs"], again["test"]) == (short["epochs"], short["test"])
+    assert "no epoch is left to train: after epoch" in again["notices"][0]
+    assert "a larger --patience goes on" in again["notices"][0]
+    extended = resume(tmp_path / "short", patience=50, epochs=12)
+    whole = fit(quick(folder, patience=50, **settings), tmp_path / "whole")
+    assert (extended["epochs"], extended["test"]) == (12, whole["test"]) != (short["epochs"], short["test"])
+    same_files(tmp_path / "short", tmp_path / "whole")
+    with pytest.raises(
+        UsageError, match=r"with patience 0 .* would have ended after epoch \d+, and it has trained 12; ch"
+    ):
+        resume(tmp_path / "short", patience=0)
+
+
+def test_limits_that_cannot_be_kept(folder, finished, tmp_path):
+    path, outcome = finished
+    with pytest.raises(UsageError, match=r"has trained 3 epochs, more than 2; ask for more than 3, or fit again"):
+        resume(path, epochs=2)
+    with pytest.raises(UsageError, match="epochs of the training options must be a whole number from 1"):
+        resume(path, epochs=0)
+    assert resume(path, epochs=3)["test"] == outcome["test"]
+    fit(FitConfig(dataset=str(folder), model="conversion"), tmp_path / "untrained")
+    with pytest.raises(UsageError, match="'conversion' is not trained and reads no training options"):
+        resume(tmp_path / "untrained", epochs=5)
+    fit(quick(folder, epochs=1).replace(validation="none"), tmp_path / "blind")
+    with pytest.raises(UsageError, match="has no validation pairs, so patience changes nothing; leave --patience out"):
+        resume(tmp_path / "blind", patience=5)
+    assert resume(tmp_path / "blind", epochs=2)["epochs"] == 2
+
+
+def test_an_extension_that_is_killed_is_not_taken_for_finished(folder, tmp_path):
+    class Stop(Callback):
+        def on_epoch_end(self, trainer, record):
+            raise KeyboardInterrupt
+
+    fit(quick(folder, epochs=1), tmp_path / "r")
+    stopped = resume(tmp_path / "r", [Stop()], epochs=4)
+    assert stopped["interrupted"] is True
+    assert not (tmp_path / "r" / "test.json").exists()
+    assert not (tmp_path / "r" / "per_user.npz").exists()
+    assert resume(tmp_path / "r")["epochs"] == 4
+    assert len(json.loads((tmp_path / "r" / "env.json").read_text())["extended"]) == 1
+
+
+def test_two_trainings_do_not_share_a_log(small, tmp_path):
+    from mbgraph.models import LightGCN
+
+    def trainer():
+        return Trainer(LightGCN(small.graph, small.target, embedding_dim=4), small, epochs=2, directory=tmp_path / "d")
+
+    first = trainer()
+    first.fit()
+    with pytest.raises(
+        UsageError, match=r"d holds a training already; continue it with fit\(resume=True\), or choose an"
+    ):
+        trainer().fit()
+    assert len(metrics_of(tmp_path / "d")) == 2
+    assert trainer().fit(resume=True).epochs == 2
+    assert len(metrics_of(tmp_path / "d")) == 2
+
+
+def test_a_small_catalogue_has_small_cut_offs(tiny, tmp_path):
+    write_npz(tiny, tmp_path / "tiny")
+    config = FitConfig(dataset=str(tmp_path / "tiny"), model="popularity", evaluation={"k": [2, 10, 20]})
+    outcome = fit(config, tmp_path / "run")
+    assert [name for name in outcome["test"] if name.startswith("HR")] == ["HR@2", "HR@5"]
+    written = Run.load(tmp_path / "run").config
+    assert (written.evaluation["k"], written.evaluation["metric"]) == ((2, 5), "HR@5")
+
+
+def test_a_log_of_one_behavior(tiny, tmp_path):
+    bare = tiny.replace(edges={"buy": tiny.edges["buy"]})
+    write_npz(bare, tmp_path / "one")
+    with pytest.raises(
+        UsageError, match="^rmbrec needs an auxiliary behavior beside the target; use --model lightgcn$"
+    ):
+        fit(FitConfig(dataset=str(tmp_path / "one")), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    config = FitConfig(dataset=str(tmp_path / "one"), model="lightgcn", training={"epochs": 1}, options=SMALL)
+    assert fit(config, tmp_path / "run")["epochs"] == 1
+
+
+def test_a_validation_split_unlike_test_is_told(small, tmp_path):
+    """Test pairs that nobody visited, where train purchases mostly are."""
+    visited = {(u, i) for b in small.auxiliary for u, i in zip(small.edges[b].user, small.edges[b].item, strict=True)}
+    cells = [(u, i) for u, i in zip(small.test.user, small.test.item, strict=True) if (u, i) not in visited]
+    users, items = map(list, zip(*cells, strict=True))
+    unlike = small.replace(splits={"test": Pairs(users, items)})
+    write_npz(unlike, tmp_path / "unlike")
+    told = []
+    outcome = fit(quick(tmp_path / "unlike", epochs=1), tmp_path / "run", warn=told.append)
+    assert outcome["notices"] == told
+    (line,) = told
+    assert line.startswith("validation is unlike test: ")
+    assert "of its pairs are visited, 0% of test's (--validation holdout); split again with --protocol loo" in line
+    assert line.endswith("--validation none")
+    assert "\n" not in line
+    quiet = fit(quick(tmp_path / "unlike", epochs=1).replace(validation="none"), tmp_path / "none", warn=told.append)
+    assert quiet["notices"] == []

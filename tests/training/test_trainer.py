@@ -2,13 +2,18 @@
 
 import json
 import signal
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from mbgraph.errors import RunError, UnknownNameError, UsageError
-from mbgraph.models import LightGCN, Popularity, RMBRec
+from mbgraph.data.dataset import MultiBehaviorDataset
+from mbgraph.data.interactions import Pairs, Vocabulary
+from mbgraph.errors import DataError, RunError, UnknownNameError, UsageError
+from mbgraph.evaluation.evaluate import evaluate
+from mbgraph.evaluation.options import EvaluationOptions
+from mbgraph.models import LightGCN, Popularity, RMBRec, StepContext, TrainingOptions
 from mbgraph.regularizers import L2, InfoNCE, Regularizer, REx
 from mbgraph.training import Callback, EarlyStopping, Trainer
 from mbgraph.training.checkpoint import load_checkpoint, save_checkpoint
@@ -45,8 +50,8 @@ def test_the_loss_falls_and_every_term_is_logged(dataset):
 def test_one_step_is_adam_on_the_sum_of_weighted_terms(dataset):
     trainer = make(dataset, batch_size=1000, epochs=1, weight_decay=0.003, diagnose_every=0)
     model = RMBRec(dataset.graph, dataset.target, embedding_dim=8, num_layers=2, rng=5)
-    (batch,) = trainer.sampler.epoch(1)
-    outputs = model.step(batch)
+    (batch,) = trainer.batches.epoch(1)
+    outputs = model.step(batch, StepContext(1, 0, 5))
     total = outputs.losses["main"] + InfoNCE()(outputs) + REx()(outputs) + 1e-3 * L2()(outputs)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01, weight_decay=0.003)
     total.backward()
@@ -153,12 +158,12 @@ def test_interrupt_leaves_a_usable_model(dataset, tmp_path):
 
 
 def test_ctrl_c_waits_for_the_end_of_the_step(dataset):
-    class PressedInTheMiddle(L2):
-        calls = 0
+    calls = []
 
+    class PressedInTheMiddle(L2):
         def __call__(self, outputs):
-            self.calls += 1
-            if self.calls == 4:
+            calls.append(1)
+            if len(calls) == 4:
                 signal.raise_signal(signal.SIGINT)
             return super().__call__(outputs)
 
@@ -192,10 +197,24 @@ def test_nan_stops_names_the_term_and_keeps_the_checkpoint(dataset, tmp_path):
     assert load_checkpoint(tmp_path / "checkpoint.pt")["epoch"] == 2
 
 
-def test_lightgcn_trains_per_edge_on_the_target_alone(dataset):
+@pytest.mark.parametrize("value", [float("inf"), float("-inf")])
+def test_infinity_stops_too(dataset, value):
+    class Explode(Regularizer):
+        name = "explode"
+
+        def __call__(self, outputs):
+            return outputs.losses["main"] * value
+
+    with pytest.raises(RunError, match=rf"term 'explode' became {value} in epoch 1, step 1; lower --lr"):
+        make(dataset, regularizers=[Explode()], diagnose_every=0).fit()
+
+
+def test_lightgcn_trains_on_as_many_users_as_edges_and_on_the_target_alone(dataset):
     model = LightGCN(dataset.graph, dataset.target, embedding_dim=8, rng=1)
     trainer = Trainer(model, dataset, epochs=2, rng=1)
-    assert trainer.sampler.mode == "per-edge"
+    assert (trainer.training.sampler, trainer.training.history) == ("with-replacement", "target")
+    (batch,) = trainer.batches.epoch(1)
+    assert len(batch) == len(dataset.edges[dataset.target])
     assert set(trainer.fit().history[0]["terms"]) == {"main", "l2", "total"}
 
 
@@ -205,6 +224,191 @@ def test_any_regularizer_attaches_to_another_model(dataset):
     assert history[0]["terms"]["rex"] == 0  # one environment has no variance
 
 
+def test_logged_terms_are_means_over_the_steps(dataset):
+    class Remember(Callback):
+        steps = []  # noqa: RUF012
+
+        def on_step_end(self, trainer, step, terms):
+            self.steps.append(terms)
+
+    trainer = make(dataset, epochs=1, batch_size=50, callbacks=[Remember()])
+    (record,) = trainer.fit().history
+    assert len(Remember.steps) == trainer.steps_per_epoch == 3
+    for name, value in record["terms"].items():
+        assert value == pytest.approx(np.mean([terms[name] for terms in Remember.steps]), rel=1e-12)
+    for terms in Remember.steps:
+        assert terms["total"] == pytest.approx(sum(terms.values()) - terms["total"], rel=1e-12)
+
+
+@pytest.mark.parametrize(("mask", "ties"), [("all-behaviors", "pessimistic"), ("none", "optimistic")])
+def test_validation_masks_and_breaks_ties_as_told(dataset, monkeypatch, mask, ties):
+    """The figures are those of an evaluation with the same options, which differ from those of the defaults."""
+    flat = lambda graph=None: _Flat(dataset.num_users, dataset.num_items)  # noqa: E731
+    trainer = make(dataset, epochs=1, evaluation=EvaluationOptions(mask=mask, ties=ties, metric="MRR@50"))
+    monkeypatch.setattr(trainer.model, "scorer", flat)
+    (record,) = trainer.fit().history
+    assert record["valid"] == evaluate(flat(), dataset, "valid", (50,), mask, ties).metrics
+    for other in ((mask, "realistic"), ("train-target", ties)):
+        assert record["valid"] != evaluate(flat(), dataset, "valid", (50,), *other).metrics
+
+
+class _Flat:
+    """Four scores for all items: most tie."""
+
+    def __init__(self, num_users, num_items):
+        self.num_users, self.num_items = num_users, num_items
+
+    def scores(self, users):
+        return ((7 * users[:, None] + torch.arange(self.num_items)) % 4).float()
+
+
+class Scripted:
+    """Stands for the evaluation: the validation metric of each epoch in turn."""
+
+    def __init__(self, values):
+        self.values = list(values)
+
+    def __call__(self, *_, **__):
+        return SimpleNamespace(metrics={"HR@10": self.values.pop(0)})
+
+
+@pytest.mark.parametrize("cut", [2, 3, 4])
+def test_a_run_cut_after_its_best_epoch_ends_with_that_epoch(dataset, tmp_path, monkeypatch, cut):
+    """The weights of the best epoch come from the checkpoint, where nothing after the cut is better."""
+    values = [0.1, 0.5, 0.3, 0.4, 0.2]
+    remembered = {}
+
+    class Remember(Callback):
+        def on_epoch_end(self, trainer, record):
+            remembered[record["epoch"]] = weights(trainer).clone()
+
+    def scripted(first, last):
+        monkeypatch.setattr("mbgraph.training.trainer.evaluate", Scripted(values[first:last]))
+
+    scripted(0, cut)
+    make(dataset, epochs=cut, directory=tmp_path, callbacks=[Remember()]).fit()
+    scripted(cut, 5)
+    again = make(dataset, epochs=5, directory=tmp_path, callbacks=[Remember()])
+    result = again.fit(resume=True)
+    assert (result.epochs, result.best_epoch) == (5, 2)
+    assert [record["best_epoch"] for record in result.history] == [1, 2, 2, 2, 2]
+    assert torch.equal(weights(again), remembered[2])
+    assert not torch.equal(weights(again), remembered[5])
+
+
+def test_a_finished_run_may_be_extended(dataset, tmp_path):
+    make(dataset, epochs=2, directory=tmp_path).fit()
+    longer, whole = make(dataset, epochs=4, directory=tmp_path), make(dataset, epochs=4)
+    assert longer.fit(resume=True).epochs == 4
+    whole.fit()
+    assert torch.equal(weights(longer), weights(whole))
+
+
+def test_patience_counts_across_a_resume(dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr("mbgraph.training.trainer.evaluate", Scripted([0.5, 0.3, 0.2, 0.1, 0.1, 0.1]))
+    make(dataset, epochs=3, patience=3, directory=tmp_path).fit()
+    assert make(dataset, epochs=9, patience=3, directory=tmp_path).fit(resume=True).epochs == 5  # 5 - 1 > 3
+
+
+def test_options_come_as_sections_or_one_by_one(dataset):
+    whole = make(dataset, training=TrainingOptions(epochs=9, patience=3), evaluation=EvaluationOptions(metric="MRR@5"))
+    assert (whole.training.epochs, whole.training.patience) == (4, 3)  # what is named alone counts more
+    assert (whole.training.weight_decay, whole.metric) == (0.0, "MRR@5")
+    own = make(dataset, metric="NDCG@20", mask="none")
+    assert own.training.weight_decay == 1e-3  # the model's
+    assert (own.evaluation.metric, own.evaluation.mask, own.evaluation.ties) == ("NDCG@20", "none", "realistic")
+
+
+def test_a_cutoff_beyond_the_catalogue_is_cut(tiny):
+    model = LightGCN(tiny.graph, tiny.target, embedding_dim=4)
+    trainer = Trainer(model, tiny, epochs=1, metric="HR@50")
+    assert trainer.metric == "HR@5"
+    assert trainer.fit().history[0]["valid"]["HR@5"] == 1.0
+
+
+# --- steps without triples ------------------------------------------------------------------------------------------
+
+
+def crowded(num_users=1025, num_items=10, share=0.4):
+    """Users of whom two in five touched everything: they have no negative, so a batch of one may hold no triple."""
+    rng = np.random.default_rng(0)
+    views = rng.random((num_users, num_items)) < 0.3
+    views[: int(share * num_users)] = True
+    buys = np.zeros_like(views)
+    buys[np.arange(num_users), rng.integers(0, num_items, num_users)] = True
+    return MultiBehaviorDataset(
+        "crowded",
+        Vocabulary(size=num_users, kind="user"),
+        Vocabulary(size=num_items, kind="item"),
+        {"view": Pairs(*np.nonzero(views)), "buy": Pairs(*np.nonzero(buys))},
+        "buy",
+    )
+
+
+@pytest.mark.parametrize("kind", [RMBRec, LightGCN])
+def test_a_short_last_batch_without_triples_does_not_end_training(kind, tmp_path):
+    """1,025 users in batches of 1,024: the last user alone is often one who touched everything."""
+    ds = crowded()
+    options = {"epochs": 8, "sampler": "per-user", "history": "all", "batch_size": 1024, "diagnose_every": 1, "rng": 2}
+
+    def trainer(**changes):
+        model = kind(ds.graph, ds.target, embedding_dim=4, num_layers=1, rng=1)
+        return Trainer(model, ds, device="cpu", **{**options, **changes})
+
+    empty = [
+        epoch for epoch in range(1, 9) for batch in trainer().batches.epoch(epoch) if not len(batch.rows("buy")[0])
+    ]
+    assert len(empty) >= 2
+    whole, resumed = trainer(), trainer(directory=tmp_path)
+    history = whole.fit().history
+    assert all(np.isfinite(list(record["terms"].values())).all() for record in history)
+    trainer(directory=tmp_path, epochs=empty[0]).fit()
+    resumed.fit(resume=True)
+    assert torch.equal(weights(resumed), weights(whole))
+
+
+@pytest.mark.parametrize("kind", [RMBRec, LightGCN])
+def test_batches_of_one(kind):
+    ds = crowded(num_users=30)
+    model = kind(ds.graph, ds.target, embedding_dim=4, num_layers=1, rng=1)
+    trainer = Trainer(model, ds, epochs=2, sampler="per-user", history="all", batch_size=1, diagnose_every=1, rng=1,
+                      device="cpu")  # fmt: skip
+    before = weights(trainer).clone()
+    history = trainer.fit().history
+    assert all(np.isfinite(list(record["terms"].values())).all() for record in history)
+    assert not torch.equal(weights(trainer), before)
+
+
+def test_a_step_without_triples_moves_nothing_but_what_acts_on_tables():
+    """Momentum and coupled decay of the steps before would move rows that nothing was learned about."""
+    ds = crowded(num_users=30)
+    model = RMBRec(ds.graph, ds.target, embedding_dim=4, num_layers=1, rng=1)
+    trainer = Trainer(model, ds, [InfoNCE(), REx(), L2()], epochs=1, batch_size=1, rng=1, device="cpu")
+    assert trainer.training.weight_decay > 0
+    batches = list(trainer.batches.epoch(1))
+    nothing = next(batch for batch in batches if all(not len(batch.rows(name)[0]) for name in ("view", "buy")))
+    terms = trainer.weighted_terms(nothing, StepContext())
+    assert {name: float(term.detach()) for name, term in terms.items()} == dict.fromkeys(terms, 0.0)
+
+
+def test_nobody_to_train_on_is_refused_before_training():
+    """Everybody touched everything: the remedy is a smaller history, and it works."""
+    ds = crowded(num_users=20, share=1.0)
+    model = RMBRec(ds.graph, ds.target, embedding_dim=4)
+    with pytest.raises(UsageError, match=r"nothing to train on; choose .* history=behavior or --set history=target"):
+        Trainer(model, ds, device="cpu")
+    assert Trainer(model, ds, epochs=1, history="behavior", device="cpu").fit().epochs == 1
+
+
+def test_a_model_of_another_graph_is_refused(dataset):
+    """Else it would train on the pairs that are held out."""
+    buys = dataset.edges[dataset.target]
+    fewer = dataset.replace(edges={**dataset.edges, dataset.target: buys[1:]}, splits={})
+    model = RMBRec(dataset.graph, dataset.target, embedding_dim=4)
+    with pytest.raises(DataError, match="was built on other 'buy' edges than the train edges of dataset 'small'"):
+        Trainer(model, fewer)
+
+
 def test_checkpoints_hold_no_code(tmp_path):
     class Payload:
         def __reduce__(self):
@@ -212,7 +416,7 @@ def test_checkpoints_hold_no_code(tmp_path):
 
     save_checkpoint(tmp_path / "good.pt", {"epoch": 1})
     assert load_checkpoint(tmp_path / "good.pt")["epoch"] == 1
-    torch.save({"format": 1, "x": Payload()}, tmp_path / "bad.pt")
+    torch.save({"format": 2, "x": Payload()}, tmp_path / "bad.pt")
     with pytest.raises(RunError, match=r"cannot read checkpoint .*bad.pt"):
         load_checkpoint(tmp_path / "bad.pt")
     (tmp_path / "torn.pt").write_bytes((tmp_path / "good.pt").read_bytes()[:100])
@@ -221,28 +425,35 @@ def test_checkpoints_hold_no_code(tmp_path):
     with pytest.raises(RunError, match="no checkpoint at"):
         load_checkpoint(tmp_path / "none.pt")
     torch.save({"format": 99}, tmp_path / "new.pt")
-    with pytest.raises(RunError, match="has another format than 1"):
+    with pytest.raises(RunError, match="has another format than 2"):
         load_checkpoint(tmp_path / "new.pt")
 
 
 def test_errors(dataset, tmp_path):
     for options, message in (
-        ({"epochs": 0}, "epochs must be positive"),
-        ({"lr": 0.0}, "lr must be positive"),
-        ({"metric": "HR"}, "has no cut-off"),
+        ({"epochs": 0}, "epochs of the training options must be a whole number from 1 .*, got 0"),
+        ({"lr": 0.0}, "lr of the training options must be a number above 0.*, got 0.0"),
+        ({"metric": "HR"}, "metric 'HR' has no cut-off; write it as HR@10"),
         ({"device": "gpu"}, "unknown device 'gpu'; choose auto, cpu or cuda"),
-        ({"regularizers": [REx(), REx()]}, "two regularizers share a name"),
+        ({"regularizers": [REx(), REx()]}, "two regularizers share a name: rex, rex; give one of them a label"),
     ):
         with pytest.raises(UsageError, match=message):
             make(dataset, **options)
-    with pytest.raises(UsageError, match="unknown metric 'HRR@10'; choose from"):
-        make(dataset, metric="HRR@10").fit()
-    with pytest.raises(UsageError, match="is not trained"):
+    with pytest.raises(UsageError, match="unknown metric 'HRR@?1?0?'; "):
+        make(dataset, metric="HRR@10")
+    with pytest.raises(UsageError, match="'popularity' is not trained; evaluate it as it is"):
         Trainer(Popularity(dataset.graph, dataset.target), dataset)
-    with pytest.raises(UsageError, match="nothing to resume from"):
+    with pytest.raises(UsageError, match="nothing to resume from; give the trainer the run's directory"):
         make(dataset).fit(resume=True)
-    with pytest.raises(UnknownNameError, match="did you mean 'per-user'"):
+    with pytest.raises(UnknownNameError, match="sampler of the training options 'peruser'; did you mean 'per-user'"):
         make(dataset, sampler="peruser")
+    with pytest.raises(UnknownNameError, match="unknown option of the trainer 'epoch'; did you mean 'epochs'"):
+        make(dataset, epoch=3)
+    with pytest.raises(UsageError, match="a term 'main' of its own; give the regularizer another name: rex:label=.."):
+        make(dataset, regularizers=[REx(label="main")]).fit()
     make(dataset, epochs=1, directory=tmp_path).fit()
-    with pytest.raises(RunError, match="made with seed 5, not 6"):
+    with pytest.raises(RunError, match="made with seed 5, not 6; resume with the same seed"):
         make(dataset, rng=6, directory=tmp_path).fit(resume=True)
+    wider = RMBRec(dataset.graph, dataset.target, embedding_dim=4)
+    with pytest.raises(RunError, match="belongs to another model; resume with the run's own configuration"):
+        Trainer(wider, dataset, rng=5, directory=tmp_path).fit(resume=True)

@@ -83,7 +83,7 @@ def command(
         if format not in (None, "by-part"):
             raise UsageError(f"format {format} names its own files", "leave --format out, or --behavior and the others")
         format = "by-part"
-    if source == "demo":
+    if source == "demo" and not files:
         path, ds = None, load_dataset(source)
     else:
         path = Path(source).expanduser() if format is not None else find_dataset(source)

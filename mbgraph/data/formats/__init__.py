@@ -85,7 +85,7 @@ def read(
         ``users`` and ``items``, the numbers of them, where files do not say (ehcf, adjacency, mbcgcn, csr-pickle,
         by-part); ``base``, what ids count from (pairs, by-part); ``behaviors``, ``valid`` and ``test``, the files that
         hold them (see `mbgraph.data.formats.by_part.read`); arguments of `mbgraph.from_events` (missl, recbole,
-        events).
+        events); ``columns`` and ``encoding`` of `mbgraph.data.events.import_events` (events).
 
     Returns
     -------
@@ -143,11 +143,16 @@ def _read_events(path: Path, *, target: str | None, name: str | None, **options:
     from mbgraph.data.formats.assemble import find_target
     from mbgraph.data.formats.events import read_events
 
-    columns = {key: options.get(key, key) for key in ("user", "item", "behavior")}
+    text = {name: options.pop(key) for key, name in (("columns", "names"), ("encoding", "encoding")) if key in options}
+    one_hot = options.get("one_hot")
+    behavior = options.get("behavior", "behavior")
+    ids = [options.get(key, key) for key in ("user", "item")]
     more = [options[key] for key in ("time", "split_column") if options.get(key)]
-    log = read_events(path, [*columns.values(), *more])
+    log = read_events(path, [*ids, *(one_hot or [behavior]), *more], **text)
     if target is None:
-        target = find_target(path, log[columns["behavior"]].dropna().astype(str).unique().tolist(), None)
+        labels = one_hot or log[behavior].dropna().astype(str).unique().tolist()
+        rename = options.get("rename") or {}
+        target = find_target(path, dict.fromkeys(rename.get(label, label) for label in labels), None)
     ds = from_events(log, target=target, name=name or path.stem, **options)
     return ds.replace(metadata={**ds.metadata, "format": {"name": "events", "files": [path.name]}})
 

@@ -29,6 +29,7 @@ __all__ = ["Layout", "find_layout", "read", "suggestion"]
 _SUFFIX = re.compile(r"\.(txt|csv|tsv|dat|pkl|pickle)$", re.IGNORECASE)
 _NUMBERED = re.compile(r"beh(avior|aviour)?[_-]?\d+", re.IGNORECASE)
 _TARGET = "target"
+_SHOWN = 9  # behaviors in a line that is to be read
 
 
 @dataclass
@@ -112,14 +113,15 @@ def find_layout(path: Path, target: str | None = None) -> Layout | None:
                 layout.left_out[name] = f"{trains[behavior].name} holds {behavior} too"
             else:
                 trains[behavior] = file
+        elif part in held_out.setdefault(behavior, {}):
+            layout.left_out[name] = f"{held_out[behavior][part].name} holds the {part} pairs too"
         else:
-            held_out.setdefault(behavior, {})[part] = file
+            held_out[behavior][part] = file
     if "" in trains:  # train.txt: the target under whatever name
         called = target or "buy"
         if called in trains:
-            layout.left_out[str(trains[called].relative_to(path))] = "train is the target"
+            layout.left_out[str(trains[called].relative_to(path))] = f"{trains[''].name} holds {called} too"
         trains[called] = trains.pop("")
-        held_out[called] = {**held_out.get(called, {}), **held_out.pop("", {})}
         layout.target = called
     layout.behaviors = trains
     of = [behavior for behavior in held_out if behavior in trains]
@@ -128,13 +130,15 @@ def find_layout(path: Path, target: str | None = None) -> Layout | None:
     elif layout.target is None:
         buys = [name for name in trains if canonical_behavior(name) == "buy" or name == _TARGET]
         layout.target = target or (buys[0] if len(buys) == 1 else None)
-    mine = (*({layout.target, ""} if layout.target is not None else {""}),)
     for behavior, files in held_out.items():
         for split, file in files.items():
-            if behavior in mine and split not in layout.splits:
-                layout.splits[split] = file
+            name = str(file.relative_to(path))
+            if behavior not in ("", layout.target):
+                layout.left_out[name] = "held-out pairs of an auxiliary behavior"
+            elif split in layout.splits:
+                layout.left_out[name] = f"{layout.splits[split].name} holds the {split} pairs too"
             else:
-                layout.left_out[str(file.relative_to(path))] = "held-out pairs of an auxiliary behavior"
+                layout.splits[split] = file
     return layout if trains and (layout.splits or len(trains) > 1) else None
 
 
@@ -151,8 +155,9 @@ def suggestion(path: Path) -> str | None:
         (name for name in layout.behaviors if canonical_behavior(name) == "buy"), list(layout.behaviors)[-1]
     )
     words = ["mbgraph", "data", "convert", str(path)]
-    for behavior, file in layout.behaviors.items():
+    for behavior, file in list(layout.behaviors.items())[:_SHOWN]:
         words += ["--behavior", f"{behavior}={file.relative_to(path)}"]
+    words += [".."] * (len(layout.behaviors) > _SHOWN)
     words += ["--target", target]
     for split, file in layout.splits.items():
         words += [f"--{split}", str(file.relative_to(path))]

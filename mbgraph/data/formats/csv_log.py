@@ -92,7 +92,7 @@ class CsvLog(LogFile):
             with unpacked(path) as file:
                 # newline="" finds all line ends, those of an old Mac (CR) too
                 text = io.TextIOWrapper(file, encoding=self._encoding, newline="")
-                first, second = text.readline(_HEAD), text.readline(_HEAD)
+                first, second = text.readline(_HEAD).removeprefix("\ufeff"), text.readline(_HEAD)
         self.separator = max(SEPARATORS, key=first.count)
         self._first = self._fields(first)
         types = parse_header(first)
@@ -110,7 +110,7 @@ class CsvLog(LogFile):
             fields = next(csv.reader([line], delimiter=self.separator, skipinitialspace=self.separator != "\t"), [])
         except csv.Error as error:
             raise DataError(f"cannot read {self.path} ({error})", "correct its first lines") from error
-        return [field.strip().removeprefix("\ufeff") for field in fields]
+        return [field.strip() for field in fields]
 
     def _check_names(self, names: Sequence[str], second: list[str]) -> None:
         if len(names) != len(self._first):

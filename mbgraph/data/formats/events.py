@@ -219,8 +219,8 @@ def _open(path: Path, names: Sequence[str] | None, encoding: str | None) -> LogF
 
 def is_json_lines(head: bytes, encoding: str | None = None) -> bool:
     """Say whether a file that begins so holds JSON rather than a CSV."""
-    text = head.decode(encoding or encoding_of(head), errors="ignore").lstrip()
-    return text.startswith('{"') or text.startswith("{}") or text.startswith(("[{", "[\n"))
+    text = head.decode(encoding or encoding_of(head), errors="ignore").lstrip("\ufeff \t\r\n")
+    return re.match(r'\{\s*["}]|\[\s*\{', text) is not None
 
 
 def read_events(

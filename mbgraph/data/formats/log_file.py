@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -71,7 +72,7 @@ def reading(path: Path) -> Iterator[None]:
 
     try:
         yield
-    except (pa.ArrowException, OSError, EOFError, ValueError, RecursionError) as error:
+    except (pa.ArrowException, zlib.error, OSError, EOFError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         if isinstance(error, UnicodeError) or "invalid UTF8" in reason:
             raise DataError(

@@ -23,7 +23,7 @@ _MAX = 2**31 - 1
 def read_sizes(path: Path) -> tuple[int, int]:
     """Return the numbers of users and items in ``data_size.txt``; `DataError` if it is anything else."""
     words = first_words(path / SIZES)
-    if len(words) != 2 or not all(word.isdigit() and 0 < int(word) <= _MAX for word in words if len(word) < 12):
+    if len(words) != 2 or not all(word.isdigit() and len(word) < 12 and 0 < int(word) <= _MAX for word in words):
         raise DataError(f"{path / SIZES} does not hold two numbers", "write the numbers of users and items")
     return int(words[0]), int(words[1])
 

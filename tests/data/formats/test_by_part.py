@@ -81,6 +81,20 @@ def test_every_order_of_the_words_and_every_name_of_the_split(tmp_path):
         check(read(folder))
 
 
+def test_two_files_of_one_part_are_told(tmp_path):
+    put(tmp_path, click_train=lines(CLICK), buy_train=lines(BUY), buy_test=lines(TEST), buy_val=lines(VALID))
+    put(tmp_path, train_txt=lines(BUY), valid_buy=lines([(0, 0)]), valid_txt=lines(VALID))
+    put(tmp_path, **{"train_click.csv": lines(CLICK)})
+    ds = read(tmp_path)
+    check(ds)
+    assert ds.metadata["format"]["left_out"] == {
+        "buy_train": "train.txt holds buy too",
+        "train_click.csv": "click_train holds click too",
+        "valid.txt": "buy_val holds the valid pairs too",
+        "valid_buy": "buy_val holds the valid pairs too",
+    }
+
+
 def test_folders_of_behaviors(tmp_path):
     put(tmp_path, behavior_1__train_txt=lines(CLICK, 1), behavior_2__train_txt=lines(BUY, 1))
     put(tmp_path, behavior_2__test_txt=lines(TEST, 1))
@@ -118,11 +132,10 @@ def test_mbgcn(tmp_path):
     put(folder, buy_txt=lines(BUY), data_size_txt="5 5\n")
     with pytest.raises(DataError, match=r"line 3: item id 5 is out of range; there are 5 items \(0..4\)"):
         read(folder)
-    put(folder, data_size_txt="5\n")
-    with pytest.raises(
-        DataError, match="data_size.txt does not hold two numbers; write the numbers of users and items"
-    ):
-        read(folder)
+    for sizes in ("5\n", "5 x\n", "0 6\n", "5 99999999999999999999\n", ""):
+        put(folder, data_size_txt=sizes)
+        with pytest.raises(DataError, match="data_size.txt does not hold two numbers; write the numbers of users"):
+            read(folder)
 
 
 def test_by_hand_in_every_content(tmp_path):

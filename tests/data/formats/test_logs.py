@@ -276,3 +276,15 @@ def test_recbole_validation_has_three_names(tmp_path, valid):
     (folder / "shop.valid.inter").write_text("x")
     with pytest.raises(DataError, match=r"holds both shop.val\w*.inter and shop.val\w*.inter; remove one"):
         read(folder)
+
+
+def test_event_logs_of_every_kind(tmp_path):
+    file = tmp_path / "shop.csv"
+    coded = LOG.assign(behavior=LOG["behavior"].map({"view": "1", "cart": "2", "buy": "4"}))
+    coded.to_csv(file, index=False, header=False, encoding="utf-16")
+    options = {"columns": ["user", "item", "behavior", "time"], "rename": {"1": "view", "2": "cart", "4": "buy"}}
+    assert_like(read(file, "events", time="time", encoding="utf-16", **options))
+    names = ["view", "cart", "buy"]
+    wide = LOG.drop(columns="behavior").assign(**{name: LOG["behavior"] == name for name in names})
+    wide.to_csv(file, index=False)
+    assert_like(read(file, "events", time="time", one_hot=names))

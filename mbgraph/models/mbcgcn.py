@@ -1,0 +1,150 @@
+"""MB-CGCN: a cascade of LightGCN blocks with a learned transformation between two behaviors."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from mbgraph._kernels import Workspace
+from mbgraph.models.base import MODELS, EmbeddingRecommender, Encoded
+from mbgraph.models.batches import TripleBatch
+from mbgraph.models.context import StepContext
+from mbgraph.models.options import CascadeOptions, TrainingOptions
+from mbgraph.nn import bpr, mean_of_rows, propagate, triple_margin
+from mbgraph.nn.propagation import Rows
+from mbgraph.nn.relations import GraphLike, Relations
+from mbgraph.regularizers import L2, Regularizer, StepOutputs
+from mbgraph.regularizers.outputs import Triple
+
+__all__ = ["MBCGCN"]
+
+
+class MBCGCNOptions(CascadeOptions):
+    """Options of `MBCGCN`."""
+
+    presets = {  # noqa: RUF012 (a ClassVar of the base)
+        "mbgraph": {},
+        "official": {"init_std": 0.01, "layers": (2, 4, 3)},
+    }
+
+    variant: Literal["mbgraph", "official"] = "mbgraph"
+    """``official`` is the published code for three behaviors, without its pre-trained tables; ``mbgraph`` starts from
+    tables and transformations that let scores move from the first epoch on."""
+    num_layers: Annotated[int, Field(ge=1, le=64)] = 3
+    """Propagation steps per behavior."""
+    init_std: Annotated[float, Field(gt=0)] | None = None
+    """Standard deviation of a normal initialisation of tables and transformations; None: Xavier uniform."""
+
+    def training(self) -> TrainingOptions:
+        """Return batches of 2,048 distinct users; negatives from outside their target history."""
+        return TrainingOptions(batch_size=2048, sampler="distinct-users", history="target")
+
+    def regularizers(self) -> tuple[Regularizer, ...]:
+        """Return L2 with weight 1e-4 on the batch's table rows and on the transformations, both per row."""
+        return L2(weight=1e-4, on="ego"), L2(label="l2-w", weight=1e-4, on="parameters", divide_by="batch")
+
+
+@MODELS.register("mbcgcn")
+class MBCGCN(EmbeddingRecommender):
+    r"""Behaviors in their order, the target last; each starts from the transformed embeddings of the one before.
+
+    .. math::
+        H_b = \frac{1}{L_b + 1} \sum_{l=0}^{L_b} \hat A_b^l X_b, \qquad X_1 = [E_u; E_i], \qquad
+        X_{b+1} = [H_{b,u} W_{b,u};\ H_{b,i} W_{b,i}], \qquad Z = \sum_b H_b
+
+    with :math:`\mathcal L = \operatorname{mean} \operatorname{softplus}(z_u \cdot z_j - z_u \cdot z_i)` of target
+    triples. :math:`Z` scores. The sum takes :math:`H_b` before its transformation.
+
+    References
+    ----------
+    Cheng et al., "Multi-Behavior Recommendation with Cascading Graph Convolution Networks", WWW 2023 (arXiv
+    2303.15720); published code ``SS-00-SS/MBCGCN`` at commit 931f9c1.
+    """
+
+    name = "mbcgcn"
+    Options = MBCGCNOptions
+    options: MBCGCNOptions
+    ordered = True
+    needs_auxiliary = True
+    citation = "Cheng et al., MB-CGCN, WWW 2023 (arXiv 2303.15720)"
+
+    def __init__(self, graph: GraphLike, target: str, **options: Any) -> None:
+        super().__init__(graph, target, **options)
+        self.layers = self.options.layers_of(self.behaviors)
+        width, std = self.options.embedding_dim, self.options.init_std
+        self.make_tables(width, std=std)
+        generator = torch.Generator().manual_seed(self.rng + 1)
+
+        def transformation() -> Tensor:
+            weight = torch.empty(width, width)
+            if std is None:
+                return nn.init.xavier_uniform_(weight, generator=generator)
+            return weight.normal_(generator=generator).mul_(std)
+
+        # by number: a name of a behavior need not be one of a parameter
+        self.user_transforms, self.item_transforms = (
+            nn.ParameterList([transformation() for _ in self.relations.auxiliary]) for _ in range(2)
+        )
+        self._space = Workspace()
+
+    def _cascade(self, relations: Relations, at: Rows | None = None, **changes: Any) -> dict[str, Rows]:
+        """Return both sides of every behavior: K x ((U, D), (I, D)), the target's at the rows ``at``."""
+        ends: Rows = self.tables
+        made: dict[str, Rows] = {}
+        for number, (behavior, count) in enumerate(self.layers.items()):
+            last = behavior == self.target
+            users, items = made[behavior] = propagate(
+                relations[behavior], *ends, count, at=at if last else None, space=self._space, **changes
+            )
+            if not last:
+                ends = (users @ self.user_transforms[number], items @ self.item_transforms[number])
+        return made
+
+    def encode(self, graph: GraphLike | None = None) -> Encoded:
+        """Return embeddings of all nodes: the sum over behaviors, and each behavior's."""
+        made = self._cascade(self.other_relations(graph))
+        users, items = (torch.stack(side).sum(0) for side in zip(*made.values(), strict=True))
+        return Encoded(users, items, made)
+
+    def step(self, batch: TripleBatch, context: StepContext) -> StepOutputs:
+        """Return the BPR loss of the target's triples, scored by the sum over behaviors."""
+        rows = batch.rows(self.target)
+        users, positives, negatives = rows
+        anchors = batch.distinct("user", self.target)  # (N,)
+        chosen = (torch.cat([users, anchors]), torch.cat([positives, negatives.flatten()]))
+        made = self._cascade(self.relations, at=chosen, row_dtype=self.options.row_dtype)
+        of_target = made.pop(self.target)
+        parts = [*((pair[0][chosen[0]], pair[1][chosen[1]]) for pair in made.values()), of_target]
+
+        def triple(at_users: Tensor, at_items: Tensor) -> Triple:
+            positive, negative = at_items.split([len(positives), negatives.numel()])
+            return at_users[: len(users)], positive, negative.view(*negatives.shape, negative.shape[-1])
+
+        fused = triple(*(torch.stack(side).sum(0) for side in zip(*parts, strict=True)))
+        main = bpr(triple_margin(*fused), gamma=0)  # (B,)
+
+        def triples() -> dict[str, Triple]:
+            own = {name: batch.rows(name) for name in made if name in batch.positives}
+            found = {name: (made[name][0][u], made[name][1][i], made[name][1][j]) for name, (u, i, j) in own.items()}
+            return {**found, self.target: triple(*of_target)}
+
+        outputs = StepOutputs(
+            self.target,
+            losses={"main": mean_of_rows(main)},
+            risks=lambda: {name: bpr(margin, gamma=0).mean() for name, margin in outputs.margins.items()},
+            margins=lambda: {name: triple_margin(*rows) for name, rows in outputs.triples.items() if len(rows[0])},
+            anchors=lambda: {"user": dict(zip(self.behaviors, (side[len(users) :] for side, _ in parts), strict=True))},
+            triples=triples,
+            ego=partial(self.ego_triples, {self.target: rows}),
+            tables=self.tables,
+            parameters=lambda: {
+                f"{side}_{number}": weight
+                for side, weights in (("user", self.user_transforms), ("item", self.item_transforms))
+                for number, weight in enumerate(weights)
+            },
+        )
+        return outputs

@@ -1,0 +1,77 @@
+"""What models share that read one graph: the target's, or the union of all behaviors."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+
+from mbgraph.models.base import EmbeddingRecommender
+from mbgraph.models.batches import TripleBatch
+from mbgraph.models.options import EmbeddingOptions
+from mbgraph.nn import bpr, mean_of_rows, triple_margin
+from mbgraph.nn.relation import Relation
+from mbgraph.nn.relations import GraphLike, Relations
+from mbgraph.regularizers import StepOutputs
+
+__all__ = ["OneGraphOptions", "OneGraphRecommender", "target_step"]
+
+
+class OneGraphOptions(EmbeddingOptions):
+    """Options of models that read one graph."""
+
+    union: bool = False
+    """Read the pairs of all behaviors as one graph. Training is on the target's pairs either way."""
+
+
+class OneGraphRecommender(EmbeddingRecommender):
+    """A model that reads the target's graph, or the union of all behaviors, as one."""
+
+    options: OneGraphOptions
+
+    def reads(self, relations: Relations) -> Relations:
+        """Return all relations for the union, the target's otherwise."""
+        return relations if self.options.union else relations.select((self.target,))
+
+    def relation(self, graph: GraphLike | None = None) -> Relation:
+        """Return the one relation that the model reads, of another graph if one is given."""
+        if graph is None:
+            if self._relation is None:
+                self._relation = self._joined(self.relations)
+            return self._relation
+        return self._joined(self.other_relations(graph))
+
+    _relation: Relation | None = None
+
+    def _joined(self, relations: Relations) -> Relation:
+        return relations.union() if self.options.union else relations[self.target]
+
+    def sampled_behaviors(self) -> tuple[str, ...]:
+        """Return the target."""
+        return (self.target,)
+
+
+def target_step(
+    model: OneGraphRecommender, batch: TripleBatch, propagated: Any, gamma: float, **entries: Any
+) -> StepOutputs:
+    """Return the BPR loss of the target's triples; ``propagated(relation, at=rows)`` gives embeddings at rows."""
+    rows = batch.rows(model.target)
+    users, positives, negatives = rows
+    at = (users, torch.cat([positives, negatives.flatten()]))
+    at_users, at_items = propagated(model.relation(), at=at)
+    positive, negative = at_items.split([len(positives), negatives.numel()])
+    triple = (at_users, positive, negative.view(*negatives.shape, negative.shape[-1]))  # (B, D), (B, D), (B, [n,] D)
+    margin = triple_margin(*triple)
+    risk = mean_of_rows(bpr(margin, gamma))
+    present = len(users) > 0
+    return StepOutputs(
+        model.target,
+        losses={"main": risk},
+        risks={model.target: risk} if present else {},
+        margins={model.target: margin} if present else {},
+        triples={model.target: triple},
+        ego=partial(model.ego_triples, {model.target: rows}),
+        tables=model.tables,
+        **entries,
+    )

@@ -1,0 +1,47 @@
+"""A variational autoencoder of rows."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["VariationalAutoencoder"]
+
+
+class VariationalAutoencoder(nn.Module):
+    """Two linear layers to a normal distribution of width D / 4 and two back, ReLU between them.
+
+    Weights start Xavier normal, biases at zero.
+
+    Parameters
+    ----------
+    width : int
+        D; the hidden layers have half of it.
+    rng : int
+        Seed of the initialisation.
+
+    References
+    ----------
+    Kingma and Welling, ICLR 2014; the sizes are those of UIPL (arXiv 2507.14925).
+    """
+
+    def __init__(self, width: int, *, rng: int = 0) -> None:
+        super().__init__()
+        hidden, self.latent = max(1, width // 2), max(1, width // 4)
+        self.hidden = nn.Linear(width, hidden)
+        self.mean, self.log_variance = nn.Linear(hidden, self.latent), nn.Linear(hidden, self.latent)
+        self.decoded, self.output = nn.Linear(self.latent, hidden), nn.Linear(hidden, width)
+        generator = torch.Generator().manual_seed(rng)
+        for layer in (self.hidden, self.mean, self.log_variance, self.decoded, self.output):
+            nn.init.xavier_normal_(layer.weight, generator=generator)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, rows: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return mean and logarithm of the variance of every row, and the row decoded of a draw.
+
+        Shapes: (.., D), standard normal noise (.., Z) -> (.., Z), (.., Z), (.., D). Without noise the mean is decoded.
+        """
+        hidden = torch.relu(self.hidden(rows))
+        mean, log_variance = self.mean(hidden), self.log_variance(hidden)
+        drawn = mean if noise is None else mean + noise * torch.exp(log_variance / 2)
+        return mean, log_variance, self.output(torch.relu(self.decoded(drawn)))
