@@ -33,7 +33,12 @@ IN_SDIST = (
     "tests/conftest.py",
     "tests/cli/test_fit.py",
 )
-IN_WHEEL = ("mbgraph/py.typed", "mbgraph/datasets/taobao.toml", "mbgraph/benchmarks/speed/plain.py")
+IN_WHEEL = (
+    "mbgraph/py.typed",
+    "mbgraph/datasets/taobao.toml",
+    "mbgraph/benchmarks/speed/plain.py",
+    "mbgraph/benchmarks/table3.toml",
+)
 NOT_IN_WHEEL = ("tests/", "docs/", "benchmarks/", "datasets/", "setup.py")
 
 

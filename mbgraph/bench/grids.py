@@ -59,7 +59,7 @@ def grids(results: Results) -> list[Grid]:
 
 
 def statistics_grid(results: Results) -> Grid:
-    """Return datasets as rows and figures as columns, the published one in brackets where it differs."""
+    """Return datasets as rows and figures as columns, each with ``=`` or with the published figure in brackets."""
     rows = []
     for dataset in results.datasets:
         boxes = [Box(_named(dataset))]
@@ -68,7 +68,7 @@ def statistics_grid(results: Results) -> Grid:
             text = NOT_RUN if value is None else _figure(metric, value)
             if value is not None and published is not None:
                 same = _figure(metric, published) == text
-                text += " (paper: same)" if same else f" (paper: {_figure(metric, published)})"
+                text += " =" if same else f" ({_figure(metric, published)})"
             boxes.append(Box(text))
         rows.append(tuple(boxes))
     columns = ("dataset", *(_heading(metric) for metric in results.study.metrics))
@@ -145,7 +145,7 @@ def caption(results: Results, dataset: str | None = None) -> str:
     if dataset is not None:
         parts += _protocol(results, dataset)
     elif any(results.published(name, "", metric) is not None for name in chosen for metric in results.study.metrics):
-        parts.append(f"Published: {_place(results, chosen)}.")
+        parts.append(f"=: as published in {_place(results, chosen)}; another published figure stands in brackets.")
     return " ".join(parts)
 
 

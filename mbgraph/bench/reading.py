@@ -37,8 +37,8 @@ def _find(text: str) -> Path:
     if text.endswith(".toml") or os.sep in text:
         return Path(text)
     close = nearest(text, known)
-    names = f"did you mean {close!r}?" if close else f"choose from: {', '.join(known)}"
-    raise UsageError(f"unknown study {text!r}", f"{names} Or give the path of a TOML file" if close else names)
+    names = f"did you mean {close!r}?" if close else f"choose from {', '.join(known)}, or give the path of a TOML file"
+    raise UsageError(f"unknown study {text!r}", names)
 
 
 class _Reader:

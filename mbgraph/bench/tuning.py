@@ -69,8 +69,8 @@ def tune(
 ) -> tuple[list[Trial], bool]:
     """Run the trials of a search space that its folder does not have yet.
 
-    Writes ``trials/NUMBER.json``, ``best.toml`` (a configuration for ``mbgraph fit --config``), and with Optuna its study
-    ``optuna.db``.
+    Writes ``trials/NUMBER.json``, ``best.toml`` (a configuration for ``mbgraph fit --config``), and with Optuna its
+    study ``optuna.db``.
 
     Parameters
     ----------

@@ -132,3 +132,9 @@ def test_a_store_of_another_version_is_one_line(bench, file, tmp_path):
 
 def test_time_spans_are_said_as_people_say_them():
     assert [duration(seconds) for seconds in (5, 600, 3600, 5000)] == ["5 s", "10 min", "1 h 00 min", "1 h 23 min"]
+
+
+def test_a_wide_table_loses_neither_names_nor_digits(bench):
+    shown = bench("table1", "--datasets", "demo").stdout
+    assert "demo (synthetic)" in shown
+    assert "0.3500" in shown

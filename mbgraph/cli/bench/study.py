@@ -179,12 +179,17 @@ def _run(
 
 def show(results: Results) -> None:
     """Print the tables and verdicts of a study."""
+    from rich.measure import Measurement
+
     from mbgraph.bench.grids import grids
     from mbgraph.bench.tables import rich_table
     from mbgraph.bench.verdicts import verdicts
 
     for grid in grids(results):
-        out.print(rich_table(grid))
+        made = rich_table(grid)
+        # a terminal that is too narrow wraps lines, but no column loses a digit
+        wide = Measurement.get(out, out.options.update(max_width=1000), made).maximum
+        out.print(made, width=wide, crop=False, no_wrap=True, overflow="ignore")
         for note in grid.notes:
             console.print(f"failed: {note}", markup=False)
     decided = verdicts(results)
