@@ -146,9 +146,12 @@ def execute(
         If the disk is full, or a process dies that was to run a job.
     """
     moment = float("inf") if budget is None else time.time() + budget
-    waiting = deque(_first_missing(in_rounds(jobs), store, on_event))
-    if processes <= 1:
-        return _one_by_one(waiting, store, moment, threads, on_event, fit)
+    try:
+        waiting = deque(_first_missing(in_rounds(jobs), store, on_event))
+        if processes <= 1:
+            return _one_by_one(waiting, store, moment, threads, on_event, fit)
+    except KeyboardInterrupt:  # between two jobs
+        return True
     share = max(1, (threads or _cores()) // processes)
     return _side_by_side(waiting, store, moment, min(processes, max(len(waiting), 1)), share, on_event, fit)
 

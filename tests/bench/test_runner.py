@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -201,7 +200,7 @@ def test_kill_9_loses_at_most_the_epoch_at_hand(text, write, store, tmp_path):
         while time.time() < end and child.poll() is None and store.epochs(store.address(job)) < 3:
             time.sleep(0.01)
     finally:
-        child.send_signal(signal.SIGKILL)
+        child.kill()
         child.wait()
     seen = store.epochs(store.address(job))
     assert 3 <= seen < epochs, "the child ended before it could be killed"
@@ -246,3 +245,12 @@ def test_plan_names_what_is_missing(data_home):
         note.startswith("taobao is not on disk; get it with: mbgraph data download taobao") for note in made.notes
     )
     assert plan(Study.load("table3"), is_quick=True).datasets == ("demo",)
+
+
+def test_ctrl_c_between_two_jobs_keeps_what_is_done(study, store, fake):
+    def interrupt(event):
+        if event.what == "done":
+            raise KeyboardInterrupt
+
+    assert execute(expand(study), store, fit=fake, on_event=interrupt)
+    assert results_of(study, expand(study), store).counts == {"done": 1, "missing": 6}

@@ -46,7 +46,7 @@ class BenchGroup(LazyGroup):
 
 def is_file(name: str) -> bool:
     """Return whether a name means a study file rather than a command."""
-    return name.endswith(".toml") or os.sep in name
+    return name.endswith(".toml") or "/" in name or os.sep in name
 
 
 @click.group(name="bench", cls=BenchGroup, package=__name__, private=("study", "watching"))

@@ -46,6 +46,7 @@ class Watch:
         self.left = {str(job): job for job in jobs}
         self.at_work: dict[str, tuple[Job, float]] = {}
         self.lines: list[str] = []
+        self.told: set[str] = set()  # of those that another suite is at, one line each
         self.began, self.measured, self.expected = time.time(), 0.0, 0.0
         self._live: Live | None = None
 
@@ -72,8 +73,9 @@ class Watch:
         if event.what == "done":
             self.measured += took
             self.expected += self.estimates.of(event.job).seconds or took
-        if event.what == "found":
+        if event.what == "found" or (event.what == "busy" and name in self.told):
             return
+        self.told |= {name} if event.what == "busy" else set()
         line = f"{_MARKS[event.what]} {name}: {_WORDS[event.what]}"
         line += f", {duration(took)}" if event.what == "done" else ""
         line += f": {event.error}" if event.error else ""
