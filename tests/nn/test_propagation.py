@@ -9,7 +9,7 @@ from mbgraph import _kernels
 from mbgraph.errors import UnknownNameError, UsageError
 from mbgraph.nn import Relation, propagate, propagate_each
 
-U, I, D = 17, 13, 4
+U, I, D = 17, 13, 8
 PATHS = ("compiled", "without numba", "torch")
 
 
