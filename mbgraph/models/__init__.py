@@ -2,6 +2,7 @@
 
 from mbgraph.models.base import MODELS, EmbeddingRecommender, Encoded, Recommender, build_model
 from mbgraph.models.batches import ANY, Batches, ExtendedBatches, TripleBatch, TripleBatches
+from mbgraph.models.bcipm import BCIPM, BCIPMBatch
 from mbgraph.models.context import StepContext
 from mbgraph.models.conversion import Conversion
 from mbgraph.models.crgcn import CRGCN
@@ -16,10 +17,12 @@ from mbgraph.models.uipl import UIPL, UIPLBatch
 
 __all__ = [
     "ANY",
+    "BCIPM",
     "CRGCN",
     "MBCGCN",
     "MODELS",
     "UIPL",
+    "BCIPMBatch",
     "Batches",
     "CascadeOptions",
     "Conversion",

@@ -25,6 +25,7 @@ ANY = ""
 """Under this name stand triples whose positives are pairs of any behavior; no behavior can be called so."""
 
 _REJECTION_ROUNDS = 30
+_ROWS_AT_A_TIME = 2**20
 B = TypeVar("B", covariant=True)
 T = TypeVar("T", bound="TripleBatch")
 
@@ -254,10 +255,13 @@ class TripleBatches:
         return min(size, len(self._users)) if self.training.sampler == "distinct-users" else size
 
     def _draw_negatives(self, behavior: str, users: IntArray, rng: np.random.Generator) -> IntArray:
-        count = self.counts.get(behavior, self.training.negatives)
-        if count == 1:
-            return self._histories[behavior].draw_outside(users, rng)[:, None]
-        return self._histories[behavior].draw_outside(np.repeat(users, count), rng).reshape(-1, count)
+        """Return negatives per row, some rows at a time: an epoch of every edge has many millions: (R, n)."""
+        count, history = self.counts.get(behavior, self.training.negatives), self._histories[behavior]
+        drawn = np.empty((len(users), count), np.int64)
+        for start in range(0, len(users), _ROWS_AT_A_TIME):
+            part = slice(start, start + _ROWS_AT_A_TIME)
+            drawn[part] = history.draw_outside(np.repeat(users[part], count), rng).reshape(-1, count)
+        return drawn
 
     def _rows(self, rng: np.random.Generator) -> tuple[IntArray, dict[str, IntArray], IntArray | None]:
         """Return the epoch's users (R,) in random order, a positive per behavior (R,), -1 for none, and kinds (R,)."""

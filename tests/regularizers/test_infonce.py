@@ -176,6 +176,23 @@ def test_among_has_the_gradients_of_its_blocks(zero, block):
     assert torch.autograd.gradgradcheck(run, leaves)
 
 
+@pytest.mark.parametrize("block", [2, 1024])
+def test_the_own_positive_may_join_candidates_that_do_not_hold_it(block):
+    """As if each row had its positive as one candidate more."""
+    leaves = [rows(count, 4, seed=seed, requires_grad=True) for seed, count in enumerate((5, 5, 7))]
+
+    def run(*given):
+        return infonce_among(*given, temperature=0.3, include_positive=True, block=block)
+
+    anchor, positive, candidates = leaves
+    expected = [
+        infonce_among(anchor[[n]], positive[[n]], torch.cat([candidates, positive[[n]]]), temperature=0.3).item()
+        for n in range(5)
+    ]
+    assert run(*leaves).item() == pytest.approx(sum(expected) / 5, rel=1e-9)
+    assert torch.autograd.gradcheck(run, leaves)
+
+
 def test_among_forgets_its_blocks(monkeypatch):
     """What a backward pass keeps does not grow with rows x candidates: blocks are computed again."""
     kept = []

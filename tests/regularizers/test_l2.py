@@ -80,6 +80,7 @@ def test_whole_tables_and_what_they_are_divided_by(power):
         ("nothing", users + items),
         ("rows", users / 6 + items / 5),
         ("items", (users + items) / 5),
+        ("batch", (users + items) / (4 * power)),  # of four target triples
     ):
         assert_close(L2(on="tables", power=power, divide_by=divide_by)(step), expected)
 
@@ -89,6 +90,19 @@ def test_other_parameters(power):
     gates = {"one": torch.tensor([[3.0, 4.0]]), "two": torch.tensor([2.0])}
     value = L2(on="parameters", power=power)(toy_step(toy_leaves(), parameters=gates)).item()
     assert value == pytest.approx(25 + 4 if power == 2 else 5 + 2)
+    for divide_by, expected in (
+        ("rows", 25 + 4 if power == 2 else 5 + 2),
+        ("items", 29 / 5 if power == 2 else 7 / 5),
+        ("batch", 29 / 8 if power == 2 else 7 / 4),
+    ):
+        made = L2(on="parameters", power=power, divide_by=divide_by)(toy_step(toy_leaves(), parameters=gates))
+        assert made.item() == pytest.approx(expected)
+
+
+def test_a_batch_without_triples_has_no_norm_per_row():
+    gates = {"one": torch.ones(2, 2)}
+    step = toy_step(toy_leaves(), is_empty=True, parameters=gates)
+    assert L2(on="parameters", divide_by="batch")(step).item() == 0
 
 
 def test_entries_that_are_empty_contribute_nothing():

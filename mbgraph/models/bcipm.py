@@ -1,0 +1,280 @@
+"""BCIPM: which of a user's purchases speak for an item, learned from the edges of all behaviors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from mbgraph._kernels import Workspace
+from mbgraph.errors import UsageError
+from mbgraph.models.base import MODELS, EmbeddingRecommender, Encoded
+from mbgraph.models.batches import ANY, ExtendedBatches, TripleBatch, TripleBatches
+from mbgraph.models.context import StepContext
+from mbgraph.models.options import EmbeddingOptions, TrainingOptions
+from mbgraph.nn import bpr, mean_of_rows, propagate, triple_margin
+from mbgraph.nn.lightgcn import layer_weights
+from mbgraph.nn.propagation import Rows
+from mbgraph.nn.relation import Relation
+from mbgraph.nn.relations import GraphLike, Relations
+from mbgraph.regularizers import L2, Regularizer, StepOutputs
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from mbgraph.data.dataset import MultiBehaviorDataset
+
+__all__ = ["BCIPM", "BCIPMBatch"]
+
+_PAIRS_AT_A_TIME = 2**16
+
+
+class BCIPMOptions(EmbeddingOptions):
+    """Options of `BCIPM`."""
+
+    presets = {  # noqa: RUF012 (a ClassVar of the base)
+        "mbgraph": {},
+        "official": {"padding": True, "gamma": 1e-10, "degree_eps": 1e-8},
+    }
+
+    variant: Literal["mbgraph", "official"] = "mbgraph"
+    """``official`` is the published code, whose users without a purchase score 1e8 times as high; ``mbgraph`` scores
+    them like users with one."""
+    num_layers: Annotated[int, Field(ge=0, le=64)] = 2
+    """Propagation steps on each of the two graphs."""
+    combine: Literal["published", "sum", "mean"] = "published"
+    """Weights of layers 0..L. ``published``: 1, 2, 1.5, 1 + 1/3, .., since the code adds layer l and layer l / l."""
+    pointwise: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Factor of the cross entropy on edges; BPR on target triples has the rest of 1."""
+    refresh: Annotated[int, Field(ge=1)] = 1
+    """Steps from one propagation to the next. 1 is exact; above it, layers 1..L stand still in between and are not
+    derived: many times cheaper, another training."""
+    leave_one_out: bool = False
+    """Leave the positive item of a triple out of the purchases that score it, as it is at test time."""
+    degree_eps: Annotated[float, Field(ge=0)] = 0.0
+    """Added to a user's number of purchases where it divides; 0: the number counts as at least 1."""
+    padding: bool = False
+    """Keep the published code's padding node: an isolated row that only its norm moves."""
+    gamma: Annotated[float, Field(ge=0)] = 0.0
+    """Added inside the logarithm of BPR, see `mbgraph.nn.bpr`."""
+
+    def training(self) -> TrainingOptions:
+        """Return every edge of every behavior in batches of 1,024 with 4 negatives, Adam with step size 1e-4."""
+        return TrainingOptions(sampler="every-edge", negatives=4, lr=1e-4, patience=4)
+
+    def regularizers(self) -> tuple[Regularizer, ...]:
+        """Return the norms of both tables, not squared, each divided by its rows."""
+        return (L2(weight=1e-4, on="tables", power=1, divide_by="rows"),)
+
+    def layer_weights(self) -> tuple[float, ...]:
+        """Return the factors of layers 0..L."""
+        if self.combine == "published":
+            return (1.0, *(1.0 + 1.0 / layer for layer in range(1, self.num_layers + 1)))
+        return layer_weights(self.combine, self.num_layers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BCIPMBatch(TripleBatch):
+    """Edges of any behavior and target triples, with all purchases of the rows' users.
+
+    Attributes
+    ----------
+    owners, bought : int64 tensor (M,)
+        Row of the batch, and an item that its user bought.
+    """
+
+    owners: Tensor
+    bought: Tensor
+
+
+@MODELS.register("bcipm")
+class BCIPM(EmbeddingRecommender):
+    r"""A gate between user, item and behavior, summed over purchases, beside the target's own graph.
+
+    With a LightGCN of normalised layers, weighted 1, 2, 1.5, and a gate without carry :math:`\varphi`,
+
+    .. math::
+        G = \operatorname{LGN}(\hat A_{all}, E), \quad K = \operatorname{LGN}(\hat A_{target}, G), \quad
+        [r, z] = \sigma(W_{rz} [u; i; V_b]), \quad \varphi(u, i, b) = z \odot \tanh(W_h [r \odot u; i; V_b]),
+
+        p_u = \sum_{i \in N_u} \varphi(g_u, g_i, t), \quad \lambda_u = \frac{1}{|N_u|}, \quad
+        s(u, j) = (1 - \lambda_u)\, p_u \cdot g_j + \lambda_u (g_u + k_u) \cdot (g_j + k_j)
+
+    where :math:`N_u` are the user's purchases and t the target. Trained on every edge (u, i, b) of every behavior by
+    the cross entropy of :math:`\varphi(g_u, g_i, b) \cdot g_i`, and by BPR of :math:`s` on a target triple of its user.
+
+    References
+    ----------
+    Yan et al., "Behavior-Contextualized Item Preference Modeling for Multi-Behavior Recommendation", SIGIR 2024 (arXiv
+    2404.18166); published code ``MingshiYan/BIPN`` at commit 31f3a7c.
+    """
+
+    name = "bcipm"
+    Options = BCIPMOptions
+    options: BCIPMOptions
+    local_shares: Tensor
+    citation = "Yan et al., BCIPM, SIGIR 2024 (arXiv 2404.18166)"
+
+    def __init__(self, graph: GraphLike, target: str, **options: Any) -> None:
+        super().__init__(graph, target, **options)
+        width, count = self.options.embedding_dim, len(self.behaviors)
+        self.make_tables(width, padding=int(self.options.padding))
+        self.behavior_vectors = nn.Parameter(torch.eye(count))  # (K, K)
+        self.gates = nn.Linear(2 * width + count, 2 * width, bias=False)
+        self.candidate = nn.Linear(2 * width + count, width, bias=False)
+        generator = torch.Generator().manual_seed(self.rng + 1)
+        for layer in (self.gates, self.candidate):
+            nn.init.xavier_normal_(layer.weight, generator=generator)
+        self._graphs = self._two_graphs(self.relations)
+        self.register_buffer("local_shares", self._local_shares(self.relations), persistent=False)
+        self._space = Workspace()
+        self._upper: tuple[Rows, Rows] | None = None
+
+    def _two_graphs(self, relations: Relations) -> tuple[Relation, Relation]:
+        """Return all behaviors as one relation, and the target's."""
+        padded = relations.padded(int(self.options.padding))
+        return padded.union(), padded[self.target]
+
+    def _local_shares(self, relations: Relations) -> Tensor:
+        """Return lambda of every user: (U,)."""
+        bought, eps = relations[self.target].degree("user").float(), self.options.degree_eps
+        return 1 / (bought + eps if eps else bought.clamp_min(1))
+
+    def _propagated(self, relation: Relation, start: Rows, at: Rows | None = None, **changes: Any) -> Rows:
+        weights = self.options.layer_weights()
+        count = self.options.num_layers
+        return propagate(relation, *start, count, layer_norm=True, weights=weights, at=at, space=self._space, **changes)
+
+    def _both(self, at: Rows, context: StepContext) -> tuple[Rows, Rows]:
+        """Return embeddings of the union graph, and the target graph's at rows: (U, D), (I, D) and (N, D), (M, D)."""
+        every, target = self._graphs
+        forward = partial(self._propagated, row_dtype=self.options.row_dtype)
+        refresh = self.options.refresh
+        if refresh == 1:
+            start = forward(every, self.tables)
+            return start, forward(target, start, at)
+        first = self.options.layer_weights()[0]
+        if self._upper is None or context.step % refresh == 0:
+            start = forward(every, self.tables)
+            own = forward(target, start)
+            self._upper = (_above(start, self.tables, first), _above(own, start, first))
+        else:
+            start = _added(self.tables, self._upper[0], first)
+            own = _added(start, self._upper[1], first)
+        return start, (own[0][at[0]], own[1][at[1]])
+
+    def begin_epoch(self, context: StepContext) -> None:
+        """Forget layers that stand still: an epoch depends on its parameters alone."""
+        self._upper = None
+
+    def preference(self, users: Tensor, items: Tensor, vectors: Tensor) -> Tensor:
+        """Return the gate's output for users, items and behavior vectors, which broadcast.
+
+        Shapes: (.., D), (.., D), (.., K) -> (.., D).
+        """
+        # a product per part instead of one of all parts together: what a row's items share is computed once
+        parts = [users.shape[-1], items.shape[-1], vectors.shape[-1]]
+        of_user, of_item, of_vector = self.gates.weight.split(parts, 1)
+        gates = linear(users, of_user) + linear(vectors, of_vector) + linear(items, of_item)  # (.., 2 D)
+        reset, update = torch.sigmoid(gates).chunk(2, -1)
+        of_user, of_item, of_vector = self.candidate.weight.split(parts, 1)
+        kept = linear(reset * users, of_user) + linear(items, of_item) + linear(vectors, of_vector)
+        return update * torch.tanh(kept)
+
+    def encode(self, graph: GraphLike | None = None) -> Encoded:
+        """Return what scores: users ``[(1 - l) p, l (g + k)]``, items ``[g, g + k]``, both of width 2 D."""
+        relations = self.other_relations(graph)
+        every, target = self._graphs if graph is None else self._two_graphs(relations)
+        start = self._propagated(every, self.tables)
+        (users, items), (own_users, own_items) = start, self._propagated(target, start)
+        purchased = torch.zeros_like(users)
+        for rows in zip(target.users.split(_PAIRS_AT_A_TIME), target.items.split(_PAIRS_AT_A_TIME), strict=True):
+            at_users, at_items = (side.to(users.device) for side in rows)
+            each = self.preference(users[at_users], items[at_items], self.behavior_vectors[-1])
+            purchased = purchased.index_add(0, at_users, each)
+        real, share = self.num_users, self.local_shares if graph is None else self._local_shares(relations).to(users)
+        scoring = _user_vectors(purchased[:real], (users + own_users)[:real], share)
+        return Encoded(scoring, torch.cat([items, items + own_items], 1)[: self.num_items])
+
+    def batches(self, dataset: MultiBehaviorDataset, training: TrainingOptions, rng: int) -> ExtendedBatches:
+        """Return every edge of every behavior with its negatives, a target triple and the purchases of its user."""
+        if training.sampler != "every-edge":
+            raise UsageError(
+                f"bcipm is trained on every edge and knows no sampler {training.sampler!r}", "leave sampler out"
+            )
+        counts = {self.target: 1}
+        triples = TripleBatches(dataset, (self.target,), training, any_of=self.behaviors, counts=counts, rng=rng)
+        purchases = dataset.csr(self.target)
+
+        def extend(batch: TripleBatch, rng: np.random.Generator) -> BCIPMBatch:
+            owners, bought = (torch.from_numpy(column) for column in purchases.gather(batch.users.numpy()))
+            return batch.extended(BCIPMBatch, owners=owners, bought=bought)
+
+        return ExtendedBatches(triples, extend)
+
+    def step(self, batch: BCIPMBatch, context: StepContext) -> StepOutputs:
+        """Return the cross entropy of edges and BPR of target triples; risks and margins are those of the edges."""
+        chosen, target = self.options, self.target
+        rows, own = batch.rows(target), batch.positions(target)  # 3 x (B_t,), (B_t,)
+        bought, other = rows[1], rows[2]
+        (users, items), (own_users, own_items) = self._both((rows[0], torch.cat([bought, other])), context)
+
+        edge_users, positives, negatives = batch.rows(ANY)  # (R,), (R,), (R,) or (R, n)
+        assert batch.kinds is not None
+        kinds = batch.kinds[batch.positions(ANY)]  # (R,)
+        per_row = negatives if negatives.ndim == 2 else negatives.unsqueeze(1)
+        at_items = items[torch.cat([positives.unsqueeze(1), per_row], 1)]  # (R, 1 + n, D)
+        of_edges = (users[edge_users].unsqueeze(1), at_items, self.behavior_vectors[kinds].unsqueeze(1))
+        scores = torch.linalg.vecdot(self.preference(*of_edges), at_items)  # (R, 1 + n)
+        entropies = torch.cat([bpr(scores[:, :1], gamma=0), bpr(-scores[:, 1:], gamma=0)], 1)  # of labels 1 and 0
+
+        vector = self.behavior_vectors[-1]
+        each = self.preference(users[batch.users[batch.owners]], items[batch.bought], vector)  # (M, D)
+        purchased = each.new_zeros(len(batch), each.shape[1]).index_add(0, batch.owners, each)[own]  # (B_t, D)
+        if chosen.leave_one_out:
+            purchased = purchased - self.preference(users[rows[0]], items[bought], vector)
+        share = self.local_shares[rows[0]]
+        own_bought, own_other = own_items.split([len(bought), len(other)])
+        triple = (
+            _user_vectors(purchased, users[rows[0]] + own_users, share),
+            torch.cat([items[bought], items[bought] + own_bought], 1),
+            torch.cat([items[other], items[other] + own_other], 1),
+        )  # 3 x (B_t, 2 D)
+        main = mean_of_rows(bpr(triple_margin(*triple), chosen.gamma))
+
+        def margins() -> dict[str, Tensor]:
+            lead = scores[:, :1] - scores[:, 1:]  # (R, n)
+            return {
+                name: lead[kinds == number] for number, name in enumerate(self.behaviors) if (kinds == number).any()
+            }
+
+        outputs = StepOutputs(
+            target,
+            losses={"main": (1 - chosen.pointwise) * main, "pointwise": chosen.pointwise * mean_of_rows(entropies)},
+            risks=lambda: {name: bpr(margin, gamma=0).mean() for name, margin in outputs.margins.items()},
+            margins=margins,
+            triples={target: triple},
+            ego=partial(self.ego_triples, {target: rows}),
+            tables=self.tables,
+        )
+        return outputs
+
+
+def _user_vectors(purchased: Tensor, local: Tensor, share: Tensor) -> Tensor:
+    """Return ``[(1 - l) p, l (g + k)]``: (N, D), (N, D), (N,) -> (N, 2 D)."""
+    share = share.unsqueeze(1)
+    return torch.cat([(1 - share) * purchased, share * local], 1)
+
+
+def _above(total: Rows, start: Rows, first: float) -> Rows:
+    """Return what layers above the first add to a sum, as numbers: ((U, D), (I, D)) twice -> the same."""
+    return (total[0] - first * start[0]).detach(), (total[1] - first * start[1]).detach()
+
+
+def _added(start: Rows, above: Rows, first: float) -> Rows:
+    return first * start[0] + above[0], first * start[1] + above[1]
