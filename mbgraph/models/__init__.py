@@ -7,7 +7,9 @@ from mbgraph.models.conversion import Conversion
 from mbgraph.models.crgcn import CRGCN
 from mbgraph.models.lightgcn import LightGCN
 from mbgraph.models.options import EmbeddingOptions, ModelOptions, TrainingOptions
+from mbgraph.models.pkef import PKEF
 from mbgraph.models.popularity import Popularity
+from mbgraph.models.ragged import RaggedBatch, RaggedBatches, UserBatch, UserBatches
 from mbgraph.models.rmbrec import RMBRec
 from mbgraph.models.rules import GradientBalance, UpdateRule
 from mbgraph.models.simgcl import SimGCL
@@ -15,6 +17,7 @@ from mbgraph.models.simgcl import SimGCL
 __all__ = [
     "CRGCN",
     "MODELS",
+    "PKEF",
     "Batches",
     "Conversion",
     "EmbeddingOptions",
@@ -25,6 +28,8 @@ __all__ = [
     "ModelOptions",
     "Popularity",
     "RMBRec",
+    "RaggedBatch",
+    "RaggedBatches",
     "Recommender",
     "SimGCL",
     "StepContext",
@@ -32,5 +37,7 @@ __all__ = [
     "TripleBatch",
     "TripleBatches",
     "UpdateRule",
+    "UserBatch",
+    "UserBatches",
     "build_model",
 ]

@@ -77,8 +77,16 @@ class TripleBatch:
         """Return the batch on another device."""
         moved = copy.copy(self)
         for name, value in vars(self).items():
-            object.__setattr__(moved, name, _moved(value, device))
+            object.__setattr__(moved, name, on_device(value, device))
         return moved
+
+    def emptied(self) -> TripleBatch:
+        """Return the batch as it were if nobody in it had any behavior."""
+
+        def absent(rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            return {behavior: torch.full_like(values, -1) for behavior, values in rows.items()}
+
+        return TripleBatch(self.users, absent(self.positives), absent(self.negatives))
 
     def distinct(self, side: str, behavior: str, padding: int | None = None) -> Tensor:
         """Return the distinct users or positive items of a behavior's triples, ascending: (N,).
@@ -109,11 +117,11 @@ class TripleBatch:
         )
 
 
-def _moved(value: Any, device: str | torch.device) -> Any:
+def on_device(value: Any, device: str | torch.device) -> Any:
     """Return tensors on another device, in whatever dictionaries and tuples they stand."""
     if isinstance(value, Mapping):
-        return {name: _moved(entry, device) for name, entry in value.items()}
-    return tuple(_moved(entry, device) for entry in value) if isinstance(value, tuple) else value.to(device)
+        return {name: on_device(entry, device) for name, entry in value.items()}
+    return tuple(on_device(entry, device) for entry in value) if isinstance(value, tuple) else value.to(device)
 
 
 class TripleBatches:
@@ -146,22 +154,14 @@ class TripleBatches:
         self, dataset: MultiBehaviorDataset, behaviors: Sequence[str], training: TrainingOptions, *, rng: int = 0
     ) -> None:
         self.dataset, self.behaviors, self.training, self.seed = dataset, tuple(behaviors), training, int(rng)
-        self._histories: dict[str, _History] = {}
-        made: dict[tuple[str, ...], _History] = {}
+        self._histories: dict[str, History] = {}
+        made: dict[tuple[str, ...], History] = {}
         for behavior in (*self.behaviors, dataset.target):
             sources = {"all": dataset.behaviors, "behavior": (behavior,), "target": (dataset.target,)}[training.history]
             if sources not in made:
-                made[sources] = _History(dataset, sources)
+                made[sources] = History.of(dataset, sources)
             self._histories[behavior] = made[sources]
-        target = dataset.target
-        free = self._histories[target].sizes() < dataset.num_items
-        self._users = np.flatnonzero((dataset.csr(target).degrees() > 0) & free)
-        if not len(self._users):
-            raise UsageError(
-                f"no user of {dataset.name!r} has both a {target!r} and an item outside the history "
-                f"({training.history}), so there is nothing to train on",
-                "choose a smaller history: --set history=behavior or --set history=target",
-            )
+        self._users = trained_users(dataset, self._histories[dataset.target], training)
 
     def __len__(self) -> int:
         """Return the number of batches of an epoch."""
@@ -219,12 +219,24 @@ class TripleBatches:
                 [rng.choice(self._users, self._batch_rows(), replace=False) for _ in range(len(self))]
             )
         return users, {
-            name: chosen[name] if name in chosen else _draw_positive(self.dataset.csr(name), users, rng)
+            name: chosen[name] if name in chosen else draw_positives(self.dataset.csr(name), users, rng)
             for name in self.behaviors
         }
 
 
-def _draw_positive(csr: CSR, users: IntArray, rng: np.random.Generator) -> IntArray:
+def trained_users(dataset: MultiBehaviorDataset, history: History, training: TrainingOptions) -> IntArray:
+    """Return the users with a target item and an item outside their history: (R,); raises `UsageError` for none."""
+    users = np.flatnonzero((dataset.csr(dataset.target).degrees() > 0) & (history.sizes() < dataset.num_items))
+    if not len(users):
+        raise UsageError(
+            f"no user of {dataset.name!r} has both a {dataset.target!r} and an item outside the history "
+            f"({training.history}), so there is nothing to train on",
+            "choose a smaller history: --set history=behavior or --set history=target",
+        )
+    return users
+
+
+def draw_positives(csr: CSR, users: IntArray, rng: np.random.Generator) -> IntArray:
     """Draw one item of each user uniformly: (R,) -> (R,), -1 for users without any."""
     starts = csr.indptr[users]
     counts = csr.indptr[users + 1] - starts
@@ -233,14 +245,29 @@ def _draw_positive(csr: CSR, users: IntArray, rng: np.random.Generator) -> IntAr
     return np.where(counts > 0, drawn, -1)
 
 
-class _History:
-    """The items of every user in some behaviors, as sorted keys."""
+class History:
+    """Items of every user, as sorted keys: what is no negative.
 
-    def __init__(self, dataset: MultiBehaviorDataset, behaviors: Sequence[str]) -> None:
-        self.num_items = dataset.num_items
-        self.keys = union(*(dataset.edges[name].keys(self.num_items) for name in behaviors))
-        bounds = np.arange(dataset.num_users + 1, dtype=np.int64) * self.num_items
-        self.indptr = np.searchsorted(self.keys, bounds)
+    Parameters
+    ----------
+    keys : int64 array (N,)
+        ``user * num_items + item``, ascending.
+    num_users, num_items : int
+    """
+
+    def __init__(self, keys: IntArray, num_users: int, num_items: int) -> None:
+        self.keys, self.num_items = keys, num_items
+        self.indptr = np.searchsorted(keys, np.arange(num_users + 1, dtype=np.int64) * num_items)
+
+    @classmethod
+    def of(cls, dataset: MultiBehaviorDataset, behaviors: Sequence[str]) -> History:
+        """Return the items of every user in any of the behaviors."""
+        keys = union(*(dataset.edges[name].keys(dataset.num_items) for name in behaviors))
+        return cls(keys, dataset.num_users, dataset.num_items)
+
+    def csr(self) -> CSR:
+        """Return the items by user."""
+        return CSR(self.indptr, self.keys % self.num_items)
 
     def sizes(self) -> IntArray:
         """Return the number of items of every user: (U,)."""

@@ -22,7 +22,6 @@ from mbgraph.errors import DataError, UsageError
 from mbgraph.evaluation.evaluate import evaluate, held_out_pairs, scorer_for
 from mbgraph.evaluation.ranking import held_out_ranks
 from mbgraph.models.base import MODELS, Recommender
-from mbgraph.models.batches import TripleBatch
 from mbgraph.models.context import StepContext
 from mbgraph.recommend import recommend
 from mbgraph.training.trainer import Trainer
@@ -30,6 +29,8 @@ from mbgraph.training.trainer import Trainer
 __all__ = ["RecommenderCases", "TrainedRecommenderCases", "recommender_cases", "toy_dataset"]
 
 _USERS, _ITEMS = 24, 17
+_SMALL = {"embedding_dim": 8, "num_layers": 2}
+"""Options of models under test, where they have such."""
 
 
 def toy_dataset(behaviors: tuple[str, ...] = ("view", "cart", "buy"), seed: int = 0) -> MultiBehaviorDataset:
@@ -77,7 +78,7 @@ class RecommenderCases:
     def small(self) -> dict[str, Any]:
         """Return options that make the model small, where it has them."""
         known = self.kind.Options.names()
-        return {**({"embedding_dim": 8} if "embedding_dim" in known else {}), **self.options}
+        return {**{name: value for name, value in _SMALL.items() if name in known}, **self.options}
 
     def build(self, ds: MultiBehaviorDataset, rng: int = 1, **changes: Any) -> Recommender:
         """Return a model of a dataset."""
@@ -297,12 +298,7 @@ class TrainedRecommenderCases(RecommenderCases):
         ds = toy_dataset(self.behaviors)
         model = self.build(ds)
         batch, context = self.first_step(model, ds)
-        if not isinstance(batch, TripleBatch):
-            pytest.skip("the model's batches are no triples")
-        users = torch.tensor([ds.num_users - 1])
-        nothing = {name: torch.full_like(rows[:1], -1) for name, rows in batch.positives.items()}
-        negatives = {name: torch.full_like(rows[:1], -1) for name, rows in batch.negatives.items()}
-        terms = self.objective(model, TripleBatch(users, nothing, negatives), context)
+        terms = self.objective(model, batch.emptied(), context)
         assert all(math.isfinite(float(term.detach())) for term in terms.values())
         model.update_rule(model.options.training()).step(terms)
 
