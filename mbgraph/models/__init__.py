@@ -13,6 +13,7 @@ from mbgraph.models.ragged import RaggedBatch, RaggedBatches, UserBatch, UserBat
 from mbgraph.models.rmbrec import RMBRec
 from mbgraph.models.rules import GradientBalance, UpdateRule
 from mbgraph.models.simgcl import SimGCL
+from mbgraph.models.smbrec import SMBRec
 
 __all__ = [
     "CRGCN",
@@ -31,6 +32,7 @@ __all__ = [
     "RaggedBatch",
     "RaggedBatches",
     "Recommender",
+    "SMBRec",
     "SimGCL",
     "StepContext",
     "TrainingOptions",
