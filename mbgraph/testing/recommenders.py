@@ -29,6 +29,8 @@ from mbgraph.training.trainer import Trainer
 __all__ = ["RecommenderCases", "TrainedRecommenderCases", "recommender_cases", "toy_dataset"]
 
 _USERS, _ITEMS = 24, 17
+_SMALL = {"embedding_dim": 8, "num_layers": 2}
+"""Options of models under test, where they have such."""
 
 
 def toy_dataset(behaviors: tuple[str, ...] = ("view", "cart", "buy"), seed: int = 0) -> MultiBehaviorDataset:
@@ -81,7 +83,7 @@ class RecommenderCases:
     def small(self) -> dict[str, Any]:
         """Return options that make the model small, where it has them."""
         known = self.kind.Options.names()
-        return {**({"embedding_dim": 8} if "embedding_dim" in known else {}), **self.options}
+        return {**{name: value for name, value in _SMALL.items() if name in known}, **self.options}
 
     def build(self, ds: MultiBehaviorDataset, rng: int = 1, **changes: Any) -> Recommender:
         """Return a model of a dataset."""
