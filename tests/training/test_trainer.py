@@ -320,7 +320,7 @@ def test_options_come_as_sections_or_one_by_one(dataset):
 
 
 def test_a_cutoff_beyond_the_catalogue_is_cut(tiny):
-    model = LightGCN(tiny.graph, tiny.target, embedding_dim=4)
+    model = LightGCN(tiny.graph, tiny.target, embedding_dim=8)
     trainer = Trainer(model, tiny, epochs=1, metric="HR@50")
     assert trainer.metric == "HR@5"
     assert trainer.fit().records[0]["valid"]["HR@5"] == 1.0
@@ -352,7 +352,7 @@ def test_a_short_last_batch_without_triples_does_not_end_training(kind, tmp_path
     options = {"epochs": 8, "sampler": "per-user", "history": "all", "batch_size": 1024, "diagnose_every": 1, "rng": 2}
 
     def trainer(**changes):
-        model = kind(ds.graph, ds.target, embedding_dim=4, num_layers=1, rng=1)
+        model = kind(ds.graph, ds.target, embedding_dim=8, num_layers=1, rng=1)
         return Trainer(model, ds, device="cpu", **{**options, **changes})
 
     empty = [
@@ -370,7 +370,7 @@ def test_a_short_last_batch_without_triples_does_not_end_training(kind, tmp_path
 @pytest.mark.parametrize("kind", [RMBRec, LightGCN])
 def test_batches_of_one(kind):
     ds = crowded(num_users=30)
-    model = kind(ds.graph, ds.target, embedding_dim=4, num_layers=1, rng=1)
+    model = kind(ds.graph, ds.target, embedding_dim=8, num_layers=1, rng=1)
     trainer = Trainer(model, ds, epochs=2, sampler="per-user", history="all", batch_size=1, diagnose_every=1, rng=1,
                       device="cpu")  # fmt: skip
     before = weights(trainer).clone()
@@ -382,7 +382,7 @@ def test_batches_of_one(kind):
 def test_a_step_without_triples_moves_nothing_but_what_acts_on_tables():
     """Momentum and coupled decay of the steps before would move rows that nothing was learned about."""
     ds = crowded(num_users=30)
-    model = RMBRec(ds.graph, ds.target, embedding_dim=4, num_layers=1, rng=1)
+    model = RMBRec(ds.graph, ds.target, embedding_dim=8, num_layers=1, rng=1)
     trainer = Trainer(model, ds, [InfoNCE(), REx(), L2()], epochs=1, batch_size=1, rng=1, device="cpu")
     assert trainer.training.weight_decay > 0
     batches = list(trainer.batches.epoch(1))
@@ -394,7 +394,7 @@ def test_a_step_without_triples_moves_nothing_but_what_acts_on_tables():
 def test_nobody_to_train_on_is_refused_before_training():
     """Everybody touched everything: the remedy is a smaller history, and it works."""
     ds = crowded(num_users=20, share=1.0)
-    model = RMBRec(ds.graph, ds.target, embedding_dim=4)
+    model = RMBRec(ds.graph, ds.target, embedding_dim=8)
     with pytest.raises(UsageError, match=r"nothing to train on; choose .* history=behavior or --set history=target"):
         Trainer(model, ds, device="cpu")
     assert Trainer(model, ds, epochs=1, history="behavior", device="cpu").fit().epochs == 1
@@ -404,7 +404,7 @@ def test_a_model_of_another_graph_is_refused(dataset):
     """Else it would train on the pairs that are held out."""
     buys = dataset.edges[dataset.target]
     fewer = dataset.replace(edges={**dataset.edges, dataset.target: buys[1:]}, splits={})
-    model = RMBRec(dataset.graph, dataset.target, embedding_dim=4)
+    model = RMBRec(dataset.graph, dataset.target, embedding_dim=8)
     with pytest.raises(DataError, match="was built on other 'buy' edges than the train edges of dataset 'small'"):
         Trainer(model, fewer)
 
@@ -454,6 +454,6 @@ def test_errors(dataset, tmp_path):
     make(dataset, epochs=1, directory=tmp_path).fit()
     with pytest.raises(RunError, match="made with seed 5, not 6; resume with the same seed"):
         make(dataset, rng=6, directory=tmp_path).fit(resume=True)
-    wider = RMBRec(dataset.graph, dataset.target, embedding_dim=4)
+    wider = RMBRec(dataset.graph, dataset.target, embedding_dim=16)
     with pytest.raises(RunError, match="belongs to another model; resume with the run's own configuration"):
         Trainer(wider, dataset, rng=5, directory=tmp_path).fit(resume=True)
