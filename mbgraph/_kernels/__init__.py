@@ -7,7 +7,8 @@ Three functions stand in front, each with a plain path of torch or numpy beside 
   `subtract_masked_products` for those that are no candidates (plain: `mbgraph.evaluation.ranking`).
 
 `available` says whether numba is installed; without it only the plain paths run. Kernels are compiled for a width,
-which takes longer than it saves for rows of more than `WIDEST` numbers: those take the plain paths too."""
+which takes longer than it saves for rows of more than `WIDEST` numbers: those take the plain paths too.
+"""
 
 from mbgraph._kernels.adjacency import Adjacency
 from mbgraph._kernels.counts import count_above, count_products, subtract_masked, subtract_masked_products

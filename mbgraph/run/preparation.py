@@ -48,8 +48,8 @@ def make_model(config: FitConfig, dataset: MultiBehaviorDataset) -> Recommender:
 def notices(config: FitConfig, dataset: MultiBehaviorDataset) -> list[str]:
     """Return what a user should know before training, a line each."""
     found = [
-        f"every pair of {behavior!r} is a pair of {dataset.target!r}: a model can read the answer in it; leave it out unless "
-        "it is known before the purchase"
+        f"every pair of {behavior!r} is a pair of {dataset.target!r}: a model can read the answer in it; leave it out "
+        "unless it is known before the purchase"
         for behavior in behaviors_within_target(dataset)
     ]
     if config.model_class.trainable:
