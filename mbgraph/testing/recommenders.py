@@ -246,7 +246,7 @@ class TrainedRecommenderCases(RecommenderCases):
         runs = [self.trainer(ds, rng) for rng in (3, 3, 4)]
         for run in runs:
             run.fit()
-        one, two, three = ([record["terms"] for record in run.history] for run in runs)
+        one, two, three = ([record["terms"] for record in run.records] for run in runs)
         assert one == two
         assert one != three
         assert torch.equal(self.scores(runs[0].model), self.scores(runs[1].model))
@@ -257,8 +257,8 @@ class TrainedRecommenderCases(RecommenderCases):
         plain, diagnosed = self.trainer(ds), self.trainer(ds, diagnose_every=1)
         plain.fit()
         diagnosed.fit()
-        assert [record["terms"] for record in plain.history] == [record["terms"] for record in diagnosed.history]
-        assert all(record["gradient_norms"] for record in diagnosed.history)
+        assert [record["terms"] for record in plain.records] == [record["terms"] for record in diagnosed.records]
+        assert all(record["gradient_norms"] for record in diagnosed.records)
         assert torch.equal(self.scores(plain.model), self.scores(diagnosed.model))
 
     def test_a_resumed_run_ends_at_the_same_numbers(self, tmp_path: Path) -> None:
@@ -269,7 +269,7 @@ class TrainedRecommenderCases(RecommenderCases):
         self.trainer(ds, epochs=2, directory=tmp_path).fit()
         resumed = self.trainer(ds, epochs=4, directory=tmp_path)
         resumed.fit(resume=True)
-        for one, two in itertools.zip_longest(whole.history, resumed.history):
+        for one, two in itertools.zip_longest(whole.records, resumed.records):
             assert (one["terms"], one["valid"]) == (two["terms"], two["valid"])
         assert torch.equal(self.scores(whole.model), self.scores(resumed.model))
         for one, two in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):

@@ -308,3 +308,13 @@ def test_errors_name_the_remedy():
         propagate(relation, *both, 2, row_dtype="bfloat")
     with pytest.raises(UsageError, match="row_dtype=bfloat16 needs an even embedding_dim, got 3; choose an even one"):
         propagate(relation, *(table[:, :3] for table in both), 2, row_dtype="bfloat16")
+
+
+def test_very_wide_rows_take_the_plain_pass(monkeypatch):
+    """Kernels are compiled for a width; beyond the widest nothing is compiled."""
+    monkeypatch.setattr("mbgraph._kernels.WIDEST", 4)
+    monkeypatch.setattr("mbgraph._kernels.encode", None)
+    relation = Relation([0, 1], [0, 0], 2, 1)
+    users, items = propagate(relation, torch.ones(2, 5), torch.ones(1, 5), 1, weights=(0, 1))
+    assert_close(items, torch.full((1, 5), 2**0.5))
+    assert_close(users, torch.full((2, 5), 0.5**0.5))
