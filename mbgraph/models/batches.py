@@ -59,6 +59,11 @@ class TripleBatch:
         Items outside the user's history; -1 where there is no positive.
     kinds : int64 tensor (B,), optional
         With sampler ``every-edge``: the number of the behavior that each row is an edge of.
+
+    Raises
+    ------
+    UsageError
+        If a triple with a positive item lacks its user or a negative item.
     """
 
     users: Tensor
@@ -75,6 +80,11 @@ class TripleBatch:
             present = (positives >= 0).nonzero()[:, 0]
             made["positions"][behavior] = present
             rows = (self.users[present], positives[present], self.negatives[behavior][present])
+            if any(bool((part < 0).any()) for part in rows):
+                raise UsageError(
+                    f"a triple of {behavior!r} has a positive item, but no user or no negative (-1)",
+                    "leave a row out by a positive of -1",
+                )
             made["present"][behavior] = rows
             made["users"][behavior], made["items"][behavior] = torch.unique(rows[0]), torch.unique(rows[1])
         object.__setattr__(self, "_made", made)

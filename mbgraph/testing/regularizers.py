@@ -282,6 +282,7 @@ _VARIANTS: Mapping[str, tuple[Mapping[str, Any], ...]] = {
         {"on": "tables", "divide_by": "rows"},
         {"on": "parameters"},
         {"on": "parameters", "power": 1},
+        {"on": "parameters", "divide_by": "batch"},
     ),
 }
 """Options of the project's own regularizers that are worth a round of cases each."""

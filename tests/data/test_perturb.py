@@ -176,6 +176,14 @@ def test_added_times_are_those_of_the_behavior():
     assert (keys(again[:700]), again.time[:700].tolist()) == (keys(plain[shuffled]), plain.time[shuffled].tolist())
 
 
+def test_the_last_free_pair_is_found_by_drawing_too(monkeypatch):
+    monkeypatch.setattr(module, "_SMALL", 0)
+    monkeypatch.setattr(module, "_BLOCK", 1024)
+    free = 3000 - len(SMALL.edges["cart"])
+    full = perturb(SMALL, add=free, behaviors="cart", allow_held_out=True).edges["cart"]
+    assert sorted(keys(full)) == list(range(3000))
+
+
 def test_held_out_pairs_are_hit_only_when_allowed():
     free = 3000 - len(SMALL.edges["cart"])
     full = perturb(SMALL, add=free, behaviors="cart", allow_held_out=True)

@@ -317,6 +317,19 @@ def test_a_batch_moves_as_a_whole(batch):
     assert len(moved) == len(batch) == 5
 
 
+def test_a_triple_without_its_user_or_a_negative_is_refused():
+    """A row of -1 would read the last node."""
+    good = torch.tensor([0, 1])
+    several = torch.tensor([[1, 2], [3, -1]])
+    for users, negatives in ((torch.tensor([0, -1]), good), (good, torch.tensor([-1, 2])), (good, several)):
+        with pytest.raises(
+            UsageError, match=r"a triple of 'buy' has a positive item, but no user or no negative \(-1\)"
+        ):
+            TripleBatch(users, {"buy": good}, {"buy": negatives})
+        left_out = TripleBatch(users, {"buy": torch.tensor([-1, -1])}, {"buy": negatives})
+        assert len(left_out.rows("buy")[0]) == 0
+
+
 def test_errors():
     for options, message in (
         ({"sampler": "per-usr"}, "sampler of the training options 'per-usr'; did you mean 'per-user'"),

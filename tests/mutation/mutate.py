@@ -159,10 +159,8 @@ def summary(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         tried = len(outcomes)
         share = 100 * (tried - equivalent - survived) / max(tried - equivalent, 1)
         tests = " ".join(dict.fromkeys(word for row in rows if row["file"] == file for word in row["tests"].split()))
-        seconds = sum(float(row["seconds"]) for row in rows if row["file"] == file)
         counts = {"tried": tried, "caught": tried - equivalent - survived, "equivalent": equivalent}
-        shown = {"percent caught": f"{share:.1f}", "seconds": f"{seconds:.0f}", "tests": tests}
-        made.append({"file": file, **counts, "survived": survived, **shown})
+        made.append({"file": file, **counts, "survived": survived, "percent caught": f"{share:.1f}", "tests": tests})
     return made
 
 
@@ -194,7 +192,7 @@ def choose(files: Sequence[str], sample: int | None, seed: int) -> list[tuple[st
 @click.option("--sample", type=click.IntRange(min=1), help="Try that many changes, drawn from all files.")
 @click.option("--seed", default=0, show_default=True, help="Of the sample.")
 @click.option("--limit", type=float, help="Seconds per change.  [default: 10 and four times the unchanged tests]")
-@click.option("--again", is_flag=True, help="Try survivors of the results anew: tests were added.")
+@click.option("--again", is_flag=True, help="Try survivors anew, those not known to change nothing: tests were added.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("build/mutation.csv"), show_default=True)
 @click.option("--summary", "table", type=click.Path(path_type=Path), help="CSV file for one row per file.")
 @click.option("--json", "as_json", is_flag=True, help="Print summary and survivors as JSON.")
@@ -222,7 +220,9 @@ def main(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the copy goes, as it does after Ctrl-C
     chosen = choose(files, sample, seed)
     suites = {file: [*dict.fromkeys([*tests_of(file, ROOT), *tests])] for file in files}
-    done = {_key(row): row for row in read_results(out) if not (again and row["outcome"] == "survived")}
+    known = read_results(out)
+    stale = {_key(row) for row in noted(known) if again and row["outcome"] == "survived"}
+    done = {_key(row): row for row in known if _key(row) not in stale}
     left = [(*one, _key(_row(*one))) for one in chosen if _key(_row(*one)) not in done]
     click.echo(f"{len(chosen)} changes of {len(files)} files, {len(left)} to try", err=True)
     if left:
