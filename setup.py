@@ -7,7 +7,7 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
-SHIPPED = {"datasets": ("*.toml",), "benchmarks": ("speed/*.py",)}
+SHIPPED = {"datasets": ("*.toml",), "benchmarks": ("*.toml", "speed/*.py")}
 
 
 class BuildWithFolders(build_py):

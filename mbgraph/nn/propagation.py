@@ -152,6 +152,7 @@ def propagate_each(
 def _is_compiled(relations: Sequence[Relation], users: Tensor, items: Tensor) -> bool:
     return (
         _kernels.available
+        and users.shape[1] <= _kernels.WIDEST
         and not torch.compiler.is_compiling()
         and all(relation.backend == "auto" for relation in relations)
         and all(table.device.type == "cpu" and table.dtype == torch.float32 for table in (users, items))

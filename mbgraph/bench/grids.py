@@ -1,0 +1,192 @@
+"""Results as plain grids of text, which every writer of tables shares: what stands where, what is best and second."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from mbgraph.bench.results import CellResult, Results
+from mbgraph.bench.sources import facts_of
+from mbgraph.bench.stars import significance
+
+__all__ = ["Box", "Grid", "accuracy_grid", "caption", "grids", "statistics_grid"]
+
+NOT_RUN = "-"
+
+
+@dataclass(frozen=True)
+class Box:
+    """One place of a grid.
+
+    Attributes
+    ----------
+    text : str
+    best, second : bool
+    """
+
+    text: str
+    best: bool = False
+    second: bool = False
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table.
+
+    Attributes
+    ----------
+    title : str
+    columns : tuple of str
+    rows : list of tuple of Box
+    rule : int or None
+        Row before which a rule stands: the anchors begin there.
+    caption : str
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: list[tuple[Box, ...]]
+    rule: int | None = None
+    caption: str = ""
+    notes: Sequence[str] = field(default_factory=tuple)
+
+
+def grids(results: Results) -> list[Grid]:
+    """Return the tables of a study: one per dataset, or one of all datasets in a study of data."""
+    if results.study.kind == "statistics":
+        return [statistics_grid(results)]
+    return [accuracy_grid(results, dataset) for dataset in results.datasets]
+
+
+def statistics_grid(results: Results) -> Grid:
+    """Return datasets as rows and figures as columns, the published one in brackets where it differs."""
+    rows = []
+    for dataset in results.datasets:
+        boxes = [Box(_named(dataset))]
+        for metric in results.study.metrics:
+            value, published = results.facts[dataset].get(metric), results.published(dataset, "", metric)
+            text = NOT_RUN if value is None else _figure(metric, value)
+            if value is not None and published is not None:
+                same = _figure(metric, published) == text
+                text += " (paper: same)" if same else f" (paper: {_figure(metric, published)})"
+            boxes.append(Box(text))
+        rows.append(tuple(boxes))
+    columns = ("dataset", *(_heading(metric) for metric in results.study.metrics))
+    return Grid(results.study.title, columns, rows, caption=caption(results))
+
+
+def accuracy_grid(results: Results, dataset: str) -> Grid:
+    """Return one line per cell: mean and spread of every metric, published value and difference where there is one."""
+    study, cells = results.study, results.of(dataset)
+    metrics = study.metrics
+    with_published = [m for m in metrics if any(results.published(dataset, c.cell.label, m) is not None for c in cells)]
+    places = {metric: _places(cells, metric) for metric in metrics}
+    stars = significance(results, dataset)
+    columns = ["", "runs"]
+    for metric in metrics:
+        columns.append(metric)
+        if metric in with_published:
+            columns += ["paper", "diff."]
+    columns += [f"{metrics[0]} {group}" for group in ("visited", "unvisited")]
+    rows = []
+    for number, each in enumerate(cells):
+        finished = sum(run.status == "done" for run in each.runs)
+        boxes = [Box(each.cell.label), Box(f"{finished}/{len(each.runs)}")]
+        for metric in metrics:
+            box = Box(_cell(each, metric), *places[metric].get(number, (False, False)))
+            if each.cell.row == study.subject and (each.cell.label, metric) in stars:
+                box = replace(box, text=f"{box.text}*")
+            boxes.append(box)
+            if metric in with_published:
+                boxes += _published(results, each, metric)
+        for group in ("visited", "unvisited"):
+            mean = each.measured(metrics[0], group).mean
+            boxes.append(Box(NOT_RUN if mean is None else f"{mean:.4f}"))
+        rows.append(tuple(boxes))
+    rule = next((number for number, each in enumerate(cells) if each.cell.role == "anchor"), None)
+    errors = [f"{run.job}: {run.error}" for each in cells for run in each.runs if run.error]
+    return Grid(
+        f"{study.title}: {_named(dataset)}", tuple(columns), rows, rule or None, caption(results, dataset), errors
+    )
+
+
+def _cell(each: CellResult, metric: str) -> str:
+    got = each.measured(metric)
+    if got.mean is None:
+        return "failed" if each.error else NOT_RUN
+    spread = f" ± {got.sd:.4f}" if got.sd is not None else ""
+    return f"{got.mean:.4f}{spread}" + (" (a run failed)" if each.error else "")
+
+
+def _published(results: Results, each: CellResult, metric: str) -> list[Box]:
+    value, mean = results.published(each.cell.dataset, each.cell.label, metric), each.measured(metric).mean
+    if value is None:
+        return [Box(""), Box("")]
+    return [Box(f"{value:.4f}"), Box(NOT_RUN if mean is None else f"{mean / value - 1:+.1%}")]
+
+
+def _places(cells: Sequence[CellResult], metric: str) -> Mapping[int, tuple[bool, bool]]:
+    """Return (best, second) by number of the cell, among rows that are no anchors."""
+    means = {n: each.measured(metric).mean for n, each in enumerate(cells) if each.cell.role != "anchor"}
+    ranked = sorted({mean for mean in means.values() if mean is not None}, reverse=True)
+    if len(means) < 2 or not ranked:
+        return {}
+    second = ranked[1] if len(ranked) > 1 else None
+    return {n: (mean == ranked[0], mean is not None and mean == second) for n, mean in means.items()}
+
+
+def caption(results: Results, dataset: str | None = None) -> str:
+    """Return what a reader must know about the figures: data, split, protocol, number of runs, tests."""
+    parts = []
+    chosen = results.datasets if dataset is None else (dataset,)
+    made = [name for name in chosen if facts_of(name).synthetic]
+    if made:
+        parts.append(f"SYNTHETIC data ({', '.join(made)}): generated by mbgraph, no result about any shop.")
+    if dataset is not None:
+        parts += _protocol(results, dataset)
+    elif any(results.published(name, "", metric) is not None for name in chosen for metric in results.study.metrics):
+        parts.append(f"Published: {_place(results, chosen)}.")
+    return " ".join(parts)
+
+
+def _protocol(results: Results, dataset: str) -> list[str]:
+    cells = results.of(dataset)
+    runs = [run for each in cells for run in each.runs if run.status == "done"]
+    most = max((len(each.runs) for each in cells), default=0)
+    parts = [f"Mean ± standard deviation over up to {most} runs per row." if most > 1 else "One run per row."]
+    if runs:
+        options = runs[0].job.config.evaluation_options
+        protocols = sorted({run.job.config.protocol for run in runs})
+        chosen = sorted({run.job.config.evaluation_options.metric for run in runs})
+        users = sorted({run.outcome["users_evaluated"] for run in runs})
+        parts.append(
+            f"Test pairs of the split {', '.join(protocols)}, {', '.join(f'{n:,}' for n in users)} users, all items "
+            f"ranked, mask {options.mask}, {options.ties} ties, epoch by validation {', '.join(chosen)}."
+        )
+    if any(each.cell.role == "anchor" for each in cells):
+        parts.append("Bold best and underlined second leave out the anchors below the line.")
+    if results.study.subject and len(cells) > 1:
+        parts.append(
+            f"*: {results.study.subject} differs from the best other row (paired t-test over users, p < 0.05 after "
+            "Holm)."
+        )
+    if any(entry.dataset == dataset for entry in results.study.published) and facts_of(dataset).as_published:
+        parts.append(f"Published: {_place(results, [dataset])}.")
+    return parts
+
+
+def _place(results: Results, datasets: Sequence[str]) -> str:
+    return ", ".join(sorted({entry.place for entry in results.study.published if entry.dataset in datasets}))
+
+
+def _named(dataset: str) -> str:
+    return f"{dataset} (synthetic)" if facts_of(dataset).synthetic else dataset
+
+
+def _heading(metric: str) -> str:
+    kind, _, behavior = metric.partition(":")
+    return {"bar": f"BAR {behavior}", "count": behavior, "dt": "DT"}.get(kind, metric)
+
+
+def _figure(metric: str, value: float) -> str:
+    return f"{value:.4f}" if metric == "dt" or metric.startswith("bar:") else f"{value:,.0f}"
