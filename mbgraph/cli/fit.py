@@ -19,6 +19,7 @@ Examples:
   mbgraph fit --regularizer infonce:weight=0.8 --regularizer rex:weight=0
   mbgraph fit --regularizer irmv1:weight=0.5,warmup=10 --set num_layers=2
   mbgraph fit --k 5,10,50 --metric NDCG@10 --mask all-behaviors
+  mbgraph fit --log tensorboard
   mbgraph fit --resume runs/demo-rmbrec-mbgraph-s2026
   mbgraph fit --resume runs/demo-rmbrec-mbgraph-s2026 --epochs 400 --patience 40
 
@@ -52,6 +53,7 @@ def _sections() -> list[tuple[str, list[click.Option]]]:
     help="Continue a run; with --epochs or --patience beyond its end.",
 )
 @click.option("--dry-run", is_flag=True, help="Take one step and one block of the evaluation; print what a fit takes.")
+@click.option("--log", "logs", multiple=True, metavar="NAME", help="Log to tensorboard, mlflow or wandb as well.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 @json_option
 def command(
@@ -62,6 +64,7 @@ def command(
     directory: Path | None,
     resumed: Path | None,
     dry_run: bool,
+    logs: tuple[str, ...],
     quiet: bool,
     as_json: bool,
     **flags: str | None,
@@ -72,8 +75,9 @@ def command(
     """
     from mbgraph import run as runs
     from mbgraph.cli.progress import TrainingProgress
+    from mbgraph.training.loggers import make_logger
 
-    callbacks = [] if quiet else [TrainingProgress(console)]
+    callbacks = [*([] if quiet else [TrainingProgress(console)]), *map(make_logger, dict.fromkeys(logs))]
     announce = (lambda resolved: None) if quiet else _announce
     if resumed is not None:
         given = {name: value for name, value in flags.items() if value is not None}

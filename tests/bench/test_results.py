@@ -232,13 +232,13 @@ def test_a_drop_is_taken_from_the_clean_run_of_the_same_seed(as_published):
     cells = {
         "RMBRec|no noise": {(1, None): 0.5},
         "RMBRec|add 50%": dict(zip(noisy, (0.49, 0.48, 0.485), strict=True)),
-        "CRGCN|no noise": {(1, None): 0.2},
-        "CRGCN|add 50%": dict(zip(noisy, (0.10, 0.11, 0.105), strict=True)),
+        "UIPL|no noise": {(1, None): 0.2},
+        "UIPL|add 50%": dict(zip(noisy, (0.10, 0.11, 0.105), strict=True)),
     }
     found = verdicts(fake_results(study, cells, "taobao15k"))
     assert found[0].verdict == "holds"
-    assert found[0].evidence[0].startswith("drop of RMBRec 0.0300, CRGCN 0.4750 at add 50%, n = 3")
-    cells["CRGCN|add 50%"] = dict.fromkeys(noisy, 0.199)
+    assert found[0].evidence[0].startswith("drop of RMBRec 0.0300, UIPL 0.4750 at add 50%, n = 3")
+    cells["UIPL|add 50%"] = dict.fromkeys(noisy, 0.199)
     assert verdicts(fake_results(study, cells, "taobao15k"))[0].verdict == "does not hold"
 
 

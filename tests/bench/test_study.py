@@ -15,7 +15,12 @@ from mbgraph.bench.study import Study, shipped_studies
 from mbgraph.errors import MbgraphError, UsageError
 
 PAPER = {
-    "table2": {("taobao", "RMBRec"): (0.1462, 0.0969), ("beibei", "LightGCN"): (0.0383, 0.0207)},
+    "table2": {
+        ("taobao", "RMBRec"): (0.1462, 0.0969),
+        ("beibei", "LightGCN"): (0.0383, 0.0207),
+        ("tmall", "UIPL"): (0.1484, 0.0819),
+        ("taobao", "BCIPM"): (0.1257, 0.0708),
+    },
     "table3": {
         ("taobao", "RMBRec"): (0.1462, 0.0969),
         ("tmall", "RMBRec"): (0.1549, 0.0838),
@@ -278,5 +283,5 @@ def test_quick_studies_are_small(name, data_home):
     study = quick(Study.load(name))
     if study.kind == "accuracy":
         jobs = expand(study, ["demo"])
-        assert 0 < len(jobs) < 30
+        assert 0 < len(jobs) < 40
         assert all(job.config.training_options.epochs == 1 for job in jobs if job.config.model_class.trainable)

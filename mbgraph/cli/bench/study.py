@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mbgraph.bench.runner import Plan
     from mbgraph.bench.store import Store
 
-__all__ = ["study_command"]
+__all__ = ["Names", "study_command"]
 
 
 class Names(click.ParamType):
@@ -83,7 +83,9 @@ def study_command(name: str) -> click.Command:
         click.Option(
             ["--store"], type=click.Path(path_type=Path), help="Runs.  [default: $MBGRAPH_STORE or runs/bench]"
         ),
-        click.Option(["--out", "folder"], type=click.Path(path_type=Path), help="Folder for CSV, Markdown and LaTeX."),
+        click.Option(
+            ["--out", "folder"], type=click.Path(path_type=Path), help="Folder for CSV, Markdown, LaTeX and pictures."
+        ),
     ]
     made = Command(
         name,
@@ -130,6 +132,7 @@ def _run(
 ) -> None:
     import time
 
+    from mbgraph.bench.pictures import can_draw, write_pictures
     from mbgraph.bench.results import gather
     from mbgraph.bench.runner import execute, plan
     from mbgraph.bench.store import Store, default_store
@@ -161,8 +164,11 @@ def _run(
         if not as_json:
             show(results)
         if folder is not None:
-            for path in write_all(results, folder):
+            drawn = write_pictures(results, folder) if can_draw() else []
+            for path in [*write_all(results, folder), *drawn]:
                 console.print(f"wrote {path}", markup=False)
+    if folder is not None and not can_draw():
+        console.print('note: pictures are left out; install them with: pip install "mbgraph[plot]"', markup=False)
     if as_json:
         emit_json(_plain(collected[0]) if name != EVERY else {"studies": [_plain(each) for each in collected]})
     if interrupted:
