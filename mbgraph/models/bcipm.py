@@ -53,7 +53,7 @@ class BCIPMOptions(EmbeddingOptions):
     """Factor of the cross entropy on edges; BPR on target triples has the rest of 1."""
     refresh: Annotated[int, Field(ge=1)] = 1
     """Steps from one propagation to the next. 1 is exact; above it, layers 1..L stand still in between and are not
-    derived: many times cheaper, another training."""
+    derived: cheaper, another training."""
     leave_one_out: bool = False
     """Leave the positive item of a triple out of the purchases that score it, as it is at test time."""
     degree_eps: Annotated[float, Field(ge=0)] = 0.0
