@@ -6,7 +6,8 @@ Three functions stand in front, each with a plain path of torch or numpy beside 
 * `count_above` and `count_products`: how many items score higher than held-out ones, with `subtract_masked` and
   `subtract_masked_products` for those that are no candidates (plain: `mbgraph.evaluation.ranking`).
 
-`available` says whether numba is installed; without it only the plain paths run.
+`available` says whether numba is installed; without it only the plain paths run. Kernels are compiled for a width,
+which takes longer than it saves for rows of more than `WIDEST` numbers: those take the plain paths too.
 """
 
 from mbgraph._kernels.adjacency import Adjacency
@@ -14,7 +15,11 @@ from mbgraph._kernels.counts import count_above, count_products, subtract_masked
 from mbgraph._kernels.encode import Operator, Workspace, encode
 from mbgraph._kernels.rows import available
 
+WIDEST = 1024
+"""Numbers of a row, at most."""
+
 __all__ = [
+    "WIDEST",
     "Adjacency",
     "Operator",
     "Workspace",

@@ -102,6 +102,7 @@ def held_out_ranks(
     if (
         _is_product(scorer)
         and _kernels.available
+        and scorer.users.shape[1] <= _kernels.WIDEST
         and scorer.users.device.type == "cpu"
         and scorer.users.dtype == torch.float32
     ):

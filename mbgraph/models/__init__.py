@@ -9,10 +9,13 @@ from mbgraph.models.crgcn import CRGCN
 from mbgraph.models.lightgcn import LightGCN
 from mbgraph.models.mbcgcn import MBCGCN
 from mbgraph.models.options import CascadeOptions, EmbeddingOptions, ModelOptions, TrainingOptions
+from mbgraph.models.pkef import PKEF
 from mbgraph.models.popularity import Popularity
+from mbgraph.models.ragged import RaggedBatch, RaggedBatches, UserBatch, UserBatches
 from mbgraph.models.rmbrec import RMBRec
 from mbgraph.models.rules import GradientBalance, UpdateRule
 from mbgraph.models.simgcl import SimGCL
+from mbgraph.models.smbrec import SMBRec
 from mbgraph.models.uipl import UIPL, UIPLBatch
 
 __all__ = [
@@ -23,6 +26,7 @@ __all__ = [
     "MODELS",
     "UIPL",
     "BCIPMBatch",
+    "PKEF",
     "Batches",
     "CascadeOptions",
     "Conversion",
@@ -35,7 +39,10 @@ __all__ = [
     "ModelOptions",
     "Popularity",
     "RMBRec",
+    "RaggedBatch",
+    "RaggedBatches",
     "Recommender",
+    "SMBRec",
     "SimGCL",
     "StepContext",
     "TrainingOptions",
@@ -43,5 +50,7 @@ __all__ = [
     "TripleBatches",
     "UIPLBatch",
     "UpdateRule",
+    "UserBatch",
+    "UserBatches",
     "build_model",
 ]

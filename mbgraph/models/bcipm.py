@@ -19,7 +19,7 @@ from mbgraph.models.context import StepContext
 from mbgraph.models.options import EmbeddingOptions, TrainingOptions
 from mbgraph.nn import bpr, mean_of_rows, propagate, triple_margin
 from mbgraph.nn.lightgcn import layer_weights
-from mbgraph.nn.propagation import Rows
+from mbgraph.nn.propagation import Rows, rows_at
 from mbgraph.nn.relation import Relation
 from mbgraph.nn.relations import GraphLike, Relations
 from mbgraph.regularizers import L2, Regularizer, StepOutputs
@@ -53,7 +53,7 @@ class BCIPMOptions(EmbeddingOptions):
     """Factor of the cross entropy on edges; BPR on target triples has the rest of 1."""
     refresh: Annotated[int, Field(ge=1)] = 1
     """Steps from one propagation to the next. 1 is exact; above it, layers 1..L stand still in between and are not
-    derived: many times cheaper, another training."""
+    derived: cheaper, another training."""
     leave_one_out: bool = False
     """Leave the positive item of a triple out of the purchases that score it, as it is at test time."""
     degree_eps: Annotated[float, Field(ge=0)] = 0.0
@@ -150,23 +150,25 @@ class BCIPM(EmbeddingRecommender):
         count = self.options.num_layers
         return propagate(relation, *start, count, layer_norm=True, weights=weights, at=at, space=self._space, **changes)
 
-    def _both(self, at: Rows, context: StepContext) -> tuple[Rows, Rows]:
-        """Return embeddings of the union graph, and the target graph's at rows: (U, D), (I, D) and (N, D), (M, D)."""
+    def _embedded(self, at: Rows, own: tuple[int, int], context: StepContext) -> tuple[Rows, Rows]:
+        """Return embeddings of the union graph at rows, and the target graph's at the last few of these rows.
+
+        Shapes: (N,), (M,) and n, m -> ((N, D), (M, D)), ((n, D), (m, D)).
+        """
         every, target = self._graphs
         forward = partial(self._propagated, row_dtype=self.options.row_dtype)
-        refresh = self.options.refresh
-        if refresh == 1:
+        last = _tails(at, own)
+        if self.options.refresh == 1:
             start = forward(every, self.tables)
-            return start, forward(target, start, at)
+            return rows_at(start, at), forward(target, start, last)
         first = self.options.layer_weights()[0]
-        if self._upper is None or context.step % refresh == 0:
+        if self._upper is None or context.step % self.options.refresh == 0:
             start = forward(every, self.tables)
-            own = forward(target, start)
-            self._upper = (_above(start, self.tables, first), _above(own, start, first))
-        else:
-            start = _added(self.tables, self._upper[0], first)
-            own = _added(start, self._upper[1], first)
-        return start, (own[0][at[0]], own[1][at[1]])
+            whole = forward(target, start)
+            self._upper = (_above(start, self.tables, first), _above(whole, start, first))
+            return rows_at(start, at), rows_at(whole, last)
+        rows = _added(rows_at(self.tables, at), rows_at(self._upper[0], at), first)
+        return rows, _added(_tails(rows, own), rows_at(self._upper[1], last), first)
 
     def begin_epoch(self, context: StepContext) -> None:
         """Forget layers that stand still: an epoch depends on its parameters alone."""
@@ -221,29 +223,36 @@ class BCIPM(EmbeddingRecommender):
         """Return the cross entropy of edges and BPR of target triples; risks and margins are those of the edges."""
         chosen, target = self.options, self.target
         rows, own = batch.rows(target), batch.positions(target)  # 3 x (B_t,), (B_t,)
-        bought, other = rows[1], rows[2]
-        (users, items), (own_users, own_items) = self._both((rows[0], torch.cat([bought, other])), context)
-
         edge_users, positives, negatives = batch.rows(ANY)  # (R,), (R,), (R,) or (R, n)
+        edges = torch.cat([positives.unsqueeze(1), negatives if negatives.ndim == 2 else negatives.unsqueeze(1)], 1)
         assert batch.kinds is not None
         kinds = batch.kinds[batch.positions(ANY)]  # (R,)
-        per_row = negatives if negatives.ndim == 2 else negatives.unsqueeze(1)
-        at_items = items[torch.cat([positives.unsqueeze(1), per_row], 1)]  # (R, 1 + n, D)
-        of_edges = (users[edge_users].unsqueeze(1), at_items, self.behavior_vectors[kinds].unsqueeze(1))
-        scores = torch.linalg.vecdot(self.preference(*of_edges), at_items)  # (R, 1 + n)
+
+        # one gather per table: each costs a gradient of the table's size
+        count = len(own)
+        at = (
+            torch.cat([edge_users, batch.users[batch.owners], rows[0]]),
+            torch.cat([edges.flatten(), batch.bought, rows[1], rows[2]]),
+        )
+        found, (own_users, own_items) = self._embedded(at, (count, 2 * count), context)
+        of_edges, buyers, users = found[0].split([len(edges), len(batch.owners), count])
+        items, purchases, bought, other = found[1].split([edges.numel(), len(batch.bought), count, count])
+        own_bought, own_other = own_items.chunk(2)
+
+        items = items.view(*edges.shape, items.shape[-1])  # (R, 1 + n, D)
+        vectors = self.behavior_vectors[kinds].unsqueeze(1)  # (R, 1, K)
+        scores = torch.linalg.vecdot(self.preference(of_edges.unsqueeze(1), items, vectors), items)  # (R, 1 + n)
         entropies = torch.cat([bpr(scores[:, :1], gamma=0), bpr(-scores[:, 1:], gamma=0)], 1)  # of labels 1 and 0
 
         vector = self.behavior_vectors[-1]
-        each = self.preference(users[batch.users[batch.owners]], items[batch.bought], vector)  # (M, D)
+        each = self.preference(buyers, purchases, vector)  # (M, D)
         purchased = each.new_zeros(len(batch), each.shape[1]).index_add(0, batch.owners, each)[own]  # (B_t, D)
         if chosen.leave_one_out:
-            purchased = purchased - self.preference(users[rows[0]], items[bought], vector)
-        share = self.local_shares[rows[0]]
-        own_bought, own_other = own_items.split([len(bought), len(other)])
+            purchased = purchased - self.preference(users, bought, vector)
         triple = (
-            _user_vectors(purchased, users[rows[0]] + own_users, share),
-            torch.cat([items[bought], items[bought] + own_bought], 1),
-            torch.cat([items[other], items[other] + own_other], 1),
+            _user_vectors(purchased, users + own_users, self.local_shares[rows[0]]),
+            torch.cat([bought, bought + own_bought], 1),
+            torch.cat([other, other + own_other], 1),
         )  # 3 x (B_t, 2 D)
         main = mean_of_rows(bpr(triple_margin(*triple), chosen.gamma))
 
@@ -278,3 +287,7 @@ def _above(total: Rows, start: Rows, first: float) -> Rows:
 
 def _added(start: Rows, above: Rows, first: float) -> Rows:
     return first * start[0] + above[0], first * start[1] + above[1]
+
+
+def _tails(pair: Rows, counts: tuple[int, int]) -> Rows:
+    return pair[0][len(pair[0]) - counts[0] :], pair[1][len(pair[1]) - counts[1] :]

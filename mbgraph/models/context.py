@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from mbgraph.random import stream
 
@@ -43,3 +45,24 @@ class StepContext:
         """
         seed = int(self.rng(name).integers(2**63))
         return torch.Generator(device).manual_seed(seed)
+
+    def uniform(self, name: str, shape: Sequence[int]) -> Tensor:
+        """Return uniform numbers in [0, 1) of the stream ``name``, on the CPU; ``torch.compile`` takes it as it is."""
+        return _uniform(list(shape), self.seed, self.epoch, self.step, name)
+
+    def dropout(self, rows: Tensor, rate: float, name: str) -> Tensor:
+        """Return rows with a random share of their entries set to 0 and the others divided by what is kept."""
+        if rate == 0:
+            return rows
+        kept = self.uniform(name, rows.shape).to(rows) >= rate
+        return rows * kept / (1 - rate)
+
+
+@torch.library.custom_op("mbgraph::uniform", mutates_args=())
+def _uniform(shape: Sequence[int], seed: int, epoch: int, step: int, name: str) -> Tensor:
+    return torch.rand(list(shape), generator=StepContext(epoch, step, seed).generator(name))
+
+
+@_uniform.register_fake
+def _(shape: Sequence[int], seed: int, epoch: int, step: int, name: str) -> Tensor:
+    return torch.empty(list(shape))

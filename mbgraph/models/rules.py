@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -151,4 +152,4 @@ class GradientBalance(UpdateRule):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """See `UpdateRule.load_state_dict`."""
         super().load_state_dict(state)
-        self.norms, self.exempt = state["norms"], state["exempt"]
+        self.norms, self.exempt = copy.deepcopy(state["norms"]), state["exempt"]

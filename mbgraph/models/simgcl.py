@@ -88,8 +88,7 @@ class SimGCL(OneGraphRecommender):
 
     def noise(self, view: int, layer: int, side: str, shape: torch.Size, context: StepContext) -> Tensor:
         """Return uniform noise in [0, 1) for one layer of one view: (N, D)."""
-        generator = context.generator(f"view {view} layer {layer} {side}")
-        return torch.rand(shape, generator=generator)
+        return context.uniform(f"view {view} layer {layer} {side}", shape)
 
     def _perturbed(self, view: int, context: StepContext, layer: int, users: Tensor, items: Tensor) -> Rows:
         made = []

@@ -4,12 +4,14 @@ Shapes use one letter each: U users, I items, K behaviors, L layers, B batch row
 """
 
 from mbgraph.nn.autoencoder import VariationalAutoencoder
+from mbgraph.nn.dense import linear
 from mbgraph.nn.fusion import mean_fusion
 from mbgraph.nn.lightgcn import BehaviorEncoder, LightGCN
-from mbgraph.nn.losses import bpr, mean_of_rows, triple_margin
+from mbgraph.nn.losses import bpr, mean_of_rows, sampled_softmax, triple_margin
 from mbgraph.nn.propagation import propagate, propagate_each
 from mbgraph.nn.relation import Relation
 from mbgraph.nn.relations import Relations
+from mbgraph.nn.similarity import most_similar, swing
 
 __all__ = [
     "BehaviorEncoder",
@@ -18,9 +20,13 @@ __all__ = [
     "Relations",
     "VariationalAutoencoder",
     "bpr",
+    "linear",
     "mean_fusion",
     "mean_of_rows",
+    "most_similar",
     "propagate",
     "propagate_each",
+    "sampled_softmax",
+    "swing",
     "triple_margin",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["bpr", "mean_of_rows", "triple_margin"]
+__all__ = ["bpr", "mean_of_rows", "sampled_softmax", "triple_margin"]
 
 
 def triple_margin(users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
@@ -52,3 +52,17 @@ def bpr(margin: Tensor, gamma: float = 1e-10) -> Tensor:
     if gamma == 0:
         return torch.nn.functional.softplus(-margin)
     return -torch.log(gamma + torch.sigmoid(margin))
+
+
+def sampled_softmax(margin: Tensor) -> Tensor:
+    r"""Cross-entropy of the positive among itself and its negatives, one value per row.
+
+    .. math:: \log \Big(1 + \sum_{k=1}^{n} \exp(-\Delta_k)\Big), \qquad \Delta_k = s(u, i) - s(u, j_k)
+
+    It is `bpr` for one negative. No exponential of a large number is taken, so nothing overflows.
+
+    Shapes: (B,) or (B, n) -> (B,).
+    """
+    if margin.ndim == 1:
+        return torch.nn.functional.softplus(-margin)
+    return torch.logsumexp(torch.nn.functional.pad(-margin, (1, 0)), dim=1)

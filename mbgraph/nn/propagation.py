@@ -21,7 +21,7 @@ from mbgraph._kernels import Workspace
 from mbgraph.errors import UnknownNameError, UsageError
 from mbgraph.nn.relation import Relation
 
-__all__ = ["ROW_DTYPES", "Between", "Rows", "propagate", "propagate_each"]
+__all__ = ["ROW_DTYPES", "Between", "Rows", "propagate", "propagate_each", "rows_at"]
 
 ROW_DTYPES = ("float32", "bfloat16")
 TINY = 1e-12  # rows shorter than this count as zero, as in torch.nn.functional.normalize
@@ -111,10 +111,10 @@ def propagate(
             if between is not None:
                 layer = between(number, *layer)
         if factor:
-            here = layer if at is None or (number and number == num_layers and last_alone) else _picked(layer, at)
+            here = layer if at is None or (number and number == num_layers and last_alone) else rows_at(layer, at)
             scaled = (factor * here[0], factor * here[1])
             total = scaled if total is None else (total[0] + scaled[0], total[1] + scaled[1])
-    return total if total is not None else _picked((users * 0.0, items * 0.0), at)
+    return total if total is not None else rows_at((users * 0.0, items * 0.0), at)
 
 
 def propagate_each(
@@ -152,6 +152,7 @@ def propagate_each(
 def _is_compiled(relations: Sequence[Relation], users: Tensor, items: Tensor) -> bool:
     return (
         _kernels.available
+        and users.shape[1] <= _kernels.WIDEST
         and not torch.compiler.is_compiling()
         and all(relation.backend == "auto" for relation in relations)
         and all(table.device.type == "cpu" and table.dtype == torch.float32 for table in (users, items))
@@ -178,7 +179,7 @@ def _plain(
                 layer = (_Round.apply(layer[0], True, False), _Round.apply(layer[1], True, False))
             if weight:
                 total = (total[0] + weight * layer[0], total[1] + weight * layer[1])
-        made.append(_picked(total, None if at is None else at[number]))
+        made.append(rows_at(total, None if at is None else at[number]))
     return made
 
 
@@ -211,7 +212,8 @@ class _Round(torch.autograd.Function):
         return gradient.bfloat16().to(gradient.dtype) if ctx.gradients else gradient, None, None
 
 
-def _picked(pair: Rows, at: Rows | None) -> Rows:
+def rows_at(pair: Rows, at: Rows | None) -> Rows:
+    """Return chosen rows of both sides, all for None: (U, D), (I, D) -> (N, D), (M, D)."""
     return pair if at is None else (pair[0].index_select(0, at[0]), pair[1].index_select(0, at[1]))
 
 

@@ -165,7 +165,7 @@ class Relation:
 
     def union(self, *others: Relation) -> Relation:
         """Return the pairs of this relation or any other, each once, ascending; times are dropped."""
-        return self._of_keys(key_sets.union(self._keys(), *(self._keys_of(other) for other in others)))
+        return self._of_keys(key_sets.union(self._keys(), *(self._checked(other)._keys() for other in others)))
 
     def meet(self, other: Relation) -> Relation:
         """Return the pairs that stand in both; they keep this relation's times and order."""
@@ -204,24 +204,28 @@ class Relation:
             raise UnknownNameError("subject of dropping", what, ("edges", "nodes"))
         return self._kept_edges(kept(self.num_users)[self.users] & kept(self.num_items)[self.items])
 
+    def keys(self) -> np.ndarray[Any, Any]:
+        """Return ``user * num_items + item`` of every pair, ascending: int64 (E,)."""
+        return np.sort((self.users * self.num_items + self.items).numpy())
+
     def _keys(self) -> np.ndarray[Any, Any]:
         return (self.users * self.num_items + self.items).numpy()
 
-    def _keys_of(self, other: Relation) -> np.ndarray[Any, Any]:
+    def _checked(self, other: Relation) -> Relation:
         if (other.num_users, other.num_items) != (self.num_users, self.num_items):
             raise UsageError(
                 f"relations over {self.num_users} x {self.num_items} and {other.num_users} x {other.num_items} nodes "
                 "have no pairs in common",
                 "take both from one graph",
             )
-        return other._keys()
+        return other
 
     def _of_keys(self, found: np.ndarray[Any, Any]) -> Relation:
         users, items = np.divmod(found, np.int64(self.num_items))
         return Relation(users, items, self.num_users, self.num_items, norm=self.norm, backend=self.backend)
 
     def _stands_in(self, other: Relation) -> Tensor:
-        return torch.from_numpy(key_sets.contains(self._keys(), np.sort(self._keys_of(other))))
+        return torch.from_numpy(key_sets.contains(self._keys(), self._checked(other).keys()))
 
     def _kept_edges(self, keep: Tensor) -> Relation:
         return Relation(

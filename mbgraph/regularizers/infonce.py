@@ -114,7 +114,7 @@ def infonce_among(
     candidates: Tensor,
     *,
     temperature: float = 0.07,
-    left_out: tuple[Tensor, Tensor] | None = None,
+    left_out: Tensor | None = None,
     zero_left_out: bool = False,
     include_positive: bool = False,
     reduction: str = "mean",
@@ -132,9 +132,8 @@ def infonce_among(
     candidates : Tensor (M, D)
     temperature, reduction, weights
         See `infonce`.
-    left_out : (int64 tensor (N + 1,), int64 tensor (E,)), optional
-        Per anchor the candidates that are no negatives of it: pointers ``p`` and numbers ``c``, anchor n owns
-        ``c[p[n] : p[n + 1]]``.
+    left_out : int64 tensor (N, k), optional
+        Per anchor the numbers of candidates that are no negatives of it, -1 where there are fewer than k.
     zero_left_out : bool
         Count a left-out candidate as a similarity of 0, so that it adds 1 to the denominator (published MBSSL), instead
         of not at all.
@@ -157,11 +156,9 @@ def infonce_among(
     def denominators(start: int, rows: Tensor, c: Tensor) -> Tensor:
         similarity = rows @ c.T / temperature  # (B, M)
         if left_out is not None:
-            pointers, numbers = left_out
-            own = pointers[start : start + len(rows) + 1]
-            where = torch.repeat_interleave(own.diff())
-            at = (where, numbers[int(own[0]) : int(own[-1])])
-            mask = torch.zeros_like(similarity, dtype=torch.bool).index_put(at, torch.ones((), dtype=torch.bool))
+            own = left_out[start : start + len(rows)]
+            own = own.masked_fill(own < 0, len(c))  # one column more, for the numbers that are none
+            mask = torch.zeros(len(rows), len(c) + 1, dtype=torch.bool, device=c.device).scatter(1, own, True)[:, :-1]
             similarity = similarity.masked_fill(mask, 0.0 if zero_left_out else float("-inf"))
         return torch.logsumexp(similarity, dim=1)  # (B,)
 
@@ -235,6 +232,8 @@ class InfoNCE(Regularizer):
 
     temperature: Annotated[float, Field(gt=0)] = 0.07
     """Divides the cosine."""
+    temperatures: tuple[Annotated[float, Field(gt=0)], ...] = ()
+    """Temperature of each auxiliary behavior, in order; empty: ``temperature`` of all."""
     direction: Literal["both", "anchor", "other"] = "both"
     """Whose rows pick among the other side's rows; ``both`` is the mean of the two."""
     negatives: Literal["cross", "intra"] = "cross"
@@ -271,11 +270,11 @@ class InfoNCE(Regularizer):
             )
         return self
 
-    def _term(self, anchor: Tensor, other: Tensor, weights: Tensor | None) -> Tensor:
+    def _term(self, anchor: Tensor, other: Tensor, weights: Tensor | None, temperature: float) -> Tensor:
         return infonce(
             anchor,
             other,
-            temperature=self.temperature,
+            temperature=temperature,
             direction=self.direction,
             negatives=self.negatives,
             include_positive=self.include_positive,
@@ -287,7 +286,7 @@ class InfoNCE(Regularizer):
         """Return the sum (or mean) over auxiliary behaviors, a 0-dimensional tensor."""
         if self.between == "views":
             one, two = self._of_side(outputs, "views")
-            return self._term(one, two, None)
+            return self._term(one, two, None, self.temperature)
         anchors = self._of_side(outputs, "anchors")
         auxiliary = [behavior for behavior in anchors if behavior != outputs.target]
         if not auxiliary:
@@ -295,8 +294,15 @@ class InfoNCE(Regularizer):
                 "infonce between behaviors needs a model that encodes an auxiliary behavior",
                 f"leave it out: --regularizer {self.name}:weight=0",
             )
+        temperatures = self.temperatures or (self.temperature,) * len(auxiliary)
+        if len(temperatures) != len(auxiliary):
+            raise UsageError(
+                f"temperatures of infonce has {len(temperatures)} numbers for {len(auxiliary)} auxiliary behaviors",
+                f"give one for each of {', '.join(auxiliary)}",
+            )
         terms = [
-            self._behavior(outputs, anchors[outputs.target], anchors[behavior], behavior) for behavior in auxiliary
+            self._behavior(outputs, anchors[outputs.target], anchors[behavior], behavior, temperature)
+            for behavior, temperature in zip(auxiliary, temperatures, strict=True)
         ]
         total = torch.stack(terms).sum()
         return total if self.reduce_behaviors == "sum" else total / len(terms)
@@ -310,33 +316,26 @@ class InfoNCE(Regularizer):
             )
         return given[self.side]
 
-    def _behavior(self, outputs: StepOutputs, anchor: Tensor, other: Tensor, behavior: str) -> Tensor:
+    def _behavior(
+        self, outputs: StepOutputs, anchor: Tensor, other: Tensor, behavior: str, temperature: float
+    ) -> Tensor:
         weights = outputs.anchor_weights.get(self.side, {}).get(behavior)  # (N,)
         similar = outputs.similar.get(self.side) if self.candidates == "all" else None
         if self.supported_only and weights is not None:
             supported = weights > 0
             anchor, other, weights = anchor[supported], other[supported], weights[supported]
-            rows = supported.nonzero()[:, 0]
-            similar = None if similar is None else _rows_of(similar[0], similar[1], rows)
+            similar = None if similar is None else similar[supported]
         used = weights if self.weighted else None
         if self.candidates == "batch":
-            return self._term(anchor, other, used)
+            return self._term(anchor, other, used, temperature)
         return infonce_among(
             anchor,
             other,
             self._of_side(outputs, "nodes")[behavior],
-            temperature=self.temperature,
+            temperature=temperature,
             left_out=similar,
             zero_left_out=self.zero_similar,
             reduction=self.reduction,
             weights=used,
             block=self.block,
         )
-
-
-def _rows_of(pointers: Tensor, numbers: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the lists of some rows: (N + 1,), (M,), (n,) -> (n + 1,), (m,)."""
-    counts = pointers.diff()[rows]
-    bounds = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-    offsets = torch.arange(int(bounds[-1])) - torch.repeat_interleave(bounds[:-1], counts)
-    return bounds, numbers[torch.repeat_interleave(pointers[rows], counts) + offsets]

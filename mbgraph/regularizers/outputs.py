@@ -46,8 +46,8 @@ class StepOutputs:
         Per side, two encodings of the same N distinct nodes.
     nodes : mapping of str to mapping of str to Tensor
         Per side and behavior, embeddings of all nodes: (U, D) or (I, D). Row numbers are node numbers.
-    similar : mapping of str to (Tensor (N + 1,), Tensor (M,))
-        Per side, for each anchor the nodes that are no negatives of it: pointers and node numbers.
+    similar : mapping of str to int64 tensor (N, k)
+        Per side, for each anchor the numbers of nodes that are no negatives of it, -1 where there are fewer than k.
     triples : mapping of str to (Tensor (B_b, D), Tensor (B_b, D), Tensor (B_b, D) or (B_b, n, D))
         Per behavior, embeddings of user, positive and negative item of every row.
     ego : mapping of str to the same
@@ -70,7 +70,7 @@ class StepOutputs:
         anchor_weights: Given[Mapping[str, Mapping[str, Tensor]]] = None,
         views: Given[Mapping[str, tuple[Tensor, Tensor]]] = None,
         nodes: Given[Mapping[str, Mapping[str, Tensor]]] = None,
-        similar: Given[Mapping[str, tuple[Tensor, Tensor]]] = None,
+        similar: Given[Mapping[str, Tensor]] = None,
         triples: Given[Mapping[str, Triple]] = None,
         ego: Given[Mapping[str, Triple]] = None,
         tables: Given[Sequence[Tensor]] = None,

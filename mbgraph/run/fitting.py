@@ -125,7 +125,7 @@ def _extend(run: Run, config: FitConfig, changes: dict[str, int]) -> list[str]:
     """Check that the run can go on with other limits, and write them down; return what to tell."""
     records: list[dict[str, Any]] = []
     if (run.path / "checkpoint.pt").exists():
-        records = json.loads(load_checkpoint(run.path / "checkpoint.pt")["history"])
+        records = json.loads(load_checkpoint(run.path / "checkpoint.pt")["records"])
     limits, done = config.training_options, len(records)
     if limits.epochs < done:
         raise UsageError(

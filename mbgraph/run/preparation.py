@@ -6,6 +6,7 @@ import torch
 
 from mbgraph.config import FitConfig
 from mbgraph.data.catalog import load_dataset
+from mbgraph.data.check import behaviors_within_target
 from mbgraph.data.dataset import MultiBehaviorDataset
 from mbgraph.data.likeness import unlike_test
 from mbgraph.data.protocols import apply_protocol
@@ -46,7 +47,11 @@ def make_model(config: FitConfig, dataset: MultiBehaviorDataset) -> Recommender:
 
 def notices(config: FitConfig, dataset: MultiBehaviorDataset) -> list[str]:
     """Return what a user should know before training, a line each."""
-    found = []
+    found = [
+        f"every pair of {behavior!r} is a pair of {dataset.target!r}: a model can read the answer in it; leave it out "
+        "unless it is known before the purchase"
+        for behavior in behaviors_within_target(dataset)
+    ]
     if config.model_class.trainable:
         device = resolve_device(config.device)
         if config.device == "auto" and device.type == "cuda":

@@ -29,6 +29,8 @@ from mbgraph.training.trainer import Trainer
 __all__ = ["RecommenderCases", "TrainedRecommenderCases", "recommender_cases", "toy_dataset"]
 
 _USERS, _ITEMS = 24, 17
+_SMALL = {"embedding_dim": 8, "num_layers": 2}
+"""Options of models under test, where they have such."""
 
 
 def toy_dataset(behaviors: tuple[str, ...] = ("view", "cart", "buy"), seed: int = 0) -> MultiBehaviorDataset:
@@ -81,7 +83,7 @@ class RecommenderCases:
     def small(self) -> dict[str, Any]:
         """Return options that make the model small, where it has them."""
         known = self.kind.Options.names()
-        return {**({"embedding_dim": 8} if "embedding_dim" in known else {}), **self.options}
+        return {**{name: value for name, value in _SMALL.items() if name in known}, **self.options}
 
     def build(self, ds: MultiBehaviorDataset, rng: int = 1, **changes: Any) -> Recommender:
         """Return a model of a dataset."""
@@ -244,7 +246,7 @@ class TrainedRecommenderCases(RecommenderCases):
         runs = [self.trainer(ds, rng) for rng in (3, 3, 4)]
         for run in runs:
             run.fit()
-        one, two, three = ([record["terms"] for record in run.history] for run in runs)
+        one, two, three = ([record["terms"] for record in run.records] for run in runs)
         assert one == two
         assert one != three
         assert torch.equal(self.scores(runs[0].model), self.scores(runs[1].model))
@@ -255,8 +257,8 @@ class TrainedRecommenderCases(RecommenderCases):
         plain, diagnosed = self.trainer(ds), self.trainer(ds, diagnose_every=1)
         plain.fit()
         diagnosed.fit()
-        assert [record["terms"] for record in plain.history] == [record["terms"] for record in diagnosed.history]
-        assert all(record["gradient_norms"] for record in diagnosed.history)
+        assert [record["terms"] for record in plain.records] == [record["terms"] for record in diagnosed.records]
+        assert all(record["gradient_norms"] for record in diagnosed.records)
         assert torch.equal(self.scores(plain.model), self.scores(diagnosed.model))
 
     def test_a_resumed_run_ends_at_the_same_numbers(self, tmp_path: Path) -> None:
@@ -267,7 +269,7 @@ class TrainedRecommenderCases(RecommenderCases):
         self.trainer(ds, epochs=2, directory=tmp_path).fit()
         resumed = self.trainer(ds, epochs=4, directory=tmp_path)
         resumed.fit(resume=True)
-        for one, two in itertools.zip_longest(whole.history, resumed.history):
+        for one, two in itertools.zip_longest(whole.records, resumed.records):
             assert (one["terms"], one["valid"]) == (two["terms"], two["valid"])
         assert torch.equal(self.scores(whole.model), self.scores(resumed.model))
         for one, two in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):

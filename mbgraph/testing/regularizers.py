@@ -72,8 +72,10 @@ def _entries(leaves: Mapping[str, Tensor], is_empty: bool = False) -> dict[str, 
                for side, own in whole.items()}  # fmt: skip
     views = {side: tuple((table @ mix[name])[: 0 if is_empty else len(table)] for name in ("one", "two"))
              for side, table in (("user", users), ("item", items))}  # fmt: skip
-    pointers = {"user": [0, 2, 2, 3, 3, 3, 4], "item": [0, 0, 1, 1, 3, 3]}
-    numbers = {"user": [1, 5, 0, 3], "item": [4, 0, 2]}
+    similar = {
+        "user": torch.tensor([[1, 5], [-1, -1], [0, -1], [-1, -1], [-1, -1], [3, -1]]),
+        "item": torch.tensor([[-1, -1], [4, -1], [-1, -1], [0, 2], [-1, -1]]),
+    }
     return {
         "losses": {"main": torch.nn.functional.softplus(-margins["buy"]).sum()},
         "risks": {name: torch.nn.functional.softplus(-margin).mean() for name, margin in present.items()},
@@ -85,13 +87,7 @@ def _entries(leaves: Mapping[str, Tensor], is_empty: bool = False) -> dict[str, 
         },
         "views": views,
         "nodes": whole,
-        "similar": {
-            side: (
-                torch.tensor(own)[: 1 if is_empty else None],
-                torch.tensor(numbers[side])[: 0 if is_empty else None],
-            )
-            for side, own in pointers.items()
-        },
+        "similar": {side: lists[: len(anchors[side]["buy"])] for side, lists in similar.items()},
         "triples": triples,
         "ego": {"buy": (users[rows[0]], items[rows[1]], items[rows[2]])},
         "tables": (users, items),
@@ -262,7 +258,7 @@ _VARIANTS: Mapping[str, tuple[Mapping[str, Any], ...]] = {
         {"direction": "anchor", "reduction": "sum", "reduce_behaviors": "mean", "temperature": 0.5},
         {"supported_only": True},
         {"weighted": True, "supported_only": True},
-        {"side": "item"},
+        {"side": "item", "temperatures": [0.2, 0.5]},
         {"between": "views", "temperature": 0.2, "direction": "anchor"},
         {"between": "views", "side": "item"},
         {"candidates": "all", "temperature": 0.5, "block": 2},

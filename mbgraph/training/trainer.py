@@ -51,7 +51,7 @@ class FitResult:
         Epochs trained.
     best_epoch : int
         The epoch whose weights the model holds now.
-    history : list of dict
+    records : list of dict
         One record per epoch, as in ``metrics.jsonl``.
     seconds_per_epoch : float
         Median training time of an epoch, validation not included.
@@ -61,7 +61,7 @@ class FitResult:
 
     epochs: int
     best_epoch: int
-    history: list[dict[str, Any]] = field(repr=False)
+    records: list[dict[str, Any]] = field(repr=False)
     seconds_per_epoch: float = 0.0
     interrupted: bool = False
 
@@ -142,7 +142,7 @@ class Trainer:
         self.rng = int(rng)
         self.directory = None if directory is None else Path(directory)
         self.callbacks = list(callbacks)
-        self.history: list[dict[str, Any]] = []
+        self.records: list[dict[str, Any]] = []
         self.epoch = 0
         self.rule = model.update_rule(self.training)
         self._best: dict[str, Tensor] = {}
@@ -195,11 +195,11 @@ class Trainer:
         if self._best:
             self.model.load_state_dict(self._best)
         self._notify("on_train_end")
-        seconds = sorted(record["seconds"]["train"] for record in self.history)
+        seconds = sorted(record["seconds"]["train"] for record in self.records)
         return FitResult(
-            epochs=len(self.history),
-            best_epoch=self.stopping.best_epoch if self.has_validation else len(self.history),
-            history=self.history,
+            epochs=len(self.records),
+            best_epoch=self.stopping.best_epoch if self.has_validation else len(self.records),
+            records=self.records,
             seconds_per_epoch=seconds[len(seconds) // 2] if seconds else 0.0,
             interrupted=interrupted,
         )
@@ -223,7 +223,7 @@ class Trainer:
             best = self.stopping.update(epoch, result.metrics[self.metric])
         record["best_epoch"] = self.stopping.best_epoch if self.has_validation else epoch
         record["seconds"] = {"train": trained - start, "valid": time.perf_counter() - trained}
-        self.history.append(record)
+        self.records.append(record)
         self.epoch = epoch
         if best:
             self._best = {name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()}
@@ -313,7 +313,7 @@ class Trainer:
             {
                 "epoch": self.epoch,
                 "rng": self.rng,
-                "history": json.dumps(self.history),
+                "records": json.dumps(self.records),
                 "stopping": self.stopping.state_dict(),
                 "model": self.model.state_dict(),
                 "rule": self.rule.state_dict(),
@@ -323,7 +323,7 @@ class Trainer:
         if best:
             save_weights(self.directory / "model.safetensors", self._best)
         with (self.directory / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(self.history[-1]) + "\n")
+            file.write(json.dumps(self.records[-1]) + "\n")
 
     def _load(self) -> None:
         if self.directory is None:
@@ -342,12 +342,12 @@ class Trainer:
             ) from error
         self.rule.load_state_dict(state["rule"])
         self.stopping.load_state_dict(state["stopping"])
-        self.history = json.loads(state["history"])
+        self.records = json.loads(state["records"])
         self.epoch = state["epoch"]
         self._best = state["best"]
         save_weights(self.directory / "model.safetensors", self._best)
         with atomic_write(self.directory / "metrics.jsonl", "w") as file:
-            file.writelines(json.dumps(record) + "\n" for record in self.history)
+            file.writelines(json.dumps(record) + "\n" for record in self.records)
 
 
 def _with_options(

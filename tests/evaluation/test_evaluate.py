@@ -210,7 +210,8 @@ def test_a_model_is_asked_for_its_scorer_after_its_dataset_is_checked(tiny, fall
 @pytest.mark.parametrize("kind", [Popularity, LightGCN])
 def test_a_dataset_of_other_train_edges_is_refused(tiny, kind):
     """Scores would come from purchases that are held out here, or from none."""
-    model = kind(tiny.graph, tiny.target)
+    options = {"embedding_dim": 8} if kind is LightGCN else {}
+    model = kind(tiny.graph, tiny.target, **options)
     buys = tiny.edges["buy"]
     fewer = tiny.replace(edges={**tiny.edges, "buy": buys[1:]})
     message = (
@@ -220,7 +221,7 @@ def test_a_dataset_of_other_train_edges_is_refused(tiny, kind):
     with pytest.raises(DataError, match=message):
         evaluate(model, fewer)
     scored = evaluate(model.scorer(fewer.graph), fewer, k=(1,))
-    fresh = kind(fewer.graph, fewer.target)
+    fresh = kind(fewer.graph, fewer.target, **options)
     fresh.load_state_dict(model.state_dict())
     assert scored.to_dict() == evaluate(fresh, fewer, k=(1,)).to_dict()
     views = tiny.edges["view"]

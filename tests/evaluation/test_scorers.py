@@ -81,7 +81,7 @@ def unmasked(held):
 
 @pytest.mark.parametrize("ties", TIES)
 @pytest.mark.parametrize("has_masks", [True, False])
-@pytest.mark.parametrize(("num_users", "num_items", "width"), [(13, 11, 3), (3, 130, 1), (40, 25, 8), (33, 61, 6)])
+@pytest.mark.parametrize(("num_users", "num_items", "width"), [(13, 11, 3), (3, 130, 1), (40, 25, 5), (33, 61, 6)])
 def test_ranks_with_bonuses_equal_the_loop(path, num_users, num_items, width, has_masks, ties):
     rng = np.random.default_rng(7)
     for share in (0.0, 0.3, 1.0):
@@ -96,7 +96,7 @@ def test_both_ways_to_rank_agree(seed, ties, has_masks):
     """Also where a held-out pair is masked itself, or barred, or all its user's pairs are."""
     rng = np.random.default_rng(seed)
     num_users, num_items = rng.integers(1, 9, 2)
-    scorer, _ = made(rng, num_users, num_items, 2, share=0.6, barred=0.5)
+    scorer, _ = made(rng, num_users, num_items, 3, share=0.6, barred=0.5)
     splits = {name: question(rng, num_users, num_items, 3, has_masks) for name in ("valid", "test")}
     found = held_out_ranks(scorer, splits, ties)
     with pytest.MonkeyPatch.context() as patch:
@@ -205,7 +205,7 @@ class Toy(EmbeddingRecommender):
 
     def __init__(self, graph, target, **options):
         super().__init__(graph, target, **options)
-        self.make_tables(4, std=1.0)
+        self.make_tables(5, std=1.0)
 
     def encode(self, graph=None):
         return Encoded(*self.tables)
@@ -239,7 +239,7 @@ def test_ranks_recommendations_and_exports_serve_every_scorer(tiny, path, kind, 
         own = table[table.user == f"u{user}"]
         order = [item for item in np.argsort(-scores[user], kind="stable") if scores[user, item] > -np.inf]
         assert own.item.tolist() == [f"i{item}" for item in order]  # a barred pair is recommended to nobody
-        assert own.score.to_numpy() == pytest.approx(scores[user, order], rel=1e-6)
+        assert own.score.to_numpy() == pytest.approx(scores[user, order], rel=1e-6, abs=1e-6)
 
     exported = mb.export_embeddings(model, tiny, tmp_path / "toy.npz")
     assert exported.meta["dot_scores"] == (kind == "embedding")

@@ -21,7 +21,7 @@ from mbgraph.nn import Relations
 
 
 def test_a_dataset_other_than_the_model_s_is_named(tiny):
-    model = LightGCN(tiny.graph, "buy", embedding_dim=4)
+    model = LightGCN(tiny.graph, "buy", embedding_dim=8)
     model.check_dataset(tiny)
     model.check_dataset(tiny.replace(splits={}))  # held-out pairs are no matter of the model's
     buys = tiny.edges["buy"]
@@ -35,7 +35,7 @@ def test_a_dataset_other_than_the_model_s_is_named(tiny):
     without = tiny.replace(edges={"like": buys, "view": tiny.edges["view"]}, target="like", splits={})
     with pytest.raises(DataError, match="was built on other 'buy' edges"):
         model.check_dataset(without)
-    whole = RMBRec(tiny.graph, "buy", embedding_dim=4)
+    whole = RMBRec(tiny.graph, "buy", embedding_dim=8)
     with pytest.raises(DataError, match="was built on other 'view' edges"):
         whole.check_dataset(tiny.replace(edges={**tiny.edges, "view": tiny.edges["view"][1:]}))
 
@@ -53,11 +53,11 @@ def test_a_graph_over_other_nodes_is_refused(tiny, small):
 
 def test_behaviors_come_in_the_dataset_s_order_the_target_last(tiny):
     reordered = tiny.replace(edges={name: tiny.edges[name] for name in ("cart", "buy", "view")}, splits={})
-    assert RMBRec(reordered.graph, "buy", embedding_dim=4).behaviors == ("cart", "view", "buy")
-    assert RMBRec(tiny.graph, "view", embedding_dim=4).behaviors == ("cart", "buy", "view")
-    assert RMBRec(tiny.graph, "buy", behaviors=("buy", "cart"), embedding_dim=4).behaviors == ("cart", "buy")
+    assert RMBRec(reordered.graph, "buy", embedding_dim=8).behaviors == ("cart", "view", "buy")
+    assert RMBRec(tiny.graph, "view", embedding_dim=8).behaviors == ("cart", "buy", "view")
+    assert RMBRec(tiny.graph, "buy", behaviors=("buy", "cart"), embedding_dim=8).behaviors == ("cart", "buy")
     given = Relations.of(tiny.graph, ("cart", "view", "buy"), "buy")
-    assert RMBRec(given, "buy", embedding_dim=4).behaviors == ("cart", "view", "buy")
+    assert RMBRec(given, "buy", embedding_dim=8).behaviors == ("cart", "view", "buy")
 
 
 @pytest.mark.parametrize("rng", [-1, 1.5, "3", True, None])
@@ -92,7 +92,7 @@ def test_tables_are_normal_or_xavier_uniform(small):
 
 def test_forward_is_the_step(tiny):
     """What wrappers such as DistributedDataParallel call."""
-    model = LightGCN(tiny.graph, "buy", embedding_dim=4, rng=1)
+    model = LightGCN(tiny.graph, "buy", embedding_dim=8, rng=1)
     batch = next(iter(model.batches(tiny, model.options.training(), 0).epoch(1)))
     made, expected = model(batch, StepContext()), model.step(batch, StepContext())
     assert torch.equal(made.losses["main"], expected.losses["main"])

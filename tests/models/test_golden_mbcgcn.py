@@ -105,7 +105,7 @@ def test_regularizers_of_other_models_attach(small):
     model = MBCGCN(small.graph, small.target, embedding_dim=8, rng=4)
     own = model.options.regularizers()
     trainer = mb.Trainer(model, small, regularizers=[*own, InfoNCE(), REx()], epochs=1, batch_size=64, diagnose_every=1)
-    record = trainer.fit().history[0]
+    record = trainer.fit().records[0]
     assert set(record["terms"]) == {"main", "l2", "l2-w", "infonce", "rex", "total"}
     assert record["gradient_norms"]["infonce"] > 0
     assert record["gradient_norms"]["rex"] > 0

@@ -150,7 +150,7 @@ def test_regularizers_of_other_models_attach(small):
     model = UIPL(small.graph, small.target, embedding_dim=8)
     regularizers = [*model.options.regularizers(), InfoNCE(), REx()]
     trainer = mb.Trainer(model, small, regularizers=regularizers, epochs=1, batch_size=64, diagnose_every=1)
-    record = trainer.fit().history[0]
+    record = trainer.fit().records[0]
     assert set(record["terms"]) == {*TERMS, "l2", "infonce", "rex", "total"}
     assert all(record["gradient_norms"][name] > 0 for name in ("infonce", "rex"))
     encoded, batch = model.encode(), next(iter(trainer.batches.epoch(1)))

@@ -64,7 +64,7 @@ def test_negatives_of_lightgcn_may_be_items_of_an_auxiliary_behavior():
 
 
 def test_the_norm_is_of_table_rows(ds):
-    model = LightGCN(ds.graph, ds.target, embedding_dim=4)
+    model = LightGCN(ds.graph, ds.target, embedding_dim=8)
     batch = first_batch(model, ds)
     users, positives, negatives = batch.rows(ds.target)
     tables = model.tables
@@ -74,7 +74,7 @@ def test_the_norm_is_of_table_rows(ds):
 
 
 def test_the_union_is_one_graph_of_all_pairs(ds):
-    alone, union = (LightGCN(ds.graph, ds.target, embedding_dim=4, union=union) for union in (False, True))
+    alone, union = (LightGCN(ds.graph, ds.target, embedding_dim=8, union=union) for union in (False, True))
     assert (alone.behaviors, union.behaviors) == (("buy",), ("view", "cart", "buy"))
     pairs = {name: set(zip(edges.user.tolist(), edges.item.tolist(), strict=True)) for name, edges in ds.edges.items()}
     relation = union.relation()
@@ -92,7 +92,7 @@ def test_the_union_is_one_graph_of_all_pairs(ds):
 @pytest.mark.parametrize("kind", [LightGCN, SimGCL, CRGCN])
 @pytest.mark.parametrize("negatives", [1, 3])
 def test_several_negatives_are_a_mean(ds, kind, negatives):
-    model = kind(ds.graph, ds.target, embedding_dim=4, rng=1)
+    model = kind(ds.graph, ds.target, embedding_dim=8, rng=1)
     batch = first_batch(model, ds, negatives=negatives, sampler="per-user")
     outputs = model.step(batch, StepContext())
     rows = batch.rows(ds.target)
@@ -110,7 +110,7 @@ def test_several_negatives_are_a_mean(ds, kind, negatives):
 
 def test_the_noise_of_simgcl_belongs_to_its_step(ds):
     """The same step draws the same, another one draws another; the two views, their layers and sides all differ."""
-    model = SimGCL(ds.graph, ds.target, embedding_dim=4, num_layers=2, rng=1)
+    model = SimGCL(ds.graph, ds.target, embedding_dim=8, num_layers=2, rng=1)
     batch = first_batch(model, ds)
 
     def views(context):
@@ -134,7 +134,7 @@ def test_the_noise_of_simgcl_belongs_to_its_step(ds):
 
 
 def test_simgcl_without_noise_has_two_equal_views(ds):
-    model = SimGCL(ds.graph, ds.target, embedding_dim=4, eps=0.0, rng=1)
+    model = SimGCL(ds.graph, ds.target, embedding_dim=8, eps=0.0, rng=1)
     batch = first_batch(model, ds)
     encoded = model.encode()
     views = model.step(batch, StepContext()).views
@@ -145,7 +145,7 @@ def test_simgcl_without_noise_has_two_equal_views(ds):
 
 def test_a_cascade_reads_its_behaviors_in_order(ds):
     forward, backward = (
-        CRGCN(ds.graph, ds.target, behaviors=order, embedding_dim=4, rng=1)
+        CRGCN(ds.graph, ds.target, behaviors=order, embedding_dim=8, rng=1)
         for order in (("view", "cart", "buy"), ("cart", "view", "buy"))
     )
     assert not torch.allclose(forward.encode().users, backward.encode().users)
@@ -165,7 +165,7 @@ def test_a_cascade_reads_its_behaviors_in_order(ds):
 
 
 def test_users_without_a_behavior_stay_out_of_its_loss_in_a_cascade(ds):
-    model = CRGCN(ds.graph, ds.target, embedding_dim=4)
+    model = CRGCN(ds.graph, ds.target, embedding_dim=8)
     batch = first_batch(model, ds, batch_size=100)
     outputs = model.step(batch, StepContext())
     for name in ds.behaviors:

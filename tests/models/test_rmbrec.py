@@ -119,7 +119,7 @@ def oracle(model, dense, batch, variant):
 @pytest.mark.parametrize("backend", ["auto", "torch"])
 def test_every_term_and_gradient_equals_the_dense_oracle(variant, backend):
     graph, dense = random_graph()
-    model = build(graph, variant=variant, embedding_dim=6, num_layers=2, rng=3, backend=backend)
+    model = build(graph, variant=variant, embedding_dim=8, num_layers=2, rng=4, backend=backend)
     batch = draw_batch(dense, [0, 5, 2, 7, 13, 9, 3, 11])
     expected, tables = oracle(model, dense, batch, variant)
     outputs = model.step(batch, StepContext())
@@ -142,7 +142,7 @@ def test_the_variance_of_gradients_is_the_same_on_both_paths(variant):
     batch = draw_batch(dense, [0, 5, 2, 7, 13, 9, 3, 11])
     found = []
     for backend in ("auto", "torch"):
-        model = build(graph, variant=variant, embedding_dim=6, num_layers=2, rng=3, backend=backend)
+        model = build(graph, variant=variant, embedding_dim=8, num_layers=2, rng=4, backend=backend)
         penalty = IRMv2(of="parameters")(model.step(batch, StepContext()))
         found.append((penalty, *torch.autograd.grad(penalty, model.tables)))
     for mine, reference in zip(*found, strict=True):
@@ -154,9 +154,9 @@ def test_padded_rows_count_ln_two_in_the_official_variant_only():
     graph, dense = random_graph()
     users = [0, 1, 2, 3]  # none of them has a cart
     batch = draw_batch(dense, users)
-    official = build(graph, variant="official", embedding_dim=4).step(batch, StepContext())
+    official = build(graph, variant="official", embedding_dim=8).step(batch, StepContext())
     assert official.risks["cart"].item() == pytest.approx(math.log(2), rel=1e-6)
-    ours = build(graph, embedding_dim=4).step(batch, StepContext())
+    ours = build(graph, embedding_dim=8).step(batch, StepContext())
     assert "cart" not in ours.risks
     expected = torch.stack([ours.risks["view"], ours.risks["buy"]]).detach().var()
     assert REx()(ours).item() == pytest.approx(expected.item(), rel=1e-5)
@@ -164,7 +164,7 @@ def test_padded_rows_count_ln_two_in_the_official_variant_only():
 
 def test_a_batch_without_target_rows_has_zero_main_loss():
     graph, dense = random_graph()
-    outputs = build(graph, embedding_dim=4).step(draw_batch(dense, [2, 13]), StepContext())
+    outputs = build(graph, embedding_dim=8).step(draw_batch(dense, [2, 13]), StepContext())
     assert outputs.losses["main"].item() == 0
     outputs.losses["main"].backward()
 
@@ -172,7 +172,7 @@ def test_a_batch_without_target_rows_has_zero_main_loss():
 def test_a_batch_without_any_row_contributes_nothing():
     """A model that does not give an entry is an error, a batch that has none of it is a zero."""
     graph, dense = random_graph()
-    model = build(graph, embedding_dim=4)
+    model = build(graph, embedding_dim=8)
     outputs = model.step(draw_batch(dense, [13]), StepContext())  # a user without any edge
     assert outputs.risks == {}
     for regularizer in model.options.regularizers():
@@ -182,7 +182,7 @@ def test_a_batch_without_any_row_contributes_nothing():
 def test_repeated_users_are_contrasted_once():
     graph, dense = random_graph()
     one, two = np.flatnonzero(dense[TARGET].any(1))[:2].tolist()
-    outputs = build(graph, embedding_dim=4).step(draw_batch(dense, [one, one, two, one]), StepContext())
+    outputs = build(graph, embedding_dim=8).step(draw_batch(dense, [one, one, two, one]), StepContext())
     assert len(outputs.anchors["user"][TARGET]) == 2
 
 
@@ -190,7 +190,7 @@ def test_supported_only_leaves_out_the_users_who_lack_the_behavior():
     """Users 0 to 3 have no cart; the model says so, and the contrast with carts is among the others."""
     graph, dense = random_graph()
     users = [0, 1, 3, 4, 5, 6, 7, 8]
-    outputs = build(graph, embedding_dim=4, rng=2).step(draw_batch(dense, users), StepContext())
+    outputs = build(graph, embedding_dim=8, rng=2).step(draw_batch(dense, users), StepContext())
     anchored = [user for user in users if dense[TARGET][user].any()]
     weights, rows = outputs.anchor_weights["user"], outputs.anchors["user"]
     for name in BEHAVIORS:
@@ -209,11 +209,11 @@ def test_supported_only_leaves_out_the_users_who_lack_the_behavior():
 
 def test_encode_drops_padding_and_fuses_by_the_mean():
     graph, _ = random_graph()
-    model = build(graph, variant="official", embedding_dim=4)
+    model = build(graph, variant="official", embedding_dim=8)
     encoded = model.encode()
     assert tuple(encoded.behaviors) == BEHAVIORS
-    assert encoded.users.shape == (14, 4)
-    assert encoded.items.shape == (11, 4)
+    assert encoded.users.shape == (14, 8)
+    assert encoded.items.shape == (11, 8)
     assert_close(encoded.users, torch.stack([users for users, _ in encoded.behaviors.values()]).mean(0))
     scores = model.scorer().scores(torch.arange(14))
     assert_close(scores, (encoded.users @ encoded.items.T).detach())
@@ -221,7 +221,7 @@ def test_encode_drops_padding_and_fuses_by_the_mean():
 
 def test_the_scorer_reads_the_graph_it_is_given():
     graph, other = random_graph()[0], random_graph(seed=7)[0]
-    model, twin = build(graph, embedding_dim=4, rng=1), build(other, embedding_dim=4, rng=1)
+    model, twin = build(graph, embedding_dim=8, rng=1), build(other, embedding_dim=8, rng=1)
     rows = torch.arange(14)
     assert torch.equal(model.scorer(other).scores(rows), twin.scorer().scores(rows))
     assert not torch.equal(model.scorer(other).scores(rows), model.scorer().scores(rows))
@@ -229,7 +229,7 @@ def test_the_scorer_reads_the_graph_it_is_given():
 
 def test_options_rebuild_the_model():
     graph, _ = random_graph()
-    model = build(graph, variant="official", embedding_dim=4, num_layers=1, combine="mean")
+    model = build(graph, variant="official", embedding_dim=8, num_layers=1, combine="mean")
     again = build_model("rmbrec", graph, TARGET, model.options.plain(), behaviors=BEHAVIORS)
     assert again.options == model.options
     assert (again.options.padding, again.options.gamma, again.options.combine) == (True, 1e-10, "mean")

@@ -205,6 +205,49 @@ def test_the_balance_by_hand():
     assert_close(model.p.grad, main + small)
 
 
+def linear(model, **slopes):
+    """Return terms by their gradients: one number for each of the model's parameters, none where a term lacks it."""
+    return {
+        term: sum(slope * parameter.sum() for slope, parameter in zip(own, model.parameters(), strict=True) if slope)
+        for term, own in slopes.items()
+    }
+
+
+def two_parameters():
+    model = nn.Module()
+    model.first, model.second = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))
+    return model
+
+
+def test_the_exempt_parameter_s_gradients_are_only_added():
+    """The first auxiliary term does not reach the second parameter; another does, against the main one."""
+    model = two_parameters()
+    rule = GradientBalance(model, TrainingOptions(optimizer="sgd", lr=1.0), main="main", beta=0.5, relax=0.75)
+    rule.step(linear(model, main=(2.0, 2.0), near=(8.0, None), far=(8.0, -8.0)))
+    assert rule.exempt == "second"
+    assert model.second.grad.item() == pytest.approx(2 - 8)
+    scaled = 0.75 * 2 / 8 * 8 + 0.25 * 8
+    assert model.first.grad.item() == pytest.approx(2 + 2 * scaled)
+    rule.step(linear(model, main=(2.0, 2.0), near=(8.0, 8.0), far=(8.0, -8.0)))
+    assert model.second.grad.item() == pytest.approx(2)  # once exempt it stays so
+
+
+def test_a_resumed_balance_knows_the_norms_of_the_steps_before():
+    """Gradients that change: what a term weighs hangs on how large it was, and so does who is exempt."""
+    training = TrainingOptions(optimizer="sgd", lr=1.0)
+    model, twin = two_parameters(), two_parameters()
+    options = {"main": "main", "beta": 0.5, "relax": 0.75}
+    rule, again = GradientBalance(model, training, **options), GradientBalance(twin, training, **options)
+    rule.step(linear(model, main=(2.0, 2.0), near=(16.0, None)))
+    again.load_state_dict(rule.state_dict())
+    for one, other in ((rule, model), (again, twin)):
+        one.step(linear(other, main=(2.0, 2.0), near=(4.0, 4.0)))
+        # norms: main 1 then 1.5, near 8 then 6
+        assert other.first.grad.item() == pytest.approx(2 + 0.75 * 1.5 / 6 * 4 + 0.25 * 4)
+        assert other.second.grad.item() == pytest.approx(2 + 4)
+    assert again.state_dict()["norms"] == rule.state_dict()["norms"]
+
+
 def test_a_balance_without_its_main_term_adds():
     model = nn.Module()
     model.p = nn.Parameter(torch.zeros(2))

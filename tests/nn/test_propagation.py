@@ -9,7 +9,7 @@ from mbgraph import _kernels
 from mbgraph.errors import UnknownNameError, UsageError
 from mbgraph.nn import Relation, propagate, propagate_each
 
-U, I, D = 17, 13, 4
+U, I, D = 17, 13, 8
 PATHS = ("compiled", "without numba", "torch")
 
 
@@ -233,6 +233,24 @@ def test_no_rows_at_all(path):
             assert not gradient.any()
 
 
+@pytest.mark.parametrize("has_rows", [True, False])
+@pytest.mark.parametrize("backend", ["auto", "dgl", "torch"])
+def test_a_named_backend_runs_and_not_the_compiled_kernels(backend, has_rows, monkeypatch):
+    """Who names one wants that one: as an oracle, or because the kernels are suspected."""
+    if not _kernels.available:
+        pytest.skip("needs numba")
+    encoded = []
+    real = _kernels.encode
+    monkeypatch.setattr("mbgraph._kernels.encode", lambda *rest: encoded.append(1) or real(*rest))
+    relation = random_relation(backend=backend)
+    at = AT if has_rows else None
+    propagate(relation, *tables(), 2, at=at)
+    assert encoded == [1] * (backend == "auto")
+    encoded.clear()
+    propagate_each([random_relation(1), relation], *tables(), 2, at=None if at is None else [at, at])
+    assert encoded == [1] * (backend == "auto")  # one that names a backend speaks for all of a round
+
+
 def test_a_layer_that_nobody_reads_is_not_computed(path, monkeypatch):
     """Weights that end in zeros: the layers are left out, not multiplied by zero."""
     relation = random_relation(backend=path)
@@ -243,7 +261,7 @@ def test_a_layer_that_nobody_reads_is_not_computed(path, monkeypatch):
     monkeypatch.setattr(Relation, "_sum", lambda self, *rest: calls.append(1) or real(self, *rest))
     for mine, other in zip(propagate(relation, *both, 3, weights=(0.5, 2.0, 0.0, 0.0)), short, strict=True):
         assert torch.equal(mine, other)
-    assert len(calls) in (0, 2)  # two sums are one layer; compiled kernels make none of these calls
+    assert len(calls) == 2 * (path == "torch" or not _kernels.available)  # one layer; compiled kernels call none
 
 
 @pytest.mark.parametrize("options", [{}, {"between": noise}, {"residual": True}, {"weights": (1.0, 0.0)}], ids=shown)
@@ -290,3 +308,13 @@ def test_errors_name_the_remedy():
         propagate(relation, *both, 2, row_dtype="bfloat")
     with pytest.raises(UsageError, match="row_dtype=bfloat16 needs an even embedding_dim, got 3; choose an even one"):
         propagate(relation, *(table[:, :3] for table in both), 2, row_dtype="bfloat16")
+
+
+def test_very_wide_rows_take_the_plain_pass(monkeypatch):
+    """Kernels are compiled for a width; beyond the widest nothing is compiled."""
+    monkeypatch.setattr("mbgraph._kernels.WIDEST", 4)
+    monkeypatch.setattr("mbgraph._kernels.encode", None)
+    relation = Relation([0, 1], [0, 0], 2, 1)
+    users, items = propagate(relation, torch.ones(2, 5), torch.ones(1, 5), 1, weights=(0, 1))
+    assert_close(items, torch.full((1, 5), 2**0.5))
+    assert_close(users, torch.full((2, 5), 0.5**0.5))

@@ -1,6 +1,5 @@
 """InfoNCE against a double loop over pairs, in all its forms; its hand-written derivative; what it reads of a step."""
 
-import itertools
 import math
 
 import pytest
@@ -129,8 +128,8 @@ LEFT_OUT = [[1, 5], [], [0], [2, 3, 4], [6]]
 
 
 def as_lists(lists):
-    counts = torch.tensor([len(own) for own in lists])
-    return torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)]), torch.tensor(list(itertools.chain(*lists)))
+    """Return lists of numbers as one tensor, filled up with -1."""
+    return torch.tensor([own + [-1] * (max(map(len, lists)) - len(own)) for own in lists])
 
 
 def loop_among(anchor, positive, candidates, tau, left_out, zero_left_out, reduction, weights):
@@ -244,6 +243,15 @@ def test_every_option_reaches_the_function(step):
     assert_close(InfoNCE(between="views", **options)(step), infonce(one, two, **options))
 
 
+def test_a_temperature_for_every_auxiliary_behavior(step):
+    anchors = step.anchors["user"]
+    expected = infonce(anchors["buy"], anchors["view"], temperature=0.2)
+    expected = expected + infonce(anchors["buy"], anchors["cart"], temperature=0.5)
+    assert_close(InfoNCE(temperatures=(0.2, 0.5), temperature=9.0)(step), expected)
+    with pytest.raises(UsageError, match="has 1 numbers for 2 auxiliary behaviors; give one for each of view, cart"):
+        InfoNCE(temperatures=(0.2,))(step)
+
+
 @pytest.mark.parametrize("side", ["user", "item"])
 def test_between_views(step, side):
     one, two = step.views[side]
@@ -270,8 +278,7 @@ def test_supported_only_leaves_nodes_out_and_weighted_counts_them(step):
 @pytest.mark.parametrize("side", ["user", "item"])
 def test_all_nodes_as_candidates_without_the_similar_ones(step, side, supported_only, zero):
     anchors, nodes = step.anchors[side], step.nodes[side]
-    pointers, numbers = step.similar[side]
-    lists = [numbers[a:b].tolist() for a, b in itertools.pairwise(pointers)]
+    lists = [[number for number in own if number >= 0] for own in step.similar[side].tolist()]
     assert any(lists)
     total = 0.0
     for name in ("view", "cart"):

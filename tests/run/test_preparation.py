@@ -46,3 +46,12 @@ def test_auto_says_that_it_takes_cuda(small, monkeypatch):
     assert notices(FitConfig(), small) == ["--device auto took CUDA: Fast Card"]
     assert notices(FitConfig(device="cuda"), small) == []
     assert notices(FitConfig(model="popularity"), small) == []
+
+
+def test_a_behavior_of_purchases_is_named(tiny):
+    bought = tiny.edges["buy"]
+    leaking = tiny.replace(edges={"view": tiny.edges["view"], "view_buy": bought[:2], "buy": bought})
+    config = FitConfig(model="conversion")
+    assert notices(config, tiny.replace(edges={"view": tiny.edges["view"], "buy": bought})) == []
+    (line,) = notices(config, leaking)
+    assert line.startswith("every pair of 'view_buy' is a pair of 'buy': a model can read the answer in it")

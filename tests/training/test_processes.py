@@ -109,7 +109,7 @@ def test_a_killed_run_resumes_to_the_same_numbers(name, tmp_path):
     resumed, whole = trainer(tmp_path), trainer()
     resumed.fit(resume=True)
     whole.fit()
-    assert [record["terms"] for record in resumed.history] == [record["terms"] for record in whole.history]
-    assert [record["valid"] for record in resumed.history] == [record["valid"] for record in whole.history]
+    assert [record["terms"] for record in resumed.records] == [record["terms"] for record in whole.records]
+    assert [record["valid"] for record in resumed.records] == [record["valid"] for record in whole.records]
     for one, two in zip(resumed.model.parameters(), whole.model.parameters(), strict=True):
         assert torch.equal(one, two)

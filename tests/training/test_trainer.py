@@ -40,11 +40,11 @@ def numbers(history):
 
 def test_the_loss_falls_and_every_term_is_logged(dataset):
     result = make(dataset, epochs=12).fit()
-    totals = [record["terms"]["total"] for record in result.history]
+    totals = [record["terms"]["total"] for record in result.records]
     assert totals[-1] < 0.8 * totals[0]
-    assert set(result.history[0]["terms"]) == {"main", "infonce", "rex", "l2", "total"}
-    assert set(result.history[0]["gradient_norms"]) == {"main", "infonce", "rex", "l2"}
-    assert all(value > 0 for value in result.history[0]["gradient_norms"].values())
+    assert set(result.records[0]["terms"]) == {"main", "infonce", "rex", "l2", "total"}
+    assert set(result.records[0]["gradient_norms"]) == {"main", "infonce", "rex", "l2"}
+    assert all(value > 0 for value in result.records[0]["gradient_norms"].values())
 
 
 def test_one_step_is_adam_on_the_sum_of_weighted_terms(dataset):
@@ -72,7 +72,7 @@ def test_weight_zero_leaves_training_bit_identical(dataset):
 
 
 def test_same_seed_same_numbers_other_seed_other_numbers(dataset):
-    histories = [make(dataset, rng=seed).fit().history for seed in (5, 5, 6)]
+    histories = [make(dataset, rng=seed).fit().records for seed in (5, 5, 6)]
     assert numbers(histories[0]) == numbers(histories[1])
     assert numbers(histories[0]) != numbers(histories[2])
 
@@ -81,7 +81,7 @@ def test_the_test_split_is_never_read(dataset):
     """Replacing the test pairs by other pairs, or by none, changes nothing in training or selection."""
     other = dataset.replace(splits={"valid": dataset.valid})
     first, second = make(dataset), make(other)
-    assert numbers(first.fit().history) == numbers(second.fit().history)
+    assert numbers(first.fit().records) == numbers(second.fit().records)
     assert torch.equal(weights(first), weights(second))
 
 
@@ -94,7 +94,7 @@ def test_the_model_ends_with_the_best_epoch(dataset):
 
     trainer = make(dataset, epochs=10, callbacks=[Remember()])
     result = trainer.fit()
-    values = [record["valid"]["HR@10"] for record in result.history]
+    values = [record["valid"]["HR@10"] for record in result.records]
     assert result.best_epoch == int(np.argmax(values)) + 1  # the first of equals: better means strictly larger
     assert torch.equal(weights(trainer), result_weights[result.best_epoch])
 
@@ -117,7 +117,7 @@ def test_without_validation_it_runs_all_epochs(dataset):
     trainer = make(dataset.replace(splits={"test": dataset.test}), epochs=3, patience=0)
     result = trainer.fit()
     assert (result.epochs, result.best_epoch) == (3, 3)
-    assert "valid" not in result.history[0]
+    assert "valid" not in result.records[0]
 
 
 @pytest.mark.parametrize("stop_after", [0, 1, 3])
@@ -135,7 +135,7 @@ def test_resume_reaches_the_same_numbers(dataset, tmp_path, stop_after):
     again.fit(resume=stop_after > 0)
     assert torch.equal(weights(again), weights(whole))
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert numbers(lines) == numbers(json.loads(json.dumps(whole.history)))
+    assert numbers(lines) == numbers(json.loads(json.dumps(whole.records)))
     assert (folder / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
 
 
@@ -215,12 +215,12 @@ def test_lightgcn_trains_on_as_many_users_as_edges_and_on_the_target_alone(datas
     assert (trainer.training.sampler, trainer.training.history) == ("with-replacement", "target")
     (batch,) = trainer.batches.epoch(1)
     assert len(batch) == len(dataset.edges[dataset.target])
-    assert set(trainer.fit().history[0]["terms"]) == {"main", "l2", "total"}
+    assert set(trainer.fit().records[0]["terms"]) == {"main", "l2", "total"}
 
 
 def test_any_regularizer_attaches_to_another_model(dataset):
     model = LightGCN(dataset.graph, dataset.target, embedding_dim=8, rng=1)
-    history = Trainer(model, dataset, [L2(on="tables"), REx()], epochs=1, rng=1).fit().history
+    history = Trainer(model, dataset, [L2(on="tables"), REx()], epochs=1, rng=1).fit().records
     assert history[0]["terms"]["rex"] == 0  # one environment has no variance
 
 
@@ -232,7 +232,7 @@ def test_logged_terms_are_means_over_the_steps(dataset):
             self.steps.append(terms)
 
     trainer = make(dataset, epochs=1, batch_size=50, callbacks=[Remember()])
-    (record,) = trainer.fit().history
+    (record,) = trainer.fit().records
     assert len(Remember.steps) == trainer.steps_per_epoch == 3
     for name, value in record["terms"].items():
         assert value == pytest.approx(np.mean([terms[name] for terms in Remember.steps]), rel=1e-12)
@@ -246,7 +246,7 @@ def test_validation_masks_and_breaks_ties_as_told(dataset, monkeypatch, mask, ti
     flat = lambda graph=None: _Flat(dataset.num_users, dataset.num_items)  # noqa: E731
     trainer = make(dataset, epochs=1, evaluation=EvaluationOptions(mask=mask, ties=ties, metric="MRR@50"))
     monkeypatch.setattr(trainer.model, "scorer", flat)
-    (record,) = trainer.fit().history
+    (record,) = trainer.fit().records
     assert record["valid"] == evaluate(flat(), dataset, "valid", (50,), mask, ties).metrics
     for other in ((mask, "realistic"), ("train-target", ties)):
         assert record["valid"] != evaluate(flat(), dataset, "valid", (50,), *other).metrics
@@ -291,7 +291,7 @@ def test_a_run_cut_after_its_best_epoch_ends_with_that_epoch(dataset, tmp_path, 
     again = make(dataset, epochs=5, directory=tmp_path, callbacks=[Remember()])
     result = again.fit(resume=True)
     assert (result.epochs, result.best_epoch) == (5, 2)
-    assert [record["best_epoch"] for record in result.history] == [1, 2, 2, 2, 2]
+    assert [record["best_epoch"] for record in result.records] == [1, 2, 2, 2, 2]
     assert torch.equal(weights(again), remembered[2])
     assert not torch.equal(weights(again), remembered[5])
 
@@ -320,10 +320,10 @@ def test_options_come_as_sections_or_one_by_one(dataset):
 
 
 def test_a_cutoff_beyond_the_catalogue_is_cut(tiny):
-    model = LightGCN(tiny.graph, tiny.target, embedding_dim=4)
+    model = LightGCN(tiny.graph, tiny.target, embedding_dim=8)
     trainer = Trainer(model, tiny, epochs=1, metric="HR@50")
     assert trainer.metric == "HR@5"
-    assert trainer.fit().history[0]["valid"]["HR@5"] == 1.0
+    assert trainer.fit().records[0]["valid"]["HR@5"] == 1.0
 
 
 # --- steps without triples ------------------------------------------------------------------------------------------
@@ -352,7 +352,7 @@ def test_a_short_last_batch_without_triples_does_not_end_training(kind, tmp_path
     options = {"epochs": 8, "sampler": "per-user", "history": "all", "batch_size": 1024, "diagnose_every": 1, "rng": 2}
 
     def trainer(**changes):
-        model = kind(ds.graph, ds.target, embedding_dim=4, num_layers=1, rng=1)
+        model = kind(ds.graph, ds.target, embedding_dim=8, num_layers=1, rng=1)
         return Trainer(model, ds, device="cpu", **{**options, **changes})
 
     empty = [
@@ -360,7 +360,7 @@ def test_a_short_last_batch_without_triples_does_not_end_training(kind, tmp_path
     ]
     assert len(empty) >= 2
     whole, resumed = trainer(), trainer(directory=tmp_path)
-    history = whole.fit().history
+    history = whole.fit().records
     assert all(np.isfinite(list(record["terms"].values())).all() for record in history)
     trainer(directory=tmp_path, epochs=empty[0]).fit()
     resumed.fit(resume=True)
@@ -370,11 +370,11 @@ def test_a_short_last_batch_without_triples_does_not_end_training(kind, tmp_path
 @pytest.mark.parametrize("kind", [RMBRec, LightGCN])
 def test_batches_of_one(kind):
     ds = crowded(num_users=30)
-    model = kind(ds.graph, ds.target, embedding_dim=4, num_layers=1, rng=1)
+    model = kind(ds.graph, ds.target, embedding_dim=8, num_layers=1, rng=1)
     trainer = Trainer(model, ds, epochs=2, sampler="per-user", history="all", batch_size=1, diagnose_every=1, rng=1,
                       device="cpu")  # fmt: skip
     before = weights(trainer).clone()
-    history = trainer.fit().history
+    history = trainer.fit().records
     assert all(np.isfinite(list(record["terms"].values())).all() for record in history)
     assert not torch.equal(weights(trainer), before)
 
@@ -382,7 +382,7 @@ def test_batches_of_one(kind):
 def test_a_step_without_triples_moves_nothing_but_what_acts_on_tables():
     """Momentum and coupled decay of the steps before would move rows that nothing was learned about."""
     ds = crowded(num_users=30)
-    model = RMBRec(ds.graph, ds.target, embedding_dim=4, num_layers=1, rng=1)
+    model = RMBRec(ds.graph, ds.target, embedding_dim=8, num_layers=1, rng=1)
     trainer = Trainer(model, ds, [InfoNCE(), REx(), L2()], epochs=1, batch_size=1, rng=1, device="cpu")
     assert trainer.training.weight_decay > 0
     batches = list(trainer.batches.epoch(1))
@@ -394,7 +394,7 @@ def test_a_step_without_triples_moves_nothing_but_what_acts_on_tables():
 def test_nobody_to_train_on_is_refused_before_training():
     """Everybody touched everything: the remedy is a smaller history, and it works."""
     ds = crowded(num_users=20, share=1.0)
-    model = RMBRec(ds.graph, ds.target, embedding_dim=4)
+    model = RMBRec(ds.graph, ds.target, embedding_dim=8)
     with pytest.raises(UsageError, match=r"nothing to train on; choose .* history=behavior or --set history=target"):
         Trainer(model, ds, device="cpu")
     assert Trainer(model, ds, epochs=1, history="behavior", device="cpu").fit().epochs == 1
@@ -404,7 +404,7 @@ def test_a_model_of_another_graph_is_refused(dataset):
     """Else it would train on the pairs that are held out."""
     buys = dataset.edges[dataset.target]
     fewer = dataset.replace(edges={**dataset.edges, dataset.target: buys[1:]}, splits={})
-    model = RMBRec(dataset.graph, dataset.target, embedding_dim=4)
+    model = RMBRec(dataset.graph, dataset.target, embedding_dim=8)
     with pytest.raises(DataError, match="was built on other 'buy' edges than the train edges of dataset 'small'"):
         Trainer(model, fewer)
 
@@ -454,6 +454,6 @@ def test_errors(dataset, tmp_path):
     make(dataset, epochs=1, directory=tmp_path).fit()
     with pytest.raises(RunError, match="made with seed 5, not 6; resume with the same seed"):
         make(dataset, rng=6, directory=tmp_path).fit(resume=True)
-    wider = RMBRec(dataset.graph, dataset.target, embedding_dim=4)
+    wider = RMBRec(dataset.graph, dataset.target, embedding_dim=16)
     with pytest.raises(RunError, match="belongs to another model; resume with the run's own configuration"):
         Trainer(wider, dataset, rng=5, directory=tmp_path).fit(resume=True)
