@@ -20,6 +20,8 @@ PAPER = {
         ("beibei", "LightGCN"): (0.0383, 0.0207),
         ("tmall", "UIPL"): (0.1484, 0.0819),
         ("taobao", "BCIPM"): (0.1257, 0.0708),
+        ("tmall", "PKEF"): (0.1138, 0.0642),
+        ("beibei", "S-MBRec"): (0.0489, 0.0253),
     },
     "table3": {
         ("taobao", "RMBRec"): (0.1462, 0.0969),
