@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from mbgraph.bench.results import CellResult, Results
+from mbgraph.bench.results import CellResult, Results, RunResult
 from mbgraph.bench.sources import facts_of
 from mbgraph.bench.stars import significance
+from mbgraph.files import read_json
 
 __all__ = ["Box", "Grid", "accuracy_grid", "caption", "grids", "statistics_grid"]
 
@@ -159,9 +160,12 @@ def _protocol(results: Results, dataset: str) -> list[str]:
         protocols = sorted({run.job.config.protocol for run in runs})
         chosen = sorted({run.job.config.evaluation_options.metric for run in runs})
         users = sorted({run.outcome["users_evaluated"] for run in runs})
+        held = sorted({kind for run in runs if (kind := _validation(results, run)) in _HELD})
+        ways = " and ".join(_HELD[kind] for kind in held)
+        epoch = f"epoch by {ways} validation {', '.join(chosen)}" if held else "the last epoch"
         parts.append(
             f"Test pairs of the split {', '.join(protocols)}, {', '.join(f'{n:,}' for n in users)} users, all items "
-            f"ranked, mask {options.mask}, {options.ties} ties, epoch by validation {', '.join(chosen)}."
+            f"ranked, mask {options.mask}, {options.ties} ties, {epoch}."
         )
     if any(each.cell.role == "anchor" for each in cells):
         parts.append("Bold best and underlined second leave out the anchors below the line.")
@@ -173,6 +177,15 @@ def _protocol(results: Results, dataset: str) -> list[str]:
     if any(entry.dataset == dataset for entry in results.study.published) and facts_of(dataset).as_published:
         parts.append(f"Published: {_place(results, [dataset])}.")
     return parts
+
+
+def _validation(results: Results, run: RunResult) -> str:
+    """Return what selected a run's epoch: given, holdout, or none."""
+    file = results.store.run(str(run.address)) / "dataset.json"
+    return str(read_json(file)["validation"]) if file.is_file() and run.outcome["epochs"] else "none"
+
+
+_HELD = {"given": "the dataset's", "holdout": "a held-out train pair per user as"}
 
 
 def _place(results: Results, datasets: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mbgraph.bench.grids import Box, Grid, grids
 from mbgraph.bench.results import Results
+from mbgraph.bench.stars import paired_tests
 from mbgraph.bench.verdicts import Verdict, verdicts
 from mbgraph.files import atomic_write
 
@@ -26,6 +27,19 @@ def markdown(results: Results) -> str:
     for grid in grids(results):
         lines += [f"## {grid.title}", "", _markdown_grid(grid), grid.caption, ""]
         lines += [f"- failed: {note}" for note in grid.notes] + ([""] if grid.notes else [])
+    tested = [(dataset, each) for dataset in results.datasets for each in paired_tests(results, dataset)]
+    if tested:
+        lines += ["## Paired tests over users", ""]
+        lines += [
+            "| dataset | row | best other | metric | difference | p | p (Holm) |",
+            "|---|---|---|---|---:|---:|---:|",
+        ]
+        lines += [
+            f"| {dataset} | {_pipe(t.row)} | {_pipe(t.rival)} | {t.metric} | {t.difference:+.4f} "
+            f"| {t.p:.2g} | {t.p_holm:.2g} |"
+            for dataset, t in tested
+        ]
+        lines.append("")
     decided = verdicts(results)
     if decided:
         lines += ["## Verdicts", "", "| claim | place | dataset | verdict |", "|---|---|---|---|"]

@@ -243,7 +243,7 @@ def _run(
     assert trainer is not None
     best = trainer.stopping
     seconds = time.perf_counter() - start
-    return Trial(number, values, status, best.best_value, len(trainer.history), best.best_epoch, seconds, error)
+    return Trial(number, values, status, best.best_value, trainer.epoch, best.best_epoch, seconds, error)
 
 
 def _keep(folder: Path, trial: Trial, on_trial: Callable[[Trial], None]) -> None:

@@ -75,7 +75,7 @@ def test_best_and_second_leave_the_anchors_out(results):
     assert grid.rows[0][1].text == "2/2"
     assert grid.rows[0][column].text == "0.5500 ± 0.0707"
     assert "SYNTHETIC" in grid.caption
-    assert "mask train-target, realistic ties, epoch by validation HR@10" in grid.caption
+    assert "mask train-target, realistic ties, the last epoch" in grid.caption  # nothing was trained
 
 
 def test_markdown_latex_and_csv_say_the_same(results, tmp_path):
@@ -273,3 +273,15 @@ def test_the_subject_is_tested_against_the_best_rival_over_users(text, write, st
     cells = {each.cell.row: each.measured("HR@10").mean for each in found.cells}
     assert made[0].difference == pytest.approx(cells["full"] - cells[made[0].rival])
     assert all(each.p <= each.p_holm <= min(1, 2 * each.p + 1e-12) for each in made)
+    assert f"| full | {made[0].rival} | HR@10 | {made[0].difference:+.4f} |" in tables.markdown(found)
+
+
+def test_the_caption_names_what_selected_the_epoch(study, store, tmp_path):
+    found = run(study.replace(rows=study.rows[:1]), store, seeds=[1])
+    assert "epoch by the dataset's validation HR@10" in accuracy_grid(found, study.datasets[0]).caption
+    held = study.replace(rows=study.rows[:1], base=study.base.replace(validation="holdout"))
+    none = study.replace(rows=study.rows[:1], base=study.base.replace(validation="none"))
+    assert "the last epoch" in accuracy_grid(run(none, store, seeds=[1]), study.datasets[0]).caption
+    again = run(held, store, seeds=[1])
+    shown = accuracy_grid(again, study.datasets[0]).caption
+    assert "epoch by a held-out train pair per user as validation HR@10" in shown

@@ -200,6 +200,7 @@ def show(results: Results) -> None:
 
 def _plain(results: Results) -> dict[str, Any]:
     from mbgraph.bench.grids import caption
+    from mbgraph.bench.stars import paired_tests
     from mbgraph.bench.verdicts import verdicts
 
     return {
@@ -212,6 +213,7 @@ def _plain(results: Results) -> dict[str, Any]:
         "runs": results.counts,
         "interrupted": results.interrupted,
         "cells": results.summary().to_dict("records"),
+        "tests": [{"dataset": name, **vars(each)} for name in results.datasets for each in paired_tests(results, name)],
         "verdicts": [each.to_dict() for each in verdicts(results)],
     }
 
