@@ -92,7 +92,15 @@ def significant(source: str) -> str:
 
 
 def code_hash(model: type) -> str:
-    """Return the hash of the source of everything that decides a model's figures."""
+    """Return the hash of the source of everything that decides a model's figures.
+
+    Looked at once per process: files that change while it runs are not those that it has loaded.
+    """
+    return _code_hash(model)
+
+
+@cache
+def _code_hash(model: type) -> str:
     return _hash_of((*_files(_COMPUTES), *_model_files(model)))
 
 

@@ -12,6 +12,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 
+from mbgraph.bench.identity import code_hash, data_code_hash
 from mbgraph.bench.jobs import Job, expand, in_rounds, quick
 from mbgraph.bench.perform import Fit, Performed, fit_or_resume, perform
 from mbgraph.bench.results import Results, gather
@@ -146,6 +147,9 @@ def execute(
         If the disk is full, or a process dies that was to run a job.
     """
     moment = float("inf") if budget is None else time.time() + budget
+    data_code_hash()
+    for job in jobs:  # now, while the files are those that were loaded
+        code_hash(job.config.model_class)
     try:
         waiting = deque(_first_missing(in_rounds(jobs), store, on_event))
         if processes <= 1:
@@ -211,7 +215,9 @@ def _side_by_side(
                         break
                     job = waiting.popleft()
                     on_event(Event(job, "started"))
-                    at_work[pool.submit(_perform_apart, job, store, moment, threads, fit)] = job
+                    at_work[
+                        pool.submit(_perform_apart, job, store, moment, threads, fit, code_hash(job.config.model_class))
+                    ] = job
                 if not at_work:
                     return True
                 finished, _ = wait(at_work, timeout=_PAUSE, return_when=FIRST_COMPLETED)
@@ -241,8 +247,10 @@ def _ignore_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _perform_apart(job: Job, store: Store, moment: float, threads: int, fit: Fit) -> Performed:
+def _perform_apart(job: Job, store: Store, moment: float, threads: int, fit: Fit, code: str) -> Performed:
     """Run a job in a process of the pool, which listens to Ctrl-C meanwhile."""
+    if code_hash(job.config.model_class) != code:
+        raise RunError("the source of mbgraph changed while the suite ran", "start again: what is finished is kept")
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return perform(job, store, moment=moment, threads=threads, fit=fit)

@@ -13,12 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from mbgraph.bench import identity
 from mbgraph.bench import perform as performing
 from mbgraph.bench.estimates import Estimates
 from mbgraph.bench.jobs import expand
 from mbgraph.bench.perform import Deadline, perform
 from mbgraph.bench.results import gather
-from mbgraph.bench.runner import execute, plan, run
+from mbgraph.bench.runner import _perform_apart, execute, plan, run
 from mbgraph.bench.store import Store
 from mbgraph.bench.study import Study
 from mbgraph.errors import RunError
@@ -254,3 +255,21 @@ def test_ctrl_c_between_two_jobs_keeps_what_is_done(study, store, fake):
 
     assert execute(expand(study), store, fit=fake, on_event=interrupt)
     assert results_of(study, expand(study), store).counts == {"done": 1, "missing": 6}
+
+
+def test_files_that_change_meanwhile_do_not_move_the_runs(study, store, fake, monkeypatch):
+    """The process computes with what it has loaded, and files its runs under that."""
+    jobs = expand(study)
+
+    def fit(config, directory, callbacks):
+        monkeypatch.setattr(identity, "_files", lambda names: ())  # as if every file were another now
+        return fake(config, directory, callbacks)
+
+    execute(jobs, store, fit=fit)
+    assert results_of(study, jobs, store).counts == {"done": 7}
+    assert len(fake.asked) == 7
+
+
+def test_a_process_with_other_source_is_refused(study, store):
+    with pytest.raises(RunError, match="the source of mbgraph changed while the suite ran; start again"):
+        _perform_apart(expand(study)[0], store, float("inf"), 1, None, "other")
