@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from mbgraph.bench.jobs import CLEAN
 from mbgraph.bench.results import CellResult, Results, RunResult
 from mbgraph.bench.sources import facts_of
 from mbgraph.bench.stars import significance
@@ -81,13 +82,15 @@ def accuracy_grid(results: Results, dataset: str) -> Grid:
     study, cells = results.study, results.of(dataset)
     metrics = study.metrics
     with_published = [m for m in metrics if any(results.published(dataset, c.cell.label, m) is not None for c in cells)]
-    places = {metric: _places(cells, metric) for metric in metrics}
+    noisy = study.noise is not None
+    places = {metric: _places(cells, metric, by_setting=noisy) for metric in metrics}
     stars = significance(results, dataset)
     columns = ["", "runs"]
     for metric in metrics:
         columns.append(metric)
         if metric in with_published:
             columns += ["paper", "diff."]
+    columns += [f"{metrics[0]} drop"] if noisy else []
     columns += [f"{metrics[0]} {group}" for group in ("visited", "unvisited")]
     rows = []
     for number, each in enumerate(cells):
@@ -100,6 +103,7 @@ def accuracy_grid(results: Results, dataset: str) -> Grid:
             boxes.append(box)
             if metric in with_published:
                 boxes += _published(results, each, metric)
+        boxes += [Box(_drop(cells, each, metrics[0]))] if noisy else []
         for group in ("visited", "unvisited"):
             mean = each.measured(metrics[0], group).mean
             boxes.append(Box(NOT_RUN if mean is None else f"{mean:.4f}"))
@@ -126,14 +130,30 @@ def _published(results: Results, each: CellResult, metric: str) -> list[Box]:
     return [Box(f"{value:.4f}"), Box(NOT_RUN if mean is None else f"{mean / value - 1:+.1%}")]
 
 
-def _places(cells: Sequence[CellResult], metric: str) -> Mapping[int, tuple[bool, bool]]:
-    """Return (best, second) by number of the cell, among rows that are no anchors."""
-    means = {n: each.measured(metric).mean for n, each in enumerate(cells) if each.cell.role != "anchor"}
-    ranked = sorted({mean for mean in means.values() if mean is not None}, reverse=True)
-    if len(means) < 2 or not ranked:
-        return {}
-    second = ranked[1] if len(ranked) > 1 else None
-    return {n: (mean == ranked[0], mean is not None and mean == second) for n, mean in means.items()}
+def _places(cells: Sequence[CellResult], metric: str, *, by_setting: bool) -> Mapping[int, tuple[bool, bool]]:
+    """Return (best, second) by number of the cell, among rows that are no anchors; noise levels each on their own."""
+    means: dict[str, dict[int, float]] = {}
+    for number, each in enumerate(cells):
+        mean = each.measured(metric).mean
+        if each.cell.role != "anchor" and mean is not None:
+            means.setdefault(each.cell.setting if by_setting else "", {})[number] = mean
+    found: dict[int, tuple[bool, bool]] = {}
+    for group in means.values():
+        ranked = sorted(set(group.values()), reverse=True)
+        if len(group) > 1:
+            found |= {n: (mean == ranked[0], mean in ranked[1:2]) for n, mean in group.items()}
+    return found
+
+
+def _drop(cells: Sequence[CellResult], each: CellResult, metric: str) -> str:
+    """Return what noise takes of a row's mean, (clean - noisy) / clean; nothing in the clean line."""
+    clean = next(
+        (c.measured(metric).mean for c in cells if (c.cell.row, c.cell.setting) == (each.cell.row, CLEAN)), None
+    )
+    mean = each.measured(metric).mean
+    if each.cell.setting == CLEAN:
+        return ""
+    return NOT_RUN if mean is None or not clean else f"{(clean - mean) / clean:+.1%}"
 
 
 def caption(results: Results, dataset: str | None = None) -> str:

@@ -26,6 +26,7 @@ __all__ = ["can_draw", "draw_panels", "need_matplotlib", "save", "study_figures"
 
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # told apart by everybody
 _MARKS = "os^Dv<>"
+_INSIDE = 4  # lines whose names a panel has room for
 
 
 def can_draw() -> bool:
@@ -53,12 +54,15 @@ def draw_panels(panels: Sequence[Panel], note: str = "") -> Figure:
     """Return a figure of panels side by side, two in a row."""
     columns = min(len(panels), 2)
     figure, axes = new_figure(columns, math.ceil(len(panels) / columns))
+    names = {tuple(line.name for line in panel.lines) for panel in panels}
+    shared = len(names) == 1 and len(next(iter(names))) > _INSIDE
     for ax, panel in zip(axes, panels, strict=False):
         for number, line in enumerate(panel.lines):
             color, mark = _COLORS[number % len(_COLORS)], _MARKS[number % len(_MARKS)]
             many = len(line.x) > 40
             x, y = np.asarray(line.x, float), np.asarray(line.y, float)
-            ax.plot(x, y, color=color, marker="" if many else mark, markersize=4, label=line.name)
+            style = "-" if number < len(_COLORS) else "--"
+            ax.plot(x, y, color=color, linestyle=style, marker="" if many else mark, markersize=4, label=line.name)
             if any(line.spread):
                 spread = np.asarray(line.spread, float)
                 ax.fill_between(x, y - spread, y + spread, color=color, alpha=0.15, linewidth=0)
@@ -66,17 +70,19 @@ def draw_panels(panels: Sequence[Panel], note: str = "") -> Figure:
         if panel.log:
             ax.set_yscale("log")
         ax.grid(alpha=0.3)
-        if panel.lines:
+        if panel.lines and not shared:
             ax.legend(fontsize="small")
     for ax in axes[len(panels) :]:
         ax.set_visible(False)
-    _under(figure, note)
+    if shared:
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize="small")
+    _above(figure, note)
     return figure
 
 
-def _under(figure: Figure, note: str) -> None:
+def _above(figure: Figure, note: str) -> None:
     if note:
-        figure.supxlabel(note, fontsize="x-small", color="#B00020")
+        figure.suptitle(note, fontsize="small", color="#B00020")
 
 
 def study_figures(results: Results) -> dict[str, Callable[[], Figure]]:
@@ -123,7 +129,7 @@ def _heat(grid: Any, title: str, note: str) -> Figure:
             ax.text(column, row, f"{value:.4f}", ha="center", va="center", fontsize="x-small",
                     color="black" if value > middle else "white")  # fmt: skip
     figure.colorbar(image, ax=ax)
-    _under(figure, note)
+    _above(figure, note)
     return figure
 
 
@@ -142,7 +148,7 @@ def _groups(results: Results, dataset: str, note: str) -> Figure:
     ax.invert_yaxis()
     ax.set(title=f"{dataset}: {metric} by kind of pair", xlabel=metric)
     ax.legend(fontsize="small")
-    _under(figure, note)
+    _above(figure, note)
     return figure
 
 

@@ -242,6 +242,24 @@ def test_a_drop_is_taken_from_the_clean_run_of_the_same_seed(as_published):
     assert verdicts(fake_results(study, cells, "taobao15k"))[0].verdict == "does not hold"
 
 
+def test_noise_levels_are_ranked_on_their_own_and_show_their_drop(as_published):
+    cells = {
+        "RMBRec|no noise": {(1, None): 0.5},
+        "RMBRec|add 50%": {(1, 0): 0.4},
+        "UIPL|no noise": {(1, None): 0.2},
+        "UIPL|add 50%": {(1, 0): 0.1},
+    }
+    grid = accuracy_grid(fake_results(Study.load("noise"), cells, "taobao15k"), "taobao15k")
+    column, drop = grid.columns.index("HR@10"), grid.columns.index("HR@10 drop")
+    shown = {row[0].text: (row[column].best, row[column].second, row[drop].text) for row in grid.rows}
+    assert shown == {
+        "RMBRec": (True, False, ""),
+        "RMBRec, add 50%": (True, False, "+20.0%"),
+        "UIPL": (False, True, ""),
+        "UIPL, add 50%": (False, True, "+50.0%"),
+    }
+
+
 def test_facts_of_data_are_those_of_the_tables(small_folder, small):
     found = measured(str(small_folder), ["users", "interactions", "count:buy", "bar:view", "bar:collect", "dt"])
     assert found["users"] == 120
