@@ -6,6 +6,7 @@ from mbgraph.models.context import StepContext
 from mbgraph.models.conversion import Conversion
 from mbgraph.models.crgcn import CRGCN
 from mbgraph.models.lightgcn import LightGCN
+from mbgraph.models.mbssl import MBSSL
 from mbgraph.models.options import EmbeddingOptions, ModelOptions, TrainingOptions
 from mbgraph.models.pkef import PKEF
 from mbgraph.models.popularity import Popularity
@@ -17,6 +18,7 @@ from mbgraph.models.smbrec import SMBRec
 
 __all__ = [
     "CRGCN",
+    "MBSSL",
     "MODELS",
     "PKEF",
     "Batches",
