@@ -7,18 +7,21 @@ from mbgraph.models.conversion import Conversion
 from mbgraph.models.crgcn import CRGCN
 from mbgraph.models.lightgcn import LightGCN
 from mbgraph.models.mbssl import MBSSL
+from mbgraph.models.missl import MISSL
 from mbgraph.models.options import EmbeddingOptions, ModelOptions, TrainingOptions
 from mbgraph.models.pkef import PKEF
 from mbgraph.models.popularity import Popularity
 from mbgraph.models.ragged import RaggedBatch, RaggedBatches, UserBatch, UserBatches
 from mbgraph.models.rmbrec import RMBRec
 from mbgraph.models.rules import GradientBalance, UpdateRule
+from mbgraph.models.sequences import SequenceBatch, SequenceBatches, Sequences
 from mbgraph.models.simgcl import SimGCL
 from mbgraph.models.smbrec import SMBRec
 
 __all__ = [
     "CRGCN",
     "MBSSL",
+    "MISSL",
     "MODELS",
     "PKEF",
     "Batches",
@@ -35,6 +38,9 @@ __all__ = [
     "RaggedBatches",
     "Recommender",
     "SMBRec",
+    "SequenceBatch",
+    "SequenceBatches",
+    "Sequences",
     "SimGCL",
     "StepContext",
     "TrainingOptions",

@@ -5,18 +5,24 @@ Shapes use one letter each: U users, I items, K behaviors, L layers, B batch row
 
 from mbgraph.nn.dense import linear
 from mbgraph.nn.fusion import mean_fusion
+from mbgraph.nn.hypergraph import IntentEncoder
 from mbgraph.nn.lightgcn import BehaviorEncoder, LightGCN
-from mbgraph.nn.losses import bpr, mean_of_rows, sampled_softmax, triple_margin
+from mbgraph.nn.losses import bpr, mean_of_rows, sampled_softmax, softmax_among, triple_margin
 from mbgraph.nn.propagation import propagate, propagate_each
 from mbgraph.nn.relation import Relation
 from mbgraph.nn.relations import Relations
 from mbgraph.nn.similarity import most_similar, swing
+from mbgraph.nn.typed import CrossTransformer, TypedFeedForward, TypedLinear
 
 __all__ = [
     "BehaviorEncoder",
+    "CrossTransformer",
+    "IntentEncoder",
     "LightGCN",
     "Relation",
     "Relations",
+    "TypedFeedForward",
+    "TypedLinear",
     "bpr",
     "linear",
     "mean_fusion",
@@ -25,6 +31,7 @@ __all__ = [
     "propagate",
     "propagate_each",
     "sampled_softmax",
+    "softmax_among",
     "swing",
     "triple_margin",
 ]
