@@ -33,7 +33,13 @@ class MBSSLOptions(EmbeddingOptions):
 
     presets = {  # noqa: RUF012 (a ClassVar of the base)
         "mbgraph": {},
-        "official": {"init": "xavier", "zero_similar": True, "zero_item": True, "drop_last": True},
+        "official": {
+            "init": "xavier",
+            "zero_similar": True,
+            "zero_item": True,
+            "drop_last": True,
+            "target_users": True,
+        },
         "light": {"num_layers": 2, "candidates": "batch"},
     }
 
@@ -84,6 +90,8 @@ class MBSSLOptions(EmbeddingOptions):
     """How far the balance goes."""
     block: Annotated[int, Field(ge=1)] = 512
     """Anchors per block of the denominators."""
+    target_users: bool = False
+    """Train only on users with a target pair."""
     drop_last: bool = False
     """Leave the last batch of an epoch out where it is not full."""
 
@@ -231,7 +239,8 @@ class MBSSL(EmbeddingRecommender):
 
     def batches(self, dataset: MultiBehaviorDataset, training: TrainingOptions, rng: int) -> UserBatches:
         """Return batches of users with all of their pairs."""
-        return UserBatches(dataset, self.behaviors, training, drop_last=self.options.drop_last, rng=rng)
+        only = self.target if self.options.target_users else None
+        return UserBatches(dataset, self.behaviors, training, only=only, drop_last=self.options.drop_last, rng=rng)
 
     def update_rule(self, training: TrainingOptions) -> UpdateRule:
         """Return the balance of gradients, or their sum."""

@@ -26,5 +26,7 @@ def test_an_epoch_holds_every_pair_once(tiny):
         assert sorted(found[name]) == sorted(zip(pairs.user.tolist(), pairs.item.tolist(), strict=True))
     assert len(UserBatches(tiny, tiny.behaviors, training, drop_last=True)) == 2
     assert len(UserBatches(tiny, tiny.behaviors, training.replace(batch_size=9), drop_last=True)) == 1
+    buyers = UserBatches(tiny, tiny.behaviors, training, only="cart", rng=1)
+    assert sorted(user for batch in buyers.epoch(1) for user in batch.users.tolist()) == [0, 1, 2, 4]
     with pytest.raises(UsageError, match="knows no sampler 'per-edge'; leave sampler out"):
         UserBatches(tiny, tiny.behaviors, training.replace(sampler="per-edge"))
