@@ -177,8 +177,9 @@ class MultiBehaviorDataset:
     def graph(self) -> dgl.DGLGraph:
         """DGL heterograph with one edge type per behavior, ``('user', behavior, 'item')``, train edges only.
 
-        All users and items are nodes, isolated ones included. Built on first use, then kept. Its attribute
-        ``behaviors`` is the order of the behaviors, which DGL itself does not keep.
+        All users and items are nodes, isolated ones included. Edges of behaviors with times carry them as ``time``.
+        Built on first use, then kept. Its attribute ``behaviors`` is the order of the behaviors, which DGL itself does
+        not keep.
         """
         import torch
 
@@ -195,6 +196,13 @@ class MultiBehaviorDataset:
             },
             num_nodes_dict={"user": self.num_users, "item": self.num_items},
         )
+        times = {}
+        for behavior, pairs in self.edges.items():
+            if pairs.time is not None:  # torch has no unsigned numbers of 64 bits to sort
+                time = pairs.time.astype(np.int64) if pairs.time.dtype.kind == "u" else pairs.time
+                times["user", behavior, "item"] = torch.from_numpy(np.require(time, requirements="W"))
+        if times:
+            graph.edata["time"] = times if len(self.edges) > 1 else next(iter(times.values()))
         graph.behaviors = self.behaviors  # DGL sorts edge types by name; models read the behaviors in this order
         return graph
 

@@ -8,12 +8,15 @@ from mbgraph.models.conversion import Conversion
 from mbgraph.models.crgcn import CRGCN
 from mbgraph.models.lightgcn import LightGCN
 from mbgraph.models.mbcgcn import MBCGCN
+from mbgraph.models.mbssl import MBSSL
+from mbgraph.models.missl import MISSL
 from mbgraph.models.options import CascadeOptions, EmbeddingOptions, ModelOptions, TrainingOptions
 from mbgraph.models.pkef import PKEF
 from mbgraph.models.popularity import Popularity
 from mbgraph.models.ragged import RaggedBatch, RaggedBatches, UserBatch, UserBatches
 from mbgraph.models.rmbrec import RMBRec
 from mbgraph.models.rules import GradientBalance, UpdateRule
+from mbgraph.models.sequences import SequenceBatch, SequenceBatches, Sequences
 from mbgraph.models.simgcl import SimGCL
 from mbgraph.models.smbrec import SMBRec
 from mbgraph.models.uipl import UIPL, UIPLBatch
@@ -23,6 +26,8 @@ __all__ = [
     "BCIPM",
     "CRGCN",
     "MBCGCN",
+    "MBSSL",
+    "MISSL",
     "MODELS",
     "UIPL",
     "BCIPMBatch",
@@ -43,6 +48,9 @@ __all__ = [
     "RaggedBatches",
     "Recommender",
     "SMBRec",
+    "SequenceBatch",
+    "SequenceBatches",
+    "Sequences",
     "SimGCL",
     "StepContext",
     "TrainingOptions",

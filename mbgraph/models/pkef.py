@@ -103,13 +103,12 @@ class PKEF(EmbeddingRecommender):
     Options = PKEFOptions
     options: PKEFOptions
     ordered = True
+    needs_auxiliary = True
     citation = "Meng et al., PKEF, CIKM 2023 (arXiv 2308.04807)"
 
     def __init__(self, graph: GraphLike, target: str, **options: Any) -> None:
         super().__init__(graph, target, **options)
         chosen, count = self.options, len(self.behaviors)
-        if count == 1:
-            raise UsageError("pkef needs an auxiliary behavior beside the target", "use --model lightgcn")
         layers = chosen.layers or (chosen.num_layers, *[1] * (count - 1))
         coefficients = chosen.coefficients or (*[0.0] * (count - 2), 2 / 3, 1 / 3)
         for field, values in (("layers", layers), ("coefficients", coefficients)):

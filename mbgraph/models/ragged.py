@@ -190,6 +190,8 @@ class UserBatches:
     behaviors : sequence of str
     training : TrainingOptions
         ``batch_size`` counts users. No negatives are drawn.
+    only : str, optional
+        Read only users who have this behavior.
     drop_last : bool
         Leave the last batch out where it is not full.
     rng : int
@@ -207,6 +209,7 @@ class UserBatches:
         behaviors: Sequence[str],
         training: TrainingOptions,
         *,
+        only: str | None = None,
         drop_last: bool = False,
         rng: int = 0,
     ) -> None:
@@ -217,7 +220,7 @@ class UserBatches:
             )
         self.size, self.drop_last, self.seed = training.batch_size, drop_last, int(rng)
         self.pairs = {name: dataset.csr(name) for name in behaviors}
-        degrees = sum(csr.degrees() for csr in self.pairs.values())
+        degrees = sum(csr.degrees() for name, csr in self.pairs.items() if only in (None, name))
         self.users = np.flatnonzero(degrees)
         if not len(self.users):
             raise UsageError(f"no user of {dataset.name!r} has a pair", "check the dataset: mbgraph inspect")

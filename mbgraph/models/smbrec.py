@@ -10,7 +10,6 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from mbgraph._kernels import Workspace
-from mbgraph.errors import UsageError
 from mbgraph.models.base import MODELS, EmbeddingRecommender, Encoded
 from mbgraph.models.batches import TripleBatch
 from mbgraph.models.context import StepContext
@@ -96,13 +95,12 @@ class SMBRec(EmbeddingRecommender):
     name = "smbrec"
     Options = SMBRecOptions
     options: SMBRecOptions
+    needs_auxiliary = True
     citation = "Gu et al., S-MBRec, IJCAI 2022"
 
     def __init__(self, graph: GraphLike, target: str, **options: Any) -> None:
         super().__init__(graph, target, **options)
         width, count = self.options.embedding_dim, len(self.behaviors)
-        if count == 1:
-            raise UsageError("smbrec needs an auxiliary behavior beside the target", "use --model lightgcn")
         self.make_tables(width, std=0.1 if self.options.init == "normal" else None)
         self.behavior_weight = nn.Parameter(torch.tensor([*[0.6 / (count - 1)] * (count - 1), 0.4]))  # (K,)
         generator = torch.Generator().manual_seed(self.rng + 1)

@@ -6,19 +6,25 @@ Shapes use one letter each: U users, I items, K behaviors, L layers, B batch row
 from mbgraph.nn.autoencoder import VariationalAutoencoder
 from mbgraph.nn.dense import linear
 from mbgraph.nn.fusion import mean_fusion
+from mbgraph.nn.hypergraph import IntentEncoder
 from mbgraph.nn.lightgcn import BehaviorEncoder, LightGCN
-from mbgraph.nn.losses import bpr, mean_of_rows, sampled_softmax, triple_margin
+from mbgraph.nn.losses import bpr, mean_of_rows, sampled_softmax, softmax_among, triple_margin
 from mbgraph.nn.propagation import propagate, propagate_each
 from mbgraph.nn.relation import Relation
 from mbgraph.nn.relations import Relations
 from mbgraph.nn.similarity import most_similar, swing
+from mbgraph.nn.typed import CrossTransformer, TypedFeedForward, TypedLinear
 
 __all__ = [
     "BehaviorEncoder",
+    "CrossTransformer",
+    "IntentEncoder",
     "LightGCN",
     "Relation",
     "Relations",
     "VariationalAutoencoder",
+    "TypedFeedForward",
+    "TypedLinear",
     "bpr",
     "linear",
     "mean_fusion",
@@ -27,6 +33,7 @@ __all__ = [
     "propagate",
     "propagate_each",
     "sampled_softmax",
+    "softmax_among",
     "swing",
     "triple_margin",
 ]

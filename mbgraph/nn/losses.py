@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
-__all__ = ["bpr", "mean_of_rows", "sampled_softmax", "triple_margin"]
+__all__ = ["bpr", "mean_of_rows", "sampled_softmax", "softmax_among", "triple_margin"]
 
 
 def triple_margin(users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
@@ -66,3 +67,38 @@ def sampled_softmax(margin: Tensor) -> Tensor:
     if margin.ndim == 1:
         return torch.nn.functional.softplus(-margin)
     return torch.logsumexp(torch.nn.functional.pad(-margin, (1, 0)), dim=1)
+
+
+def softmax_among(
+    rows: Tensor, table: Tensor, numbers: Tensor, bias: Tensor | None = None, *, block: int = 1024
+) -> Tensor:
+    r"""Cross-entropy of the softmax over all rows of a table, a block of rows at a time.
+
+    .. math:: -\log \frac{\exp(x_n \cdot c_{y_n} + b_{y_n})}{\sum_m \exp(x_n \cdot c_m + b_m)}
+
+    Parameters
+    ----------
+    rows, table : Tensor (N, D), (M, D)
+    numbers : int64 tensor (N,)
+        Row of the table that is right.
+    bias : Tensor (M,), optional
+    block : int
+        Rows per block. Memory is block x M; where there are several, they are computed again for the derivative.
+
+    Returns
+    -------
+    Tensor (N,)
+    """
+
+    def denominators(part: Tensor, table: Tensor, bias: Tensor | None) -> Tensor:
+        scores = part @ table.T if bias is None else torch.addmm(bias, part, table.T)  # (B, M)
+        return torch.logsumexp(scores, 1)
+
+    if len(rows) <= block:
+        total = denominators(rows, table, bias)
+    else:
+        total = torch.cat(
+            [checkpoint(denominators, part, table, bias, use_reentrant=False) for part in rows.split(block)]
+        )
+    right = torch.linalg.vecdot(rows, table[numbers])
+    return total - (right if bias is None else right + bias[numbers])

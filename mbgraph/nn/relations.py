@@ -196,7 +196,7 @@ def _read_dgl(graph: Any) -> dict[str, _EdgeType]:
     for source, name, destination in graph.canonical_etypes:
         users, items = graph.edges(etype=(source, name, destination))
         sizes = (graph.num_nodes(source), graph.num_nodes(destination))
-        data = dict(graph.edges[source, name, destination].data)
+        data = dict(graph[source, name, destination].edata)
         _add(found, name, _EdgeType((source, destination), sizes, users, items, data))
     return found
 

@@ -29,8 +29,14 @@ from mbgraph.training.trainer import Trainer
 __all__ = ["RecommenderCases", "TrainedRecommenderCases", "recommender_cases", "toy_dataset"]
 
 _USERS, _ITEMS = 24, 17
-_SMALL = {"embedding_dim": 8, "num_layers": 2}
+_SMALL = {"embedding_dim": 8, "num_layers": 2, "intents": 4, "length": 12}
 """Options of models under test, where they have such."""
+
+_DEMO: dict[str, dict[str, Any]] = {
+    "mbssl": {"demo_options": {"variant": "light"}, "demo_epochs": 10},
+    "missl": {"demo_options": {"variant": "light"}, "demo_epochs": 5},
+}
+"""With which models learn the embedded data in a short time, where their defaults take long."""
 
 
 def toy_dataset(behaviors: tuple[str, ...] = ("view", "cart", "buy"), seed: int = 0) -> MultiBehaviorDataset:
@@ -366,5 +372,6 @@ def recommender_cases() -> dict[str, type[RecommenderCases]]:
     for name in MODELS:
         base = TrainedRecommenderCases if MODELS.get(name).trainable else RecommenderCases
         title = "Test" + "".join(part.capitalize() for part in name.split("-"))
-        made[title] = type(title, (base,), {"model": name, "__doc__": f"Conformance of {name}."})
+        entries = {"model": name, "__doc__": f"Conformance of {name}.", **_DEMO.get(name, {})}
+        made[title] = type(title, (base,), entries)
     return made

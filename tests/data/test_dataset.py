@@ -111,3 +111,12 @@ def test_copies_are_independent(tiny):
     assert copy.deepcopy(tiny).content_hash() == tiny.content_hash()
     assert tiny.replace(name="other").name == "other"
     assert tiny.name == "tiny"
+
+
+def test_graph_carries_times_of_behaviors_that_have_them(tiny):
+    unsigned = Pairs(tiny.edges["cart"].user, tiny.edges["cart"].item, tiny.edges["cart"].time.astype(np.uint64))
+    without = Pairs(tiny.edges["view"].user, tiny.edges["view"].item)
+    graph = tiny.replace(edges={**tiny.edges, "cart": unsigned, "view": without}).graph
+    assert graph.edges["buy"].data["time"].tolist() == tiny.edges["buy"].time.tolist()
+    assert graph.edges["cart"].data["time"].tolist() == tiny.edges["cart"].time.tolist()
+    assert "time" not in graph.edges["view"].data

@@ -236,7 +236,8 @@ def test_moments_cut_by_hand():
     assert assign_temporal(times, [3, 7]).tolist() == [2, 0, 1, 1, 2, 1, 2]
     train, held, record = split_pairs(to_pairs([(0, item) for item in range(7)], times), "temporal:3,7")
     assert [part.item.tolist() for part in (train, held["valid"], held["test"])] == [[1], [2, 3, 5], [0, 4, 6]]
-    assert record == {"act": "split", "protocol": "temporal:3,7", "by": "time"}
+    told = {"act": "split", "protocol": "temporal:3,7", "by": "time"}
+    assert record == {**told, "ties": "rows", "users_with_ties": 0}
 
 
 def test_moments_that_leave_nothing():
