@@ -288,4 +288,5 @@ def test_quick_studies_are_small(name, data_home):
     if study.kind == "accuracy":
         jobs = expand(study, ["demo"])
         assert 0 < len(jobs) < 40
+        assert all(job.config.variant == "light" for job in jobs if job.config.model in ("missl", "mbssl"))
         assert all(job.config.training_options.epochs == 1 for job in jobs if job.config.model_class.trainable)
