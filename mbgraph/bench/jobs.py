@@ -157,7 +157,11 @@ def in_rounds(jobs: Sequence[Job]) -> list[Job]:
 
 
 def quick(study: Study) -> Study:
-    """Return a study of the same shape that takes seconds: one seed, one epoch, the ends of every list of settings."""
+    """Return a study of the same shape that takes seconds.
+
+    One seed, one epoch, the ends of every list of settings, and the variant ``light`` of models that have one.
+    """
+    from mbgraph.models import MODELS
 
     def ends(values: tuple[Any, ...]) -> tuple[Any, ...]:
         return values if len(values) < 3 else (values[0], values[-1])
@@ -169,7 +173,10 @@ def quick(study: Study) -> Study:
         "overrides": {name: each.replace(seeds=None) for name, each in study.overrides.items()},
         "base": study.base.replace(training={**study.base.training, "epochs": 1, "diagnose_every": 0}),
         "rows": tuple(
-            row.replace(training={name: value for name, value in row.training.items() if name != "epochs"})
+            row.replace(
+                training={name: value for name, value in row.training.items() if name != "epochs"},
+                variant="light" if row.model and "light" in MODELS.get(row.model).variants() else row.variant,
+            )
             for row in study.rows
         ),
         "grid": tuple(grid.replace(axes={name: ends(v) for name, v in grid.axes.items()}) for grid in study.grid),

@@ -21,6 +21,8 @@ PAPER = {
         ("tmall", "UIPL"): (0.1484, 0.0819),
         ("taobao", "BCIPM"): (0.1257, 0.0708),
         ("tmall", "PKEF"): (0.1138, 0.0642),
+        ("taobao", "MISSL"): (0.0782, 0.0629),
+        ("beibei", "MBSSL"): (0.0626, 0.0352),
         ("beibei", "S-MBRec"): (0.0489, 0.0253),
     },
     "table3": {
@@ -286,4 +288,5 @@ def test_quick_studies_are_small(name, data_home):
     if study.kind == "accuracy":
         jobs = expand(study, ["demo"])
         assert 0 < len(jobs) < 40
+        assert all(job.config.variant == "light" for job in jobs if job.config.model in ("missl", "mbssl"))
         assert all(job.config.training_options.epochs == 1 for job in jobs if job.config.model_class.trainable)
