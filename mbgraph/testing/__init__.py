@@ -8,7 +8,7 @@ A new model's conformance test is two lines::
         model = MyModel
 """
 
-from mbgraph.testing.arrays import assert_matches, golden_dataset
+from mbgraph.testing.arrays import assert_matches, golden_dataset, golden_triples
 from mbgraph.testing.recommenders import RecommenderCases, TrainedRecommenderCases, recommender_cases
 from mbgraph.testing.regularizers import RegularizerCases, regularizer_cases
 
@@ -18,6 +18,7 @@ __all__ = [
     "TrainedRecommenderCases",
     "assert_matches",
     "golden_dataset",
+    "golden_triples",
     "recommender_cases",
     "regularizer_cases",
 ]

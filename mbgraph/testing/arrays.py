@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import torch
 
 from mbgraph.data.dataset import MultiBehaviorDataset
 from mbgraph.data.interactions import Pairs, Vocabulary
+from mbgraph.models.batches import TripleBatch
 
-__all__ = ["assert_matches", "golden_dataset"]
+__all__ = ["assert_matches", "golden_dataset", "golden_triples"]
 
 
 def assert_matches(mine: Any, reference: Any, tolerance: float = 1e-5) -> None:
@@ -37,4 +39,19 @@ def golden_dataset(arrays: Mapping[str, Any], test_edges: str = "test_edges") ->
         {name: Pairs(*arrays[f"edges_{name}"].T) for name in behaviors},
         behaviors[-1],
         {"test": Pairs(*arrays[test_edges].T)},
+    )
+
+
+def golden_triples(arrays: Mapping[str, Any], kind: str) -> TripleBatch:
+    """Return the batch ``batch_<kind>`` of a set of golden arrays: (rows, behavior, (user, positive, negative)).
+
+    A row is -1 in a behavior that its user lacks; a user without any edge is -1 everywhere and becomes the isolated
+    user. """
+    rows = arrays[f"batch_{kind}"]
+    users = rows[:, :, 0].max(1)
+    columns = {str(name): torch.from_numpy(rows[:, place].copy()) for place, name in enumerate(arrays["behaviors"])}
+    return TripleBatch(
+        torch.from_numpy(np.where(users < 0, arrays["isolated_user"], users)),
+        {name: column[:, 1] for name, column in columns.items()},
+        {name: column[:, 2] for name, column in columns.items()},
     )

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 import mbgraph as mb
-from mbgraph.models import CRGCN, StepContext, TripleBatch
+from mbgraph.models import CRGCN, StepContext
 from mbgraph.regularizers import L2
-from mbgraph.testing import assert_matches, golden_dataset
+from mbgraph.testing import assert_matches, golden_dataset, golden_triples
 
 GOLDEN = "crgcn"
 
@@ -25,18 +25,6 @@ def build(z, padding_zero=False, bias=True):
             if bias:
                 rows.copy_(torch.from_numpy(np.stack([z[f"param_bias_{name}_{k}"] for k in range(count)])))
     return ds, model
-
-
-def golden_batch(z, kind):
-    rows = z[f"batch_{kind}"]  # (rows, behavior, (user, positive, negative)), -1 for padded
-    users = rows[:, :, 0].max(1)
-    users = np.where(users < 0, z["isolated_user"], users)  # a user without any edge is padded everywhere
-    columns = {name: number for number, name in enumerate(z["behaviors"].tolist())}
-    return TripleBatch(
-        torch.from_numpy(users),
-        {name: torch.from_numpy(rows[:, c, 1].copy()) for name, c in columns.items()},
-        {name: torch.from_numpy(rows[:, c, 2].copy()) for name, c in columns.items()},
-    )
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -68,7 +56,7 @@ def test_embeddings_scores_and_metrics(arrays, bias):
 )
 def test_terms_and_gradients(arrays, suffix, options):
     ds, model = build(arrays, **options)
-    outputs = model.step(golden_batch(arrays, suffix.partition("_")[0]), StepContext())
+    outputs = model.step(golden_triples(arrays, suffix.partition("_")[0]), StepContext())
     (norm,) = model.options.regularizers()
     assert isinstance(norm, L2)
     size = norm(outputs)
@@ -90,7 +78,7 @@ def test_terms_and_gradients(arrays, suffix, options):
 def test_users_who_lack_a_behavior_leave_its_loss_by_default(arrays):
     ds, official = build(arrays)
     ours = CRGCN(ds.graph, ds.target, embedding_dim=int(arrays["dim"]), layers=list(official.layers.values()))
-    batch = golden_batch(arrays, "pad")
+    batch = golden_triples(arrays, "pad")
     made = ours.step(batch, StepContext())
     for name in ds.behaviors:
         present = int((batch.positives[name] >= 0).sum())

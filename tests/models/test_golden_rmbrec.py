@@ -5,10 +5,10 @@ import pytest
 import torch
 
 import mbgraph as mb
-from mbgraph.models import RMBRec, StepContext, TripleBatch
+from mbgraph.models import RMBRec, StepContext
 from mbgraph.nn import propagate
 from mbgraph.regularizers import L2, InfoNCE, IRMv1, IRMv2, REx, triple_norm
-from mbgraph.testing import assert_matches, golden_dataset
+from mbgraph.testing import assert_matches, golden_dataset, golden_triples
 
 GOLDEN = "rmbrec"
 PENALTIES = {"rex": REx(), "v1": IRMv1(scale_on="loss"), "v2": IRMv2(of="parameters")}
@@ -23,18 +23,6 @@ def build(z, padding_zero=False, backend="auto"):
             padding = z[f"param_{side}_padding"] * (not padding_zero)
             table.copy_(torch.from_numpy(np.vstack([z[f"param_{side}_embedding"], padding])))
     return ds, model
-
-
-def golden_batch(z, kind):
-    rows = z[f"batch_{kind}"]  # (rows, behavior, (user, positive, negative)), -1 for padded
-    users = rows[:, :, 0].max(1)
-    users = np.where(users < 0, z["isolated_user"], users)  # a user without any edge is padded everywhere
-    columns = {name: number for number, name in enumerate(z["behaviors"].tolist())}
-    return TripleBatch(
-        torch.from_numpy(users),
-        {name: torch.from_numpy(rows[:, c, 1].copy()) for name, c in columns.items()},
-        {name: torch.from_numpy(rows[:, c, 2].copy()) for name, c in columns.items()},
-    )
 
 
 def weighted_terms(z, outputs, penalty):
@@ -83,7 +71,7 @@ def test_every_layer(arrays):
 def test_terms_and_gradients(arrays, suffix, mode, backend):
     z = arrays
     ds, model = build(z, padding_zero=suffix.endswith("padzero"), backend=backend)
-    outputs = model.step(golden_batch(z, suffix.partition("_")[0]), StepContext())
+    outputs = model.step(golden_triples(z, suffix.partition("_")[0]), StepContext())
     assert_matches(torch.stack([outputs.risks[name] for name in ds.behaviors]), z[f"loss_bpr_per_behavior__{suffix}"])
     scores = z[f"pos_score_per_behavior__{suffix}"] - z[f"neg_score_per_behavior__{suffix}"]
     assert_matches(torch.stack([outputs.margins[name] for name in ds.behaviors]), scores)
@@ -116,7 +104,7 @@ def test_first_adam_step(arrays, kind, mode):
     training = model.options.training().replace(
         lr=float(z["hp_adam_lr"]), weight_decay=float(z["hp_adam_weight_decay"])
     )
-    outputs = model.step(golden_batch(z, kind), StepContext())
+    outputs = model.step(golden_triples(z, kind), StepContext())
     model.update_rule(training).step(weighted_terms(z, outputs, PENALTIES[mode])[1])
     for side, table in zip(("user", "item"), model.tables, strict=True):
         assert_matches(table[:-1], z[f"after_adam_step_{side}__{mode}_{kind}"])
