@@ -46,7 +46,8 @@ def golden_triples(arrays: Mapping[str, Any], kind: str) -> TripleBatch:
     """Return the batch ``batch_<kind>`` of a set of golden arrays: (rows, behavior, (user, positive, negative)).
 
     A row is -1 in a behavior that its user lacks; a user without any edge is -1 everywhere and becomes the isolated
-    user. """
+    user.
+    """
     rows = arrays[f"batch_{kind}"]
     users = rows[:, :, 0].max(1)
     columns = {str(name): torch.from_numpy(rows[:, place].copy()) for place, name in enumerate(arrays["behaviors"])}
