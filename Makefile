@@ -17,6 +17,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 PIP_FLAGS ?=
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Tests run in so many processes at once; each uses two threads where it computes.
+WORKERS ?= 2
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
@@ -40,7 +42,7 @@ demo: $(STAMP)
 	$(BIN)/mbgraph demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/python -m pytest -q -m "not slow" -n $(WORKERS) --dist worksteal
 
 test-all: $(STAMP)
 	$(BIN)/python -m pytest -q

@@ -10,12 +10,21 @@ globals().update(recommender_cases())
 globals().update(regularizer_cases())
 
 
-class TestMbssl(recommender_cases()["TestMbssl"]):
-    """Conformance of mbssl, whose training takes a minute."""
+def _slow(title):
+    """Return a class whose training on the demo data stands among the slow tests."""
 
-    @pytest.mark.slow
-    def test_it_beats_popularity_on_the_demo_data(self):
-        super().test_it_beats_popularity_on_the_demo_data()
+    class Cases(globals()[title]):
+        @pytest.mark.slow
+        def test_it_beats_popularity_on_the_demo_data(self):
+            super().test_it_beats_popularity_on_the_demo_data()
+
+    Cases.__name__ = Cases.__qualname__ = title
+    return Cases
+
+
+for slow in ("TestBcipm", "TestMbssl", "TestMissl", "TestPkef", "TestSmbrec"):
+    globals()[slow] = _slow(slow)
+del slow
 
 
 def test_every_model_has_its_cases():
