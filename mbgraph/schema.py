@@ -105,17 +105,12 @@ class Section(BaseModel):
 
     Examples
     --------
-    >>> from typing import Annotated
-    >>> from pydantic import Field
-    >>> class Box(Section):
-    ...     called = "box"
-    ...     width: Annotated[int, Field(ge=1)] = 3
-    ...     '''Millimetres.'''
-    >>> Box(width=4).width, Box.from_text({"width": "5"}).width
+    >>> from mbgraph.models import TrainingOptions
+    >>> TrainingOptions(epochs=4).epochs, TrainingOptions.from_text({"epochs": "5"}).epochs
     (4, 5)
-    >>> Box(width=0)
+    >>> TrainingOptions(epochs=0)  # doctest: +IGNORE_EXCEPTION_DETAIL
     Traceback (most recent call last):
-    mbgraph.errors.UsageError: width of box must be a whole number of at least 1, got 0; the default is 3
+    UsageError: epochs of the training options must be a whole number from 1 to 1000000, got 0; the default is 200
     """
 
     model_config = ConfigDict(
