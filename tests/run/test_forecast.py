@@ -32,14 +32,18 @@ def test_a_step_is_measured_part_by_part(planned, small):
     assert told == made["notices"] == []
 
 
-def test_a_larger_model_takes_more(planned):
-    """Tables of 3,000 x 2,000 numbers: the table, its gradient, two moments and the best epoch."""
+def test_a_large_model_takes_its_tables_and_their_copies():
+    """Tables of 3,000 x 2,000 numbers: the table, its gradient, two moments and the best epoch.
+
+    The growth itself, not what it is over a small model's: that one's step compiles kernels, which rows as wide as these
+    do not use.
+    """
     options = {"embedding_dim": 2_000, "num_layers": 1}
     made = plan(FitConfig(model="lightgcn", options=options, training={"batch_size": 64}))
-    grown = [made["memory"][part] - planned[0]["memory"][part] for part in ("model", "training step")]
+    taken = [made["memory"][part] for part in ("model", "training step")]
     table = 3_000 * 2_000 * 4 / 2**20
     assert made["parameters"] == 3_000 * 2_000
-    assert sum(grown) > 4 * table
+    assert sum(taken) > 4 * table
 
 
 def test_untrained_models_only_score(small_folder):
