@@ -35,8 +35,8 @@ def test_a_step_is_measured_part_by_part(planned, small):
 def test_a_large_model_takes_its_tables_and_their_copies():
     """Tables of 3,000 x 2,000 numbers: the table, its gradient, two moments and the best epoch.
 
-    The growth itself, not what it is over a small model's: that one's step compiles kernels, which rows as wide as these
-    do not use.
+    The growth itself, not what it is over a small model's: that one's step compiles kernels, which rows as wide as
+    these do not use.
     """
     options = {"embedding_dim": 2_000, "num_layers": 1}
     made = plan(FitConfig(model="lightgcn", options=options, training={"batch_size": 64}))
