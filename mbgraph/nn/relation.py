@@ -113,6 +113,8 @@ class Relation:
 
     def replace(self, **changes: Any) -> Relation:
         """Return the same pairs with another ``norm``, ``backend`` or number of nodes."""
+        if "time" not in changes and all(getattr(self, name) == value for name, value in changes.items()):
+            return self  # with the lists that were made of it: an encoder and its model need them once
         options = {"norm": self.norm, "time": self.time, "backend": self.backend, **changes}
         sizes = (options.pop("num_users", self.num_users), options.pop("num_items", self.num_items))
         return Relation(self.users, self.items, *sizes, **options)

@@ -279,3 +279,11 @@ def test_errors_are_one_line_each():
         one.weighted_sum(torch.zeros(7, 2), torch.ones(2), "user")
     with pytest.raises(UnknownNameError, match="unknown side 'users'; did you mean 'user'"):
         one.degree("users")
+
+
+def test_a_replacement_that_changes_nothing_is_the_relation_itself():
+    """A model and its encoder then share neighbour lists."""
+    relation = Relation([0, 1], [0, 0], 2, 1)
+    assert relation.replace(norm="sym", backend="auto", num_users=2) is relation
+    assert relation.replace(backend="torch") is not relation
+    assert relation.replace(num_users=3).num_users == 3
