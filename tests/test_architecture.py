@@ -21,6 +21,7 @@ FLOORS = {
         "registry",
         "typing",
         "files",
+        "locks",
         "keys",
         "schema",
         "machine",

@@ -26,11 +26,11 @@ from typing import Any
 from mbgraph import __version__
 from mbgraph.bench.identity import code_hash, data_code_hash, digest, run_address
 from mbgraph.bench.jobs import Job
-from mbgraph.bench.locks import hold
 from mbgraph.bench.sources import STAND_INS, Recipe, facts_of, made
 from mbgraph.data.formats.npz import is_npz, write_npz
 from mbgraph.errors import DataError, RunError
 from mbgraph.files import read_json, write_json
+from mbgraph.locks import hold
 from mbgraph.run.preparation import prepare_dataset
 
 __all__ = ["Store", "default_store"]
@@ -85,7 +85,7 @@ class Store:
         return self.path / "runs" / address
 
     def lock(self, name: str) -> AbstractContextManager[bool]:
-        """Return a lock of this store, see `mbgraph.bench.locks.hold`."""
+        """Return a lock of this store, see `mbgraph.locks.hold`."""
         return hold(self.path / "locks" / f"{name}.lock")
 
     def address(self, job: Job, *, make: bool = True) -> str | None:

@@ -13,13 +13,13 @@ from typing import Any
 import tomli_w
 
 from mbgraph.bench.identity import digest
-from mbgraph.bench.locks import hold
 from mbgraph.bench.perform import Deadline
 from mbgraph.bench.space import Range, SearchSpace
 from mbgraph.config import FitConfig
 from mbgraph.data.dataset import MultiBehaviorDataset
 from mbgraph.errors import MbgraphError, RunError, UsageError
 from mbgraph.files import atomic_write, read_json, write_json
+from mbgraph.locks import hold
 from mbgraph.run.fitting import use_threads
 from mbgraph.run.preparation import make_model, prepare_dataset
 from mbgraph.training.callbacks import Callback

@@ -176,7 +176,7 @@ def test_two_suites_on_one_store_do_each_run_once(study, store, fake):
     names = [name for name, _ in asked]
     assert len(names) == len(set(names)) == 6
     assert results_of(study, jobs, store).counts == {"done": 7}
-    assert not list((store.path / "locks").glob("*.lock"))
+    assert not list((store.path / "locks").glob("*.holder"))
 
 
 CHILD = """\

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import socket
-import threading
-import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mbgraph.bench import identity, locks
+from mbgraph.bench import identity
 from mbgraph.bench.identity import run_address, significant
 from mbgraph.bench.jobs import expand
-from mbgraph.bench.locks import hold, holder
 from mbgraph.bench.sources import Recipe, choose_datasets, facts_of, made
 from mbgraph.bench.store import Store
 from mbgraph.config import FitConfig
@@ -158,64 +154,3 @@ def test_stand_ins_have_low_and_high_alignment(data_home):
 def test_a_dataset_that_only_has_the_name_of_a_published_one_is_told_apart(small, data_home):
     write_npz(small, data_home / "beibei")
     assert not facts_of("beibei").as_published
-
-
-def lock_of(path, **changes):
-    values = {"host": socket.gethostname(), "pid": os.getpid(), "began": 0.0, **changes}
-    path.write_text(json.dumps(values))
-
-
-def test_a_lock_is_held_once_and_freed(tmp_path):
-    path = tmp_path / "a.lock"
-    with hold(path) as mine, hold(path) as yours:
-        assert (mine, yours) == (True, False)
-        assert holder(path)["pid"] == os.getpid()
-    assert not path.exists()
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [{"pid": 2**22 + 11}, {"began": 0.0}, {"host": "elsewhere"}],
-    ids=["dead process", "number given to a later process", "silent host"],
-)
-def test_stale_locks_are_taken_over(tmp_path, changes):
-    path = tmp_path / "a.lock"
-    lock_of(path, **changes)
-    if changes.get("host"):
-        with hold(path) as mine:
-            assert not mine  # it may be at work
-        old = time.time() - locks.SILENCE - 1
-        os.utime(path, (old, old))
-    with hold(path) as mine:
-        assert mine
-        assert holder(path)["host"] == socket.gethostname()
-
-
-def test_a_broken_lock_counts_only_while_it_is_young(tmp_path):
-    path = tmp_path / "a.lock"
-    path.write_text("")
-    assert holder(path) is not None
-    old = time.time() - locks.BEAT - 1
-    os.utime(path, (old, old))
-    with hold(path) as mine:
-        assert mine
-
-
-@pytest.mark.parametrize("stale", [False, True])
-def test_of_many_one_gets_the_lock(tmp_path, stale):
-    path, got, start, leave = tmp_path / "a.lock", [], threading.Barrier(8), threading.Barrier(8)
-    if stale:
-        lock_of(path, pid=2**22 + 11)
-
-    def attempt():
-        start.wait()
-        with hold(path) as mine:
-            got.append(mine)
-            leave.wait()
-
-    threads = [threading.Thread(target=attempt) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
-    assert sorted(got) == [False] * 7 + [True]

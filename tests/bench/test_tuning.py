@@ -10,12 +10,12 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mbgraph.bench.locks import hold
 from mbgraph.bench.space import Range, SearchSpace, read_space
 from mbgraph.bench.tuning import tune
 from mbgraph.cli.main import cli
 from mbgraph.config import read_config
 from mbgraph.errors import RunError, UsageError
+from mbgraph.locks import hold
 
 SPACE = """\
 trials = 4
