@@ -45,7 +45,7 @@ test: $(STAMP)
 	$(BIN)/python -m pytest -q -m "not slow" -n $(WORKERS) --dist worksteal
 
 test-all: $(STAMP)
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q --hypothesis-profile=explore
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

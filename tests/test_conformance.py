@@ -27,6 +27,16 @@ for slow in ("TestBcipm", "TestMbssl", "TestMissl", "TestPkef", "TestSmbrec"):
 del slow
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "title", [title for title, case in recommender_cases().items() if MODELS.get(case.model).trainable]
+)
+def test_the_derivative_compiles_too(title):
+    case = globals()[title]()
+    case.compiler = "aot_eager"
+    case.test_the_step_compiles_without_breaks()
+
+
 def test_every_model_has_its_cases():
     assert {case.model for case in recommender_cases().values()} == set(MODELS)
 
