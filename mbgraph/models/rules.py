@@ -111,6 +111,7 @@ class GradientBalance(UpdateRule):
             name: torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True)
             for name, term in terms.items()
         }
+        self.exempt = self.exempt or self._unreached(gradients)
         for number, (name, parameter) in enumerate(self.parameters.items()):
             own = {
                 term: torch.zeros_like(parameter) if found[number] is None else found[number]
@@ -122,6 +123,14 @@ class GradientBalance(UpdateRule):
                 made = made + gradient
             parameter.grad = made
 
+    def _unreached(self, gradients: Mapping[str, tuple[Tensor | None, ...]]) -> str | None:
+        """Return the first parameter without a gradient of the first auxiliary term, None if that has none at all."""
+        auxiliary = [found for term, found in gradients.items() if term not in (self.main, *self.unbalanced)]
+        reached = [found is not None and bool(found.any()) for found in auxiliary[0]] if auxiliary else []
+        if not any(reached) or all(reached):
+            return None  # in a batch without rows nothing is reached, which says nothing about the parameters
+        return list(self.parameters)[reached.index(False)]
+
     def balanced(self, parameter: str, gradients: Mapping[str, Tensor]) -> Tensor:
         """Return the balanced sum of one parameter's gradients by term, and remember their norms."""
         if self.main not in gradients:
@@ -132,8 +141,6 @@ class GradientBalance(UpdateRule):
         for term, gradient in gradients.items():
             size = float(torch.linalg.vector_norm(gradient))
             norms[term] = self.beta * norms.get(term, 0.0) + (1 - self.beta) * size
-        if self.exempt is None and others and not bool(next(iter(others.values())).any()):
-            self.exempt = parameter
         total = reference.clone()
         for term, gradient in others.items():
             changed = gradient

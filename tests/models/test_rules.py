@@ -188,6 +188,18 @@ def test_a_balance_resumes_with_its_norms(arrays):
         assert_matches(parameter.grad, z[f"grad_{name}__hmg_step2"])
 
 
+def test_a_first_batch_without_rows_exempts_nobody(arrays):
+    z = arrays
+    model, plain = Linear(z), Linear(z)
+    rule, other = balance(z, model), balance(z, plain)
+    names = (*term_names(z), "emb")
+    rule.step({name: 0.0 * term for name, term in model.terms(*names).items()})
+    assert rule.exempt is None
+    for one, made in ((rule, model), (other, plain)):
+        one.step(made.terms(*names))
+    assert rule.exempt == other.exempt == str(z["hmg_nonshared_parameter"])
+
+
 def test_the_balance_by_hand():
     """An auxiliary gradient twice as large that points against the main one, and one that is small."""
     model = nn.Module()
