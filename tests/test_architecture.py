@@ -25,6 +25,7 @@ FLOORS = {
         "keys",
         "schema",
         "machine",
+        "processes",
         "_kernels",
         "_dgl",
         "_heterograph",

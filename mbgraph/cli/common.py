@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import click
 from rich.console import Console
 from rich.table import Table
 
-from mbgraph.errors import MbgraphError
+from mbgraph import processes
+from mbgraph.errors import MbgraphError, UsageError
 
 if TYPE_CHECKING:
     from mbgraph.data.dataset import MultiBehaviorDataset
@@ -34,14 +36,22 @@ out = Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() el
 class Command(click.Command):
     """A click command that turns an `MbgraphError` into one line on stderr and its exit code."""
 
+    in_processes: ClassVar[bool] = False
+    """Whether several processes may run the command together."""
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; with ``mbgraph --debug`` errors keep their traceback."""
         try:
+            if not self.in_processes and processes.asked_for()[1] > 1:
+                raise UsageError(
+                    f"{ctx.command_path} works in one process", "leave torchrun out: it is for mbgraph fit"
+                )
             return super().invoke(ctx)
         except MbgraphError as error:
             if ctx.find_root().params.get("debug"):
                 raise
-            console.print(f"error: {error}", markup=False)
+            if os.environ.get("RANK", "0") == "0":  # of several processes one speaks
+                console.print(f"error: {error}", markup=False)
             ctx.exit(error.exit_code)
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from mbgraph import keys as key_sets
+from mbgraph import processes
 from mbgraph._dgl import import_dgl
 from mbgraph._kernels import Adjacency, Operator
 from mbgraph.errors import UnknownNameError, UsageError
@@ -285,10 +286,39 @@ class Relation:
 
     def _sum(self, rows: Tensor, to: str) -> Tensor:
         self._check_rows(rows, to)
+        if processes.count() > 1:
+            return self._shared_sum(rows, to)
         kernel = ("dgl" if rows.device.type == "cpu" else "torch") if self.backend == "auto" else self.backend
         if kernel == "dgl":
             return import_dgl().ops.copy_u_sum(self._dgl_view(to), rows.contiguous())
         return torch.mm(self._torch_view(to, rows.device, rows.dtype), rows)
+
+    def _shared_sum(self, rows: Tensor, to: str) -> Tensor:
+        """Return the sum of which every process computes its own rows."""
+        number, count = processes.rank(), processes.count()
+
+        def make() -> tuple[list[int], Tensor]:
+            matrix = self._torch_view(to, rows.device, rows.dtype)
+            pointers = matrix.crow_indices()
+            cuts = torch.linspace(0, self.num_edges + 2 * len(pointers) - 2, count + 1).to(pointers)
+            cost = pointers + 2 * torch.arange(len(pointers), device=pointers.device)  # as the compiled kernels count
+            bounds = torch.searchsorted(cost, cuts).clamp_max(len(pointers) - 1).tolist()
+            bounds[0], bounds[-1] = 0, len(pointers) - 1
+            start, stop = bounds[number], bounds[number + 1]
+            edges = slice(int(pointers[start]), int(pointers[stop]))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch calls its CSR layout beta on first use
+                own = torch.sparse_csr_tensor(
+                    pointers[start : stop + 1] - pointers[start], matrix.col_indices()[edges], matrix.values()[edges],
+                    (stop - start, matrix.shape[1]), check_invariants=False,
+                )  # fmt: skip
+            return bounds, own
+
+        bounds, own = self._kept(("shared", to, str(rows.device), rows.dtype, number, count), make)
+        out = rows.new_empty(self.num_users if to == "user" else self.num_items, rows.shape[1])
+        out[bounds[number] : bounds[number + 1]] = torch.mm(own, rows)
+        processes.share_rows([out], [bounds])
+        return out
 
     def _dgl_view(self, to: str) -> Any:
         def make() -> Any:

@@ -12,7 +12,7 @@ from pathlib import Path
 import tomli_w
 import torch
 
-from mbgraph import __version__
+from mbgraph import __version__, processes
 from mbgraph.config import FitConfig, read_config
 from mbgraph.data.catalog import find_dataset
 from mbgraph.data.dataset import MultiBehaviorDataset
@@ -154,6 +154,7 @@ def write_facts(path: Path, config: FitConfig, dataset: MultiBehaviorDataset, ch
             "device": device.type,
             "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
             "threads": torch.get_num_threads(),
+            "processes": processes.count(),
             "versions": {"mbgraph": __version__, **package_versions(_PACKAGES)},
             "command": _command(),
             **({"chosen": list(chosen)} if chosen else {}),

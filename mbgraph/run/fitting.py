@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from mbgraph import processes
 from mbgraph.config import FitConfig
 from mbgraph.data.dataset import MultiBehaviorDataset
 from mbgraph.errors import UsageError
@@ -54,7 +55,8 @@ def fit(
     Returns
     -------
     dict
-        What ``mbgraph fit --json`` prints; ``notices`` has the lines that ``warn`` was given.
+        What ``mbgraph fit --json`` prints; ``notices`` has the lines that ``warn`` was given. Of several processes (see
+        `mbgraph.processes`) the first one writes, and alone has ``details``.
     """
     use_threads(config.threads)
     dataset = prepare_dataset(config)
@@ -63,9 +65,14 @@ def fit(
     config = config.resolve(dataset.num_items)
     announce(config)
     told = _told([*chosen, *notices(config, dataset)], warn)
-    path = make_directory(config, dataset, directory)
-    write_facts(path, config, dataset, chosen)
-    write_config(path, config)
+
+    def make() -> str:
+        path = make_directory(config, dataset, directory)
+        write_facts(path, config, dataset, chosen)
+        write_config(path, config)
+        return str(path)
+
+    path = Path(processes.first(make))
     return _execute(config, path, dataset, model, callbacks, told, resumed=False)
 
 
@@ -106,7 +113,7 @@ def resume(
     told: list[str] = []
     if changes:
         config = config.replace(training={**config.training, **changes})
-        told = _told(_extend(run, config, changes), warn)
+        told = _told(processes.first(lambda: _extend(run, config, changes)), warn)
     dataset = run.dataset()
     return _execute(config, run.path, dataset, make_model(config, dataset), callbacks, told, resumed=True)
 
@@ -170,6 +177,8 @@ def _execute(
     told: Sequence[str],
     resumed: bool,
 ) -> dict[str, Any]:
+    if processes.count() > 1:
+        processes.check_same("data", dataset.content_hash())
     evaluation = config.evaluation_options
     outcome: dict[str, Any] = {
         "run": str(path),
@@ -214,7 +223,7 @@ def _execute(
     for split in ("valid", "test"):
         outcome[split] = results[split].metrics if split in results else {}
     outcome["users_evaluated"] = results["test"].users_evaluated if "test" in results else 0
-    if not outcome["interrupted"]:
+    if not outcome["interrupted"] and processes.is_first():
         details = {split: result.to_dict() for split, result in results.items()}
         for split, name in PER_USER.items():
             if split in results:

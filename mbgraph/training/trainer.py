@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mbgraph import processes
 from mbgraph.data.dataset import MultiBehaviorDataset
 from mbgraph.errors import RunError, UnknownNameError, UsageError
 from mbgraph.evaluation.evaluate import evaluate
@@ -223,15 +224,15 @@ class Trainer:
             self.model.eval()
             mask, ties = self.evaluation.mask, self.evaluation.ties
             result = evaluate(self.model, self.dataset, split="valid", k=(self.cutoff,), mask=mask, ties=ties)
-            record["valid"] = result.metrics
-            best = self.stopping.update(epoch, result.metrics[self.metric])
+            record["valid"] = processes.tell(result.metrics)  # they stop together
+            best = self.stopping.update(epoch, record["valid"][self.metric])
         record["best_epoch"] = self.stopping.best_epoch if self.has_validation else epoch
         record["seconds"] = {"train": trained - start, "valid": time.perf_counter() - trained}
         self.records.append(record)
         self.epoch = epoch
         if best:
             self._best = {name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()}
-        if self.directory is not None:
+        if self.directory is not None and processes.is_first():
             self._save(best)
         self._notify("on_epoch_end", record)
 
@@ -248,6 +249,7 @@ class Trainer:
         norms: dict[str, float] = {}
         sums: dict[str, float] = {}
         self.model.train()
+        processes.follow(self.model.parameters())
         every = self.training.diagnose_every
         self.model.begin_epoch(StepContext(epoch, 0, self.rng))
         for step, batch in enumerate(self.batches.epoch(epoch)):
@@ -349,6 +351,8 @@ class Trainer:
         self.records = json.loads(state["records"])
         self.epoch = state["epoch"]
         self._best = state["best"]
+        if not processes.is_first():
+            return
         save_weights(self.directory / "model.safetensors", self._best)
         with atomic_write(self.directory / "metrics.jsonl", "w") as file:
             file.writelines(json.dumps(record) + "\n" for record in self.records)
