@@ -207,6 +207,31 @@ class Relation:
             raise UnknownNameError("subject of dropping", what, ("edges", "nodes"))
         return self._kept_edges(kept(self.num_users)[self.users] & kept(self.num_items)[self.items])
 
+    def of_users(self, users: Tensor) -> Relation:
+        """Return the pairs of some users as what is read of the relation in their block, see `mbgraph.nn.blocks`.
+
+        Factors stay those of this relation, but what an item receives is scaled by its users over those in the block.
+
+        Parameters
+        ----------
+        users : int64 tensor (B,)
+            Ascending, each once.
+        """
+        adjacency = self.adjacency("user")
+        pointers = torch.from_numpy(adjacency.pointers)
+        counts = pointers[users + 1] - pointers[users]  # (B,)
+        ends = counts.cumsum(0)
+        places = torch.arange(int(counts.sum())) + (pointers[users] - ends + counts).repeat_interleave(counts)
+        items = torch.from_numpy(adjacency.indices[places.numpy()].astype(np.int64))
+        made = Relation(
+            users.repeat_interleave(counts), items, self.num_users, self.num_items, norm=self.norm, backend=self.backend
+        )
+        share = self._degrees[1] / made._degrees[1].clamp_min(1)  # (I,)
+        at_items = torch.where(made._degrees[1] > 0, share, 0.0).to(torch.float64).unsqueeze(1)  # (I, 1)
+        made._send = self._send
+        made._receive = (self._receive[0], self._receive[1] * at_items)
+        return made
+
     def keys(self) -> np.ndarray[Any, Any]:
         """Return ``user * num_items + item`` of every pair, ascending: int64 (E,)."""
         return np.sort((self.users * self.num_items + self.items).numpy())

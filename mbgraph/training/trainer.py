@@ -24,6 +24,7 @@ from mbgraph.models.base import Recommender
 from mbgraph.models.batch_rule import choose_batch
 from mbgraph.models.context import StepContext
 from mbgraph.models.options import TrainingOptions
+from mbgraph.nn.blocks import Block, reading
 from mbgraph.regularizers.base import Regularizer
 from mbgraph.training.callbacks import Callback, EarlyStopping
 from mbgraph.training.checkpoint import load_checkpoint, save_checkpoint, save_weights
@@ -149,6 +150,11 @@ class Trainer:
         self.callbacks = list(callbacks)
         self.records: list[dict[str, Any]] = []
         self.epoch = 0
+        if self.training.block_users and not model.reads_blocks:
+            raise UsageError(
+                f"model {model.name!r} reads the whole graph in a step and knows no block_users",
+                "leave block_users out",
+            )
         self.rule = model.update_rule(self.training)
         self._best: dict[str, Tensor] = {}
         self._interrupts = Interrupts()
@@ -265,6 +271,21 @@ class Trainer:
 
     def weighted_terms(self, batch: Any, context: StepContext) -> dict[str, Tensor]:
         """Return every term of the objective for one batch, weighted, by name."""
+        with reading(self._block(batch, context)):
+            return self._terms(batch, context)
+
+    def _block(self, batch: Any, context: StepContext) -> Block | None:
+        """Return the users whose pairs a step reads, None for the whole graph."""
+        if not self.training.block_users:
+            return None
+        own = torch.unique(batch.users.cpu())
+        drawn = torch.from_numpy(context.rng("block").permutation(self.dataset.num_users))
+        is_other = torch.ones(len(drawn), dtype=torch.bool)
+        is_other[own] = False
+        others = drawn[is_other[drawn]]
+        return Block(torch.cat([own, others[: max(0, self.training.block_users - len(own))]]))
+
+    def _terms(self, batch: Any, context: StepContext) -> dict[str, Tensor]:
         outputs = self.model(batch, context)
         terms = dict(outputs.losses)
         for regularizer in self.regularizers:
