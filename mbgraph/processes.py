@@ -74,7 +74,8 @@ def asked_for() -> tuple[int, int]:
 def joined() -> Iterator[None]:
     """Train together with the other processes that ``torchrun`` has started, while entered; alone without it.
 
-    On CPUs they speak over gloo, on CUDA over nccl, each with the card of its number on its machine.
+    On CPUs they speak over gloo, on CUDA over nccl, each with the card of its number on its machine; where a machine has
+    fewer cards than processes, which nccl refuses, over gloo as well.
 
     Raises
     ------
@@ -94,10 +95,11 @@ def joined() -> Iterator[None]:
         raise UsageError("this build of torch knows no torch.distributed", "start one process, without torchrun")
     if dist.is_initialized():
         raise UsageError("somebody else has opened a process group here", "close it first, or start without torchrun")
-    backend = "gloo"
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
-        backend = "cpu:gloo,cuda:nccl"
+    backend, cards = "gloo", torch.cuda.device_count()
+    if cards:
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % cards)
+        if cards >= int(os.environ.get("LOCAL_WORLD_SIZE", "1")) and dist.is_nccl_available():
+            backend = "cpu:gloo,cuda:nccl"
     try:
         dist.init_process_group(backend, rank=number, world_size=processes)
     except (RuntimeError, ValueError) as error:

@@ -134,6 +134,7 @@ def command(
         click.get_current_context().exit(130)
 
 
+_MANY_STEPS = 100  # per epoch: what is worth a word
 _EXTENDS = {"epochs", "patience", "threads"}
 
 
@@ -198,6 +199,12 @@ def show_plan(planned: dict[str, Any]) -> None:
         f"{planned['evaluation_block']} users scored at a time",
         markup=False,
     )
+    if planned["steps_per_epoch"] > _MANY_STEPS:
+        console.print(
+            f"an epoch passes over the whole graph {planned['steps_per_epoch']:,} times; --batch-size auto has fewer, "
+            "larger steps",
+            markup=False,
+        )
     if planned["device_mb"] is not None:
         out.print(f"on the card {planned['device_mb']:,.0f} MiB", markup=False)
     if planned["memory_mb"] > planned["available_mb"]:

@@ -41,6 +41,10 @@ class Block:
             self._made[relation.handle] = (relation, relation.of_users(known))  # the first keeps its number alive
         return self._made[relation.handle][1]
 
+    def holds(self, relation: Relation) -> bool:
+        """Return whether a relation is one that `of` has made."""
+        return any(relation is own for _, own in self._made.values())
+
 
 _entered: list[Block] = []
 
