@@ -44,7 +44,9 @@ class Command(click.Command):
         try:
             if not self.in_processes and processes.asked_for()[1] > 1:
                 raise UsageError(
-                    f"{ctx.command_path} works in one process", "leave torchrun out: it is for mbgraph fit"
+                    f"{ctx.command_path} works in one process, and WORLD_SIZE={os.environ['WORLD_SIZE']} says that "
+                    "several work together",
+                    "leave torchrun out, or unset it",
                 )
             return super().invoke(ctx)
         except MbgraphError as error:
