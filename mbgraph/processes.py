@@ -74,8 +74,8 @@ def asked_for() -> tuple[int, int]:
 def joined() -> Iterator[None]:
     """Train together with the other processes that ``torchrun`` has started, while entered; alone without it.
 
-    On CPUs they speak over gloo, on CUDA over nccl, each with the card of its number on its machine; where a machine has
-    fewer cards than processes, which nccl refuses, over gloo as well.
+    On CPUs they speak over gloo, on CUDA over nccl, each with the card of its number on its machine. Where a machine
+    has fewer cards than processes, which nccl refuses, they speak over gloo there too.
 
     Raises
     ------

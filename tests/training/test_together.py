@@ -252,8 +252,8 @@ def test_other_commands_refuse_several_processes(monkeypatch):
     result = CliRunner().invoke(cli, ["inspect"])
     assert result.exit_code == 2
     assert result.stderr == (
-        "error: cli inspect works in one process, and WORLD_SIZE=2 says that several work together; leave torchrun out, "
-        "or unset it\n"
+        "error: cli inspect works in one process, and WORLD_SIZE=2 says that several work together; leave torchrun "
+        "out, or unset it\n"
     )
     result = CliRunner().invoke(cli, ["fit", "--dry-run"])
     assert (result.exit_code, result.stderr) == (2, "error: --dry-run measures one process; leave torchrun out\n")
