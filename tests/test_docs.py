@@ -178,3 +178,11 @@ def test_the_table_of_variants_says_what_the_code_does(variant):
             found[option[1]] = value[1]
     assert {"layer_norm", "combine", "padding", "gamma", "history", "weight_decay"} == set(found)
     assert found == {name: str(actual[name]) for name in found}
+
+
+def test_the_citation_names_this_version():
+    import mbgraph
+
+    cited = re.search(r"^version: (.+)$", (REPOSITORY / "CITATION.cff").read_text(encoding="utf-8"), re.MULTILINE)
+    assert cited is not None
+    assert cited[1] == mbgraph.__version__
