@@ -141,6 +141,8 @@ def test_public_names_are_in_the_api_page():
     for name in mbgraph.__all__:
         if name != "__version__":
             assert f"mb.{name}" in page, f"docs/api.md does not mention mb.{name}"
+    for name in mbgraph.nn.__all__:
+        assert re.search(rf"\b{name}\b", page), f"docs/api.md does not mention mb.nn.{name}"
 
 
 def test_models_and_regularizers_are_documented():
