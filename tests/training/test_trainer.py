@@ -102,7 +102,7 @@ def test_the_model_ends_with_the_best_epoch(dataset):
 def test_without_validation_it_runs_all_epochs(dataset):
     trainer = make(dataset.replace(splits={"test": dataset.test}), epochs=3, patience=0)
     result = trainer.fit()
-    assert (result.epochs, result.best_epoch) == (3, 3)
+    assert (result.epochs, result.best_epoch, result.interrupted) == (3, 3, False)
     assert "valid" not in result.records[0]
 
 
