@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +13,10 @@ from typing import IO, Any
 
 from mbgraph.errors import DataError, RunError, UsageError
 
-__all__ = ["atomic_write", "check_folder", "inside", "read_json", "shipped", "write_json"]
+__all__ = ["atomic_write", "check_folder", "inside", "read_json", "safe_name", "shipped", "write_json"]
+
+_LONGEST_NAME = 80  # bytes; what is put around a name still has to fit into the 255 that file systems take
+_TAKEN = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # no file can be called so on Windows
 
 
 @contextlib.contextmanager
@@ -111,6 +115,22 @@ def inside(folder: str | os.PathLike[str], name: str) -> Path:
     if path == root or not path.is_relative_to(root):
         raise DataError(f"{name!r} would leave the folder {root}")
     return path
+
+
+def safe_name(text: str, default: str = "data") -> str:
+    """Return a name that any file can have, made of any text: nothing else that data say ever becomes part of a path.
+
+    Letters and digits of any script, ``.``, ``_``, ``+`` and ``-`` stay; everything else, separators of folders among
+    it, becomes ``_``. The name begins with neither a dot nor a dash, and is at most 80 bytes long.
+
+    Examples
+    --------
+    >>> safe_name("taobao-15k"), safe_name("../../etc/passwd"), safe_name("..")
+    ('taobao-15k', 'etc_passwd', 'data')
+    """
+    name = re.sub(r"[^\w.+-]+", "_", text).lstrip("._-")
+    name = name.encode(errors="ignore")[:_LONGEST_NAME].decode(errors="ignore").rstrip("._")
+    return f"_{name}" if _TAKEN.fullmatch(name) else name or default
 
 
 def shipped(name: str) -> Path:

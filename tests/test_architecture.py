@@ -170,6 +170,33 @@ def test_nothing_evaluates_or_unpickles(trees):
     assert not wrong, "\n".join(wrong)
 
 
+CONSOLES = "mbgraph.cli.consoles"
+"""The one module that makes consoles of rich: text from data is plain text there."""
+
+
+def test_markup_has_no_way_in(trees):
+    """Nobody else makes a console, asks for markup, or takes rich's own column of text, which reads it."""
+    wrong = []
+    for path, tree in trees.items():
+        name = module_name(path)
+        if name == CONSOLES:
+            continue
+        found = set(runtime_imports(tree)) & {
+            "rich.console.Console",
+            "rich.progress.TextColumn",
+            "rich.markup.escape",
+            "rich.print",
+        }
+        wrong += [f"{name} imports {dotted}" for dotted in sorted(found)]
+        wrong += [
+            f"{name}:{node.lineno} says markup"
+            for node in ast.walk(tree)
+            if (isinstance(node, ast.keyword) and node.arg == "markup")
+            or (isinstance(node, ast.Attribute) and node.attr == "from_markup")
+        ]
+    assert not wrong, "\n".join(wrong)
+
+
 def test_errors_are_not_swallowed(trees):
     """No bare ``except:``, and no ``except Exception`` whose body does nothing."""
     wrong = [

@@ -15,7 +15,7 @@ __all__ = ["cli", "main"]
 @click.group(
     cls=LazyGroup,
     package="mbgraph.cli",
-    private=("main", "common", "lazy", "progress", "sections"),
+    private=("main", "common", "consoles", "lazy", "progress", "sections"),
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
