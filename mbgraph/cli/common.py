@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from rich.table import Table
 
-from mbgraph.cli.consoles import console, one_line, out
+from mbgraph.cli.consoles import console, one_line, out, shortened
 from mbgraph.errors import MbgraphError
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Command(click.Command):
         except MbgraphError as error:
             if ctx.find_root().params.get("debug"):
                 raise
-            console.print(f"error: {one_line(str(error))}")
+            console.print(f"error: {shortened(one_line(str(error)))}")
             ctx.exit(error.exit_code)
 
 

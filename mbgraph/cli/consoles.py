@@ -16,12 +16,13 @@ from rich.progress import ProgressColumn, Task
 from rich.table import Column, Table
 from rich.text import Text
 
-__all__ = ["PlainConsole", "TextColumn", "console", "one_line", "out", "visible"]
+__all__ = ["PlainConsole", "TextColumn", "console", "one_line", "out", "shortened", "visible"]
 
 _HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _PIPE = 160  # columns of a table in a pipe
 _NARROWEST = 12
 _TERMINAL = 80
+_LONGEST = 2000
 
 
 def visible(text: str) -> str:
@@ -40,6 +41,11 @@ def visible(text: str) -> str:
 def one_line(text: str) -> str:
     """Return text on one line, whatever it quotes."""
     return " ".join(text.splitlines())
+
+
+def shortened(text: str) -> str:
+    """Return text without its middle where it is longer than anybody reads: messages quote what they were given."""
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} [..] {text[-_LONGEST // 2 :]}"
 
 
 class PlainConsole(Console):
