@@ -278,7 +278,9 @@ def test_toml_files_that_cannot_be_read(tmp_path):
     file.write_bytes(b"\xff")
     with pytest.raises(DataError, match="c.toml is no TOML file"):
         read_toml(file)
-    with pytest.raises(DataError, match="cannot read .*none.toml: No such file or directory; check the path"):
+    with pytest.raises(
+        DataError, match="cannot read .*none.toml: No such file or directory; restore the file or correct"
+    ):
         read_toml(tmp_path / "none.toml")
 
 

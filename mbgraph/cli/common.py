@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-from rich.console import Console
 from rich.table import Table
 
+from mbgraph.cli.consoles import console, one_line, out, shortened
 from mbgraph.errors import MbgraphError
 
 if TYPE_CHECKING:
@@ -23,12 +23,6 @@ __all__ = ["Command", "console", "dataset_argument", "emit_json", "json_option",
 _PROSE = 40  # a longer cell is text
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
-"""Progress and notices: stderr, so that stdout stays clean for tables and JSON."""
-
-out = Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else 160)
-"""Tables and answers: stdout. In a pipe nothing is cut to the width of a terminal that is not there."""
 
 
 class Command(click.Command):
@@ -41,7 +35,7 @@ class Command(click.Command):
         except MbgraphError as error:
             if ctx.find_root().params.get("debug"):
                 raise
-            console.print(f"error: {error}", markup=False)
+            console.print(f"error: {shortened(one_line(str(error)))}")
             ctx.exit(error.exit_code)
 
 
@@ -78,7 +72,7 @@ def load(name: str) -> MultiBehaviorDataset:
 
     dataset = load_dataset(name)
     made = " (synthetic)" if dataset.metadata.get("synthetic") else ""
-    console.print(f"data: {dataset.name}{made}: {dataset.num_users:,} users, {dataset.num_items:,} items", markup=False)
+    console.print(f"data: {dataset.name}{made}: {dataset.num_users:,} users, {dataset.num_items:,} items")
     return dataset
 
 
@@ -97,7 +91,7 @@ def make_table(title: str, columns: list[str], rows: list[list[Any]]) -> Table:
 
 def table(title: str, columns: list[str], rows: list[list[Any]]) -> None:
     """Print a table on stdout."""
-    out.print(make_table(title, columns, rows))
+    out.print_table(make_table(title, columns, rows))
 
 
 def format_number(value: Any) -> str:

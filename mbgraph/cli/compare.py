@@ -93,15 +93,13 @@ def _check_data(sides: list[dict[str, Any]], force: bool) -> None:
     message = f"the runs stand on different data ({names}, by content)"
     if not force:
         raise RunError(message, "compare runs of one dataset, or use --force")
-    console.print(f"warning: {message}; only users of both are compared", markup=False)
+    console.print(f"warning: {message}; only users of both are compared")
 
 
 def _show(facts: list[dict[str, Any]], found: dict[str, Any], title: str) -> None:
     for letter, side in zip("AB", facts, strict=True):
         variant = f" ({side['variant']})" if side["variant"] else ""
-        out.print(
-            f"{letter}: {side['run']}: {side['model']}{variant}, seed {side['seed']}", markup=False, soft_wrap=True
-        )
+        out.print(f"{letter}: {side['run']}: {side['model']}{variant}, seed {side['seed']}", soft_wrap=True)
     rows = [
         [name, one.mean_a, one.mean_b, f"{one.difference:+.4f}", f"[{one.low:+.4f}, {one.high:+.4f}]"]
         for name, one in found.items()
@@ -114,7 +112,7 @@ def _show(facts: list[dict[str, Any]], found: dict[str, Any], title: str) -> Non
     table("Paired tests", ["", "d_z", "better", "worse", "t: p", "Wilcoxon: p"], tests)
     users = next(iter(found.values())).users
     many = f", p-values corrected for {len(found)} metrics (Holm)" if len(found) > 1 else ""
-    out.print(f"{users:,} users{many}", markup=False)
+    out.print(f"{users:,} users{many}")
 
 
 def _number(value: float) -> str:

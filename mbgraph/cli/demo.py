@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
 from mbgraph.cli.common import Command, console, emit_json, json_option, make_table, out
+from mbgraph.cli.consoles import PlainConsole
 from mbgraph.files import atomic_write
 
 EPILOG = """\b
@@ -58,18 +58,17 @@ def command(directory: Path | None, picture: Path | None, seed: int, threads: in
         make_table("top 5 items of three users, by rmbrec", ["user", "items"], top),
     ]
     for grid in tables:
-        out.print(grid)
+        out.print_table(grid)
     if picture is not None:
         _draw(tables, picture)
     out.print(
         "visited: the user already has an auxiliary edge to the held-out item; see docs/protocol.md",
-        markup=False,
     )
 
 
 def _draw(tables: list[Any], path: Path) -> None:
     """Write what the terminal shows as a picture."""
-    canvas = Console(record=True, width=86, file=io.StringIO())
+    canvas = PlainConsole(record=True, width=86, file=io.StringIO())
     for grid in tables:
         canvas.print(grid)
     with atomic_write(path, "w") as file:

@@ -65,7 +65,7 @@ def command(
         if "test" not in results:
             raise UsageError(f"{dataset.name!r} has no test pairs", "leave --per-user out")
         results["test"].save_per_user(per_user)
-        console.print(f"wrote {per_user}", markup=False)
+        console.print(f"wrote {per_user}")
     if as_json:
         emit_json(_summary(run, dataset, results))
         return

@@ -57,4 +57,4 @@ def command(run: Path, output: Path | None, format_: str | None, as_json: bool) 
     sizes = f"{report['users']:,} users and {report['items']:,} items x {report['embedding_dim']}"
     behaviors = ", ".join(("fused", *exported.behaviors))
     text = f"{report['model']} on {report['dataset']}: {sizes} ({behaviors}) in {output}"
-    console.print(text, markup=False)
+    console.print(text)

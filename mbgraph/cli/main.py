@@ -15,12 +15,20 @@ __all__ = ["cli", "main"]
 @click.group(
     cls=LazyGroup,
     package="mbgraph.cli",
-    private=("main", "common", "lazy", "progress", "sections"),
+    private=("main", "common", "consoles", "lazy", "progress", "sections"),
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.option(
+    "--limit",
+    "raised",
+    multiple=True,
+    metavar="NAME=NUMBER",
+    help="Let files hold more than usual: users, items, behaviors, unpacked_mib, .. (docs/security.md).",
+)
 @click.version_option(mbgraph.__version__, prog_name="mbgraph")
-def cli(debug: bool) -> None:
+@click.pass_context
+def cli(context: click.Context, debug: bool, raised: tuple[str, ...]) -> None:
     """Multi-behavior recommendation on graphs.
 
     Without a dataset, commands use the embedded synthetic data `demo`. Other datasets are looked up in $MBGRAPH_DATA,
@@ -33,6 +41,14 @@ def cli(debug: bool) -> None:
       mbgraph recommend runs/demo-rmbrec --all -k 5
       mbgraph perturb --add 0.3 -o noisy
     """  # noqa: D301 (click reads the backspace)
+    if raised:
+        from mbgraph import limits
+        from mbgraph.errors import UsageError
+
+        try:
+            context.with_resource(limits.raised(**limits.parse(raised).given()))
+        except UsageError as error:
+            raise click.UsageError(str(error)) from error
 
 
 def main() -> None:

@@ -76,21 +76,21 @@ def command(
     from mbgraph.data.catalog import check_name
     from mbgraph.data.formats.npz import write_npz
     from mbgraph.data.perturb import perturb
-    from mbgraph.files import write_json
+    from mbgraph.files import safe_name, write_json
 
     if folder is not None:
         check_name(folder)
         _check_folder(folder, dataset, force)
     ds = load(dataset)
     noisy = perturb(ds, add, remove, behaviors or None, allow_held_out=allow_held_out, rng=seed)
-    target = folder if folder is not None else Path(noisy.name)
+    target = folder if folder is not None else Path(safe_name(noisy.name))
     if folder is None:
         _check_folder(target, dataset, force)
     write_npz(noisy, target, overwrite=force)
     manifest = noisy.metadata["perturbation"]
     write_json(target / "manifest.json", manifest)
     if folder is None and not as_json:
-        console.print(f"no -o given: writing to ./{target}", markup=False)
+        console.print(f"no -o given: writing to ./{target}")
 
     plan = manifest["behaviors"]
     if as_json:
@@ -113,8 +113,8 @@ def command(
         ["", "before", "added", "removed", "after", "BAR before", "BAR after"],
         rows,
     )
-    out.print(f"DT {before.dt:.4f} before, {after.dt:.4f} after", markup=False)
-    console.print(f"wrote {target}", markup=False)
+    out.print(f"DT {before.dt:.4f} before, {after.dt:.4f} after")
+    console.print(f"wrote {target}")
 
 
 def _check_folder(folder: Path, dataset: str, force: bool) -> None:

@@ -49,10 +49,10 @@ def command(what: str, file: Path | None, datasets: tuple[str, ...] | None, stor
     else:
         page = run_page(what)
     if not can_draw():
-        console.print('note: pictures are left out; install them with: pip install "mbgraph[plot]"', markup=False)
+        console.print('note: pictures are left out; install them with: pip install "mbgraph[plot]"')
     with atomic_write(path, "w") as open_file:
         open_file.write(page)
     if as_json:
         emit_json({"file": str(path), "pictures": page.count("<img ")})
     else:
-        console.print(f"wrote {path}", markup=False)
+        console.print(f"wrote {path}")

@@ -59,7 +59,7 @@ def command(
     def told(trial: Trial) -> None:
         figure = "-" if trial.value is None else f"{trial.value:.4f}"
         line = f"trial {trial.number}: {figure}, {trial.status} after {trial.epochs} epochs"
-        console.print(f"{line}, {trial.seconds:.1f} s: {_words(trial.values)} {trial.error}".rstrip(), markup=False)
+        console.print(f"{line}, {trial.seconds:.1f} s: {_words(trial.values)} {trial.error}".rstrip())
 
     found, interrupted = tune(searched, place, budget=budget, on_trial=told)
     if as_json:
@@ -78,9 +78,9 @@ def command(
         ]
         table(f"Best of {len(found)} trials", columns, rows)
         if found and found[0].value is not None:
-            out.print(f"best: mbgraph fit --config {place / 'best.toml'}", markup=False, soft_wrap=True)
+            out.print(f"best: mbgraph fit --config {place / 'best.toml'}", soft_wrap=True)
     if interrupted:
-        console.print("stopped; the same command goes on where this one ended", markup=False)
+        console.print("stopped; the same command goes on where this one ended")
         if budget is None:
             click.get_current_context().exit(130)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from mbgraph.data.cards import cards, find_card
 from mbgraph.data.dataset import MultiBehaviorDataset
 from mbgraph.data.formats.npz import is_npz, read_meta, read_npz
 from mbgraph.errors import DataError, UsageError, nearest
+from mbgraph.files import user_path
 
 __all__ = ["check_name", "data_folders", "find_dataset", "list_datasets", "load_dataset"]
 
@@ -21,8 +23,9 @@ def data_folders() -> list[Path]:
     """Return the folders that hold named datasets, in the order they are searched."""
     folders = []
     if os.environ.get("MBGRAPH_DATA"):
-        folders.append(Path(os.environ["MBGRAPH_DATA"]).expanduser())
-    folders.append(Path.home() / ".cache" / "mbgraph")
+        folders.append(user_path(os.environ["MBGRAPH_DATA"]))
+    with contextlib.suppress(RuntimeError):  # nobody's home: HOME is not set, and no account has the user's number
+        folders.append(Path.home() / ".cache" / "mbgraph")
     return folders
 
 
@@ -48,20 +51,17 @@ def find_dataset(name_or_path: str | os.PathLike[str]) -> Path:
         If a path exists but holds no dataset, or files of two formats.
     """
     text = os.fspath(name_or_path)
+    path = user_path(text or ".")
     if _is_plain(text):
         for folder in data_folders():
             if is_npz(folder / text):
                 return (folder / text).resolve()
-    if text and is_npz(Path(text).expanduser()):
-        return Path(text).expanduser().resolve()
+    if text and is_npz(path):
+        return path.resolve()
     if text == DEMO:
         raise UsageError("'demo' is generated and has no folder", "load it by name, or write it with write_npz")
-    try:
-        exists = bool(text) and Path(text).expanduser().exists()
-    except (OSError, ValueError, RuntimeError):  # no such user behind ~, a NUL, a name too long
-        exists = False
-    if exists:
-        return _in_other_format(Path(text).expanduser()).resolve()
+    if text and path.exists():
+        return _in_other_format(path).resolve()
     raise _unknown(text)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
 from mbgraph.errors import DataError, RunError, UsageError
+from mbgraph.files import open_file
 
 if TYPE_CHECKING:
     import requests
@@ -94,7 +95,7 @@ def check_file(path: Path, source: CardFile) -> str | None:
         digests["SHA-256"] = (hashlib.sha256(), source.sha256)
     if not digests:
         return "its card has no hash to check it against"
-    with path.open("rb") as file:
+    with open_file(path) as file:
         while block := file.read(_CHUNK):
             for digest, _ in digests.values():
                 digest.update(block)

@@ -16,7 +16,7 @@ from mbgraph.config import FitConfig, read_config
 from mbgraph.data.catalog import find_dataset
 from mbgraph.data.dataset import MultiBehaviorDataset
 from mbgraph.errors import RunError
-from mbgraph.files import atomic_write, check_folder, read_json, write_json
+from mbgraph.files import atomic_write, check_folder, read_json, safe_name, write_json
 from mbgraph.machine import cpu_name, package_versions
 from mbgraph.models.base import Recommender
 from mbgraph.run.preparation import make_model, prepare_dataset
@@ -107,7 +107,12 @@ def make_directory(
         If it cannot be made.
     """
     if directory is None:
-        parts = [dataset.name, config.model, *([config.variant] if config.variant else []), f"s{config.seed}"]
+        parts = [
+            safe_name(dataset.name),
+            config.model,
+            *([config.variant] if config.variant else []),
+            f"s{config.seed}",
+        ]
         stem = Path("runs") / "-".join(parts)
         path, number = stem, 2
         while path.exists():

@@ -78,3 +78,11 @@ def test_other_version_other_data_other_model(finished, tmp_path):
     (wider / "config.toml").write_text(text)
     with pytest.raises(RunError, match="holds weights of another model"):
         Run.load(wider).model()
+
+
+@pytest.mark.parametrize("name", ["../../../EVIL", "/tmp/EVIL", "a\0b", "x" * 300, "\ud800"])
+def test_a_default_folder_lies_below_runs_whatever_the_data_are_called(small, name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = directory.make_directory(FitConfig(), small.replace(name=name))
+    assert path.is_dir()
+    assert path.resolve().parent == tmp_path / "runs"

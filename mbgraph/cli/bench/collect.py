@@ -28,7 +28,7 @@ def command(runs: tuple[Path, ...], path: Path | None, as_json: bool) -> None:
     rows = collect(runs)
     if path is not None:
         write_rows(path, rows)
-        console.print(f"wrote {path}", markup=False)
+        console.print(f"wrote {path}")
     if as_json:
         emit_json(rows)
         return

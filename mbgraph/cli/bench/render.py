@@ -29,6 +29,6 @@ def command(pages: tuple[Path, ...], root: Path, as_json: bool) -> None:
         text = render_page(page, root)
         with atomic_write(page, "w") as file:
             file.write(text)
-        console.print(f"rendered {page}", markup=False)
+        console.print(f"rendered {page}")
     if as_json:
         emit_json({"pages": list(pages)})

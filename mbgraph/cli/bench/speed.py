@@ -63,7 +63,7 @@ def command(
     chosen = PARTS if part == "all" else (part,)
 
     def notify(text: str) -> None:
-        console.print(text, markup=False)
+        console.print(text)
 
     def generated(shapes: list[costs.Shape]) -> Iterator[dict[str, Any]]:
         bandwidth, rate = copy_bandwidth(), gemm_rate()
@@ -89,11 +89,11 @@ def command(
             if rows:
                 path = folder / ("speed.csv" if name == "parts" else f"speed_{name}.csv")
                 write_rows(path, [{**row, **machine} for row in rows])
-                console.print(f"wrote {path}", markup=False)
+                console.print(f"wrote {path}")
     if as_json:
         emit_json({"machine": machine, **made})
         return
-    console.print(f"medians on {machine['threads']} threads of {machine['cpu']}", markup=False)
+    console.print(f"medians on {machine['threads']} threads of {machine['cpu']}")
     for name, rows in made.items():
         if rows:
             _show(TITLES[name], rows)

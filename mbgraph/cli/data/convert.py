@@ -89,7 +89,7 @@ def command(
         path = Path(source).expanduser() if format is not None else find_dataset(source)
         if path.resolve() == out.resolve():
             raise UsageError(f"{out} is the dataset itself", "choose another folder")
-        console.print(f"reading {path}", markup=False)
+        console.print(f"reading {path}")
         ds = formats.read(path, format, target=target, **files)
     before = ds
     ds = filter_dataset(ds, rule)
@@ -118,8 +118,8 @@ def command(
     counts = [[f"{part} (target, train)" if part == ds.target else part, n] for part, n in ds.counts.items()]
     table(ds.name, ["", "count"], [["users", ds.num_users], ["items", ds.num_items], *counts])
     for line in [*_notes(source_facts), *filter_notes(filters)]:
-        console.print(line, markup=False)
-    console.print(f"wrote {out} ({to})", markup=False)
+        console.print(line)
+    console.print(f"wrote {out} ({to})")
 
 
 def _out(place: Path | None, directory: Path | None) -> Path:

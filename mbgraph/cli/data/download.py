@@ -7,18 +7,17 @@ from types import TracebackType
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
     Progress,
     TaskID,
-    TextColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
 
 from mbgraph.cli.common import Command, console, emit_json, json_option
+from mbgraph.cli.consoles import PlainConsole, TextColumn
 
 
 @click.command(
@@ -59,9 +58,9 @@ def command(name: str, source: str | None, root: Path | None, force: bool, as_js
     if as_json:
         emit_json({"name": card.name, "path": str(path.resolve()), **{key: meta[key] for key in _FACTS}})
         return
-    console.print(f"licence: {card.licence}", markup=False)
-    console.print(f"cite: {card.citation}", markup=False)
-    console.print(f"wrote {path}", markup=False)
+    console.print(f"licence: {card.licence}")
+    console.print(f"cite: {card.citation}")
+    console.print(f"wrote {path}")
 
 
 _FACTS = ("users", "items", "behaviors", "target", "splits", "counts")
@@ -72,10 +71,10 @@ class TransferProgress:
 
     Parameters
     ----------
-    console : rich.console.Console
+    console : PlainConsole
     """
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: PlainConsole) -> None:
         self.console = console
         self._bars: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
@@ -83,7 +82,7 @@ class TransferProgress:
     def __enter__(self) -> TransferProgress:
         if self.console.is_terminal:
             self._bars = Progress(
-                TextColumn("{task.description}", markup=False),
+                TextColumn("{task.description}"),
                 BarColumn(),
                 DownloadColumn(),
                 TransferSpeedColumn(),
@@ -103,7 +102,7 @@ class TransferProgress:
         """Take one step; see `mbgraph.data.transfer.Progress`."""
         if note:
             size = f" ({done / 1e6:,.1f} MB)" if note == "verified" else ""
-            self.console.print(f"{name}: {note}{size}", markup=False)
+            self.console.print(f"{name}: {note}{size}")
         if self._bars is None or note in ("reading", "writing"):
             return
         if name not in self._tasks:

@@ -87,7 +87,7 @@ def command(events: tuple[Path, ...], directory: Path, name: str | None, **optio
     rename = _renames(options["rename"])
     given: dict[str, Any] = {key: options[key] for key in _AS_THEY_ARE}
     given.update({key: _listed(options[key]) for key in ("columns", "one_hot", "behaviors")})
-    console.print(f"reading {', '.join(map(str, events))}", markup=False)
+    console.print(f"reading {', '.join(map(str, events))}")
     with ReadingProgress(console) as reading:
         ds = import_events(
             events,
@@ -127,8 +127,8 @@ def command(events: tuple[Path, ...], directory: Path, name: str | None, **optio
         [["users", ds.num_users], ["items", ds.num_items], *counts],
     )
     for line in _notes(facts, act, filters):
-        console.print(line, markup=False)
-    console.print(f"wrote {directory}", markup=False)
+        console.print(line)
+    console.print(f"wrote {directory}")
 
 
 def _listed(text: str | None) -> list[str] | None:
