@@ -404,7 +404,8 @@ def _type_in_words(annotation: Any) -> str:
     if kind in (Union, types.UnionType):
         return " or ".join(_type_in_words(part) for part in get_args(annotation))
     if kind is Literal:
-        return "one of " + ", ".join(str(choice) for choice in get_args(annotation))
+        choices = [str(choice) for choice in get_args(annotation)]
+        return ("one of " if len(choices) > 1 else "") + ", ".join(choices)
     if kind in (tuple, list, Sequence):
         inner = [part for part in get_args(annotation) if part is not Ellipsis]
         if len(inner) > 1:
@@ -438,7 +439,8 @@ def _placeholder(annotation: Any) -> str:
     members = [member for member in _members(annotation) if member is not type(None)]
     choices = _choices(annotation)
     if choices:
-        return "|".join(choices)
+        others = [_PLACEHOLDERS[member] for member in members if member in _PLACEHOLDERS]
+        return "|".join([*others, *choices])
     if get_origin(members[0]) is tuple:
         inner = _placeholder(get_args(members[0])[0])
         return f"{inner},{inner}.."

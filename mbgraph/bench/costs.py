@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -22,11 +22,14 @@ from mbgraph.bench.speed import SEED, Settings, make_trainer, step_work
 from mbgraph.data.synthetic import Auxiliary, SyntheticConfig, generate
 from mbgraph.errors import RunError, UsageError
 from mbgraph.machine import peak_memory_mb
+from mbgraph.models.batch_rule import MOST_STEPS
 from mbgraph.models.context import StepContext
 
-__all__ = ["Shape", "growing", "measure_step", "memory_per", "run_apart", "varying"]
+__all__ = ["OWN_BATCH", "Shape", "growing", "measure_step", "memory_per", "run_apart", "varying"]
 
 _STEPS = 6
+OWN_BATCH = 1024
+"""Users per step where a shape says nothing else: RMBRec's own number."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +46,14 @@ class Shape:
     """The target and its auxiliary behaviors. The number of edges does not depend on it."""
     width: int = 64
     """Numbers per embedding."""
-    batch: int = 1024
-    """Users per step."""
+    batch: int | Literal["auto"] = OWN_BATCH
+    """Users per step; ``auto`` leaves them to `mbgraph.models.batch_rule`."""
 
     def __str__(self) -> str:
         sizes = [f"{self.edges:,} edges"]
         sizes += [f"{count:,} {name}" for name, count in (("users", self.users), ("items", self.items)) if count]
-        sizes += [f"{self.behaviors} behaviors", f"width {self.width}", f"batches of {self.batch:,}"]
+        batches = "auto" if self.batch == "auto" else f"{self.batch:,}"
+        sizes += [f"{self.behaviors} behaviors", f"width {self.width}", f"batches of {batches}"]
         return ", ".join(sizes)
 
     def config(self) -> SyntheticConfig:
@@ -70,9 +74,11 @@ class Shape:
 
 
 def growing(settings: Settings) -> list[Shape]:
-    """Return graphs of one kind that grow, and one with many users of few edges."""
+    """Return graphs of one kind that grow, one with many users of few edges, and the largest with ``auto`` batches."""
     edges, users = settings.crowd
-    return [*(Shape(size) for size in settings.edges), Shape(edges, users)]
+    shapes = [*(Shape(size) for size in settings.edges), Shape(edges, users)]
+    large = [shape for shape in shapes if shape.config().num_users > MOST_STEPS * OWN_BATCH]
+    return [*shapes, *(replace(shape, batch="auto") for shape in large)]
 
 
 def varying(settings: Settings) -> list[tuple[str, Shape]]:
@@ -90,19 +96,27 @@ def varying(settings: Settings) -> list[tuple[str, Shape]]:
 
 
 def measure_step(shape: Shape) -> dict[str, Any]:
-    """Train some steps; return the median of their seconds, the work in one, and the memory.
+    """Train some steps; return the median of their seconds, what drawing an epoch takes, the work and the memory.
+
+    ``busy`` are the seconds of all threads in a step: on a machine with other work they tell what a step takes.
 
     Meant for a process of its own, whose peak memory it reports.
     """
     ds = generate(shape.config(), rng=0)
     ds.graph  # noqa: B018 (built here, so that it is not timed)
     trainer = make_trainer(ds, embedding_dim=shape.width, batch_size=shape.batch)
-    batches = [batch for _, batch in zip(range(_STEPS), trainer.batches.epoch(1), strict=False)]
-    seconds = []
+    start = time.perf_counter()
+    epoch = trainer.batches.epoch(1)
+    batches = [next(epoch)]  # with it all rows of the epoch are drawn
+    drawing = time.perf_counter() - start
+    batches += [batch for _, batch in zip(range(_STEPS - 1), epoch, strict=False)]
+    seconds, busy = [], time.process_time()
     for number, batch in enumerate([batches[0], *batches]):
         start = time.perf_counter()
         trainer._step(batch, StepContext(1, number, SEED))
         seconds.append(time.perf_counter() - start)
+        busy = time.process_time() if number == 0 else busy  # the first one compiles
+    busy = (time.process_time() - busy) / len(batches)
     moved, operations = step_work(trainer)
     return {
         "edges": sum(len(pairs) for pairs in ds.edges.values()),
@@ -110,9 +124,11 @@ def measure_step(shape: Shape) -> dict[str, Any]:
         "items": ds.num_items,
         "behaviors": len(ds.behaviors),
         "width": shape.width,
-        "batch": shape.batch,
+        "batch": trainer.training.rows,
         "steps": trainer.steps_per_epoch,
-        "seconds": statistics.median(seconds[1:]),  # the first one compiles
+        "drawing": drawing,
+        "seconds": statistics.median(seconds[1:]),
+        "busy": busy,
         "moved": moved,
         "operations": operations,
         "peak": peak_memory_mb(),
@@ -153,7 +169,8 @@ def _row(measured: Mapping[str, Any], bandwidth: float, rate: float) -> dict[str
         "ns per edge": round(1e9 * seconds / measured["edges"], 2),
         "floor, ms": round(1e3 * floor, 2),
         "times floor": round(seconds / floor, 2),
-        "s per epoch": round(seconds * steps, 2),
+        "s per epoch": round(measured["drawing"] + seconds * steps, 2),
+        "CPU s per epoch": round(measured["drawing"] + measured["busy"] * steps, 2),
         "peak MiB": round(measured["peak"]),
     }
 

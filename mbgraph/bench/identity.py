@@ -37,6 +37,7 @@ _COMPUTES = (
     "data/masks.py",
     "models/base.py",
     "models/options.py",
+    "models/batch_rule.py",
     "models/batches.py",
     "models/context.py",
     "models/rules.py",

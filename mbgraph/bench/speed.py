@@ -194,7 +194,7 @@ def _loading(
 
 
 def make_trainer(
-    ds: MultiBehaviorDataset, row_dtype: str = "float32", embedding_dim: int = 64, batch_size: int | None = None
+    ds: MultiBehaviorDataset, row_dtype: str = "float32", embedding_dim: int = 64, batch_size: int | str | None = None
 ) -> Trainer:
     """Return the trainer whose steps are measured: RMBRec as published, on the CPU."""
     model = RMBRec(ds.graph, ds.target, variant="official", embedding_dim=embedding_dim, row_dtype=row_dtype, rng=SEED)
@@ -226,7 +226,7 @@ def _training(
                 trainer.train_epoch(turn + 2)
                 seconds[dtype].append(time.perf_counter() - start)
             start = time.perf_counter()
-            steps = plain.train_steps(yardstick, optimizer, trainer.training.batch_size, rng, settings.plain_steps)
+            steps = plain.train_steps(yardstick, optimizer, trainer.training.rows, rng, settings.plain_steps)
             seconds["plain"].append((time.perf_counter() - start) * trainer.steps_per_epoch / steps)
     middle = {name: statistics.median(values) for name, values in seconds.items()}
     for dtype, goal in (("float32", "8x"), ("bfloat16", "12x")):
@@ -261,7 +261,7 @@ def step_work(trainer: Trainer) -> tuple[float, float]:
             reads = 2 * (layers - 1) * whole + 2 * chosen
             writes = (2 * layers - 1) * count
             moved += reads * (row + 4) + writes * row
-    size = trainer.training.batch_size
+    size = trainer.training.rows
     operations = (len(encoder.relations) - 1) * 3 * 2.0 * size * size * width
     return moved, operations
 

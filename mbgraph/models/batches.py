@@ -218,7 +218,7 @@ class TripleBatches:
             "per-user": self.dataset.num_users,
             "every-edge": sum(len(self.dataset.edges[name]) for name in self._edges_of()),
         }.get(self.training.sampler, self._num_edges)
-        return -(-rows // self.training.batch_size)
+        return -(-rows // self.training.rows)
 
     @property
     def _num_edges(self) -> int:
@@ -251,7 +251,7 @@ class TripleBatches:
             )
 
     def _batch_rows(self) -> int:
-        size = self.training.batch_size
+        size = self.training.rows
         return min(size, len(self._users)) if self.training.sampler == "distinct-users" else size
 
     def _draw_negatives(self, behavior: str, users: IntArray, rng: np.random.Generator) -> IntArray:

@@ -39,12 +39,15 @@ class TrainingOptions(Section):
     """Most epochs."""
     patience: Annotated[int, Field(ge=0)] = 20
     """Epochs without a better validation metric before training stops."""
-    batch_size: Annotated[int, Field(ge=1, le=2**24)] = 1024
-    """Rows per step."""
+    batch_size: Annotated[int, Field(ge=1, le=2**24)] | Literal["auto"] = 1024
+    """Rows per step. ``auto`` keeps the model's own number where an epoch has at most 32 steps, and takes the least
+    multiple of it with which it has where the graph is larger."""
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     """Adam (coupled weight decay), AdamW (decoupled) or plain gradient descent."""
     lr: Annotated[float, Field(gt=0)] = 1e-3
-    """Step size of the optimizer."""
+    """Step size of the optimizer; with ``batch_size=auto`` the one that belongs to the model's own batch."""
+    lr_scaling: Literal["none", "sqrt", "linear"] = "sqrt"
+    """What ``batch_size=auto`` multiplies ``lr`` by where it takes a batch n times as large: 1, the root of n, or n."""
     lr_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Factor on the step size after every ``lr_decay_steps`` steps."""
     lr_decay_steps: Annotated[int, Field(ge=1)] = 1000
@@ -62,6 +65,13 @@ class TrainingOptions(Section):
     """Negative items per row."""
     diagnose_every: Annotated[int, Field(ge=0)] = 10
     """Every that many epochs the gradient norm of each term is recorded on the first batch; 0 never."""
+
+    @property
+    def rows(self) -> int:
+        """``batch_size`` once it is a number; raises `UsageError` for ``auto``, which the trainer decides."""
+        if self.batch_size == "auto":
+            raise UsageError("batch_size=auto is decided where a trainer is made", "give batches a number of rows")
+        return self.batch_size
 
 
 class ModelOptions(Section):

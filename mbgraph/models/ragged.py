@@ -117,14 +117,14 @@ class RaggedBatches:
 
     def __len__(self) -> int:
         """Return the number of batches of an epoch."""
-        return -(-self.users_per_epoch // self.training.batch_size)
+        return -(-self.users_per_epoch // self.training.rows)
 
     def epoch(self, number: int) -> Iterator[RaggedBatch]:
         """Yield the batches of epoch ``number`` (from 1)."""
         rng = stream(self.seed, "sampler", number)
         users = rng.permutation(self.num_users)[: self.users_per_epoch]
-        for start in range(0, len(users), self.training.batch_size):
-            own = users[start : start + self.training.batch_size]
+        for start in range(0, len(users), self.training.rows):
+            own = users[start : start + self.training.rows]
             yield RaggedBatch({name: self._drawn(name, own, rng) for name in self._positives})
 
     def _drawn(self, group: str, users: IntArray, rng: np.random.Generator) -> Rows:
@@ -218,7 +218,7 @@ class UserBatches:
                 f"this model reads all pairs of its users and knows no sampler {training.sampler!r}",
                 "leave sampler out",
             )
-        self.size, self.drop_last, self.seed = training.batch_size, drop_last, int(rng)
+        self.size, self.drop_last, self.seed = training.rows, drop_last, int(rng)
         self.pairs = {name: dataset.csr(name) for name in behaviors}
         degrees = sum(csr.degrees() for name, csr in self.pairs.items() if only in (None, name))
         self.users = np.flatnonzero(degrees)

@@ -167,7 +167,7 @@ class SequenceBatches:
             raise UsageError(
                 f"this model reads sequences and knows no sampler {training.sampler!r}", "leave sampler out"
             )
-        self.sequences, self.size, self.length = sequences, training.batch_size, length
+        self.sequences, self.size, self.length = sequences, training.rows, length
         self.predicted, self.earlier, self.seed = predicted, earlier, int(rng)
         self.users = np.flatnonzero(sequences.lengths() > 1)
         if not len(self.users):

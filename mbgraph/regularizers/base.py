@@ -52,6 +52,13 @@ class Regularizer(Section):
         rising = min(1.0, epoch / self.warmup) if self.warmup else 1.0
         return self.weight * rising * (1.0 if self.schedule is None else float(self.schedule(epoch)))
 
+    def in_blocks(self, rows: int) -> Regularizer:
+        """Return the term as batches of many times ``rows`` rows should have it; the same by default.
+
+        A term whose cost grows with the square of the batch is one of blocks of so many rows then.
+        """
+        return self
+
     @abstractmethod
     def __call__(self, outputs: StepOutputs) -> Tensor:
         """Return the unweighted term, a 0-dimensional tensor."""

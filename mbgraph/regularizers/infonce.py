@@ -10,6 +10,7 @@ the denominator, which leaves the loss unbounded below. Both are choices here.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -39,6 +40,7 @@ def infonce(
     include_positive: bool = True,
     reduction: str = "mean",
     weights: Tensor | None = None,
+    block: int | None = None,
 ) -> Tensor:
     """Contrast row ``u`` of ``anchor`` with row ``u`` of ``other`` against the rows of other users.
 
@@ -58,6 +60,10 @@ def infonce(
         Over the N users.
     weights : Tensor (N,), optional
         What each user's own loss counts; candidates are all users either way.
+    block : int, optional
+        Candidates of a row are those of its block alone, of at most so many rows. Of ``ceil(N / block)`` blocks the
+        first holds rows 0, n, 2n, .., so that neighbours in the order of ids are apart. Time is linear in N then, and
+        so is memory: blocks are computed again for the derivative.
 
     Returns
     -------
@@ -72,12 +78,28 @@ def infonce(
         if value not in choices:
             raise UnknownNameError(kind, value, choices)
     _check_positive("temperature", temperature)
+    if block is not None:
+        _check_positive("block", block)
     a = torch.nn.functional.normalize(anchor, dim=1)  # (N, D)
     o = torch.nn.functional.normalize(other, dim=1)  # (N, D)
+    losses = partial(_losses, temperature, direction, negatives, include_positive)
+    if block is None or len(a) <= block:
+        return _reduced(losses(a, o), reduction, weights)
+    count = -(-len(a) // block)
+    order = torch.cat([torch.arange(start, len(a), count, device=a.device) for start in range(count)])  # (N,)
+    sizes = [len(range(start, len(a), count)) for start in range(count)]
+    # split, not sliced: the derivative of a slice is a table of zeros around it
+    pairs = zip(a[order].split(sizes), o[order].split(sizes), strict=True)
+    parts = torch.cat([checkpoint(losses, *pair, use_reentrant=False) for pair in pairs])  # (N,)
+    return _reduced(parts, reduction, None if weights is None else weights[order])
+
+
+def _losses(temperature: float, direction: str, negatives: str, include_positive: bool, a: Tensor, o: Tensor) -> Tensor:
+    """Return each row's own loss among all rows: two unit (N, D) -> (N,)."""
     if len(a) == 0 or (len(a) == 1 and not include_positive):
-        return anchor.sum() * 0.0
+        return a.sum(1) * 0.0
     if direction == "both" and negatives == "cross" and include_positive and temperature > _COLDEST:
-        return _reduced(_BothWays.apply(a, o, temperature), reduction, weights)
+        return _BothWays.apply(a, o, temperature)
     if negatives == "cross":
         similarity = a @ o.T / temperature  # (N, N)
         positive = similarity.diagonal()
@@ -91,8 +113,7 @@ def infonce(
             "anchor": lambda: _one_way_intra(a, positive, temperature, include_positive),
             "other": lambda: _one_way_intra(o, positive, temperature, include_positive),
         }
-    loss = (terms["anchor"]() + terms["other"]()) / 2 if direction == "both" else terms[direction]()
-    return _reduced(loss, reduction, weights)
+    return (terms["anchor"]() + terms["other"]()) / 2 if direction == "both" else terms[direction]()
 
 
 def _check_positive(name: str, value: float) -> None:
@@ -101,7 +122,9 @@ def _check_positive(name: str, value: float) -> None:
 
 
 def _reduced(loss: Tensor, reduction: str, weights: Tensor | None) -> Tensor:
-    """Return the (weighted) mean or sum: (N,), (N,) -> ()."""
+    """Return the (weighted) mean or sum, 0 of nothing: (N,), (N,) -> ()."""
+    if not len(loss):
+        return loss.sum()
     if weights is None:
         return loss.mean() if reduction == "mean" else loss.sum()
     total = (loss * weights).sum()
@@ -253,13 +276,13 @@ class InfoNCE(Regularizer):
     """What is contrasted: the target with every auxiliary behavior, or two views of the model."""
     side: Literal["user", "item"] = "user"
     """Whose embeddings."""
-    candidates: Literal["batch", "all"] = "batch"
-    """Who stands in the denominator: the nodes of the batch, or all nodes but those that the model calls similar; the
-    latter in blocks, by the anchor's rows only."""
+    candidates: Literal["batch", "block", "all"] = "batch"
+    """Who stands in the denominator: the nodes of the batch; those of the same block of the batch, which costs time and
+    memory linear in the batch; or all nodes but those that the model calls similar, by the anchor's rows only."""
     zero_similar: bool = False
     """With all nodes as candidates: count a similar node as a cosine of 0 (published MBSSL) instead of not at all."""
     block: Annotated[int, Field(ge=1)] = 1024
-    """Rows per block with all nodes as candidates."""
+    """Rows per block, with ``block`` or all nodes as candidates."""
 
     @model_validator(mode="after")
     def _agree(self) -> InfoNCE:
@@ -280,7 +303,12 @@ class InfoNCE(Regularizer):
             include_positive=self.include_positive,
             reduction=self.reduction,
             weights=weights,
+            block=self.block if self.candidates == "block" else None,
         )
+
+    def in_blocks(self, rows: int) -> InfoNCE:
+        """Return the contrast within blocks of so many nodes of the batch, where it was one of the whole batch."""
+        return self.replace(candidates="block", block=rows) if self.candidates == "batch" else self
 
     def __call__(self, outputs: StepOutputs) -> Tensor:
         """Return the sum (or mean) over auxiliary behaviors, a 0-dimensional tensor."""
@@ -326,7 +354,7 @@ class InfoNCE(Regularizer):
             anchor, other, weights = anchor[supported], other[supported], weights[supported]
             similar = None if similar is None else similar[supported]
         used = weights if self.weighted else None
-        if self.candidates == "batch":
+        if self.candidates != "all":
             return self._term(anchor, other, used, temperature)
         return infonce_among(
             anchor,

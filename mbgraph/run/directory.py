@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -133,8 +134,8 @@ def write_config(path: Path, config: FitConfig) -> None:
         tomli_w.dump({"format": FORMAT, "mbgraph": __version__, **config.plain()}, file)
 
 
-def write_facts(path: Path, config: FitConfig, dataset: MultiBehaviorDataset) -> None:
-    """Write what the run stands on: ``dataset.json`` and ``env.json``."""
+def write_facts(path: Path, config: FitConfig, dataset: MultiBehaviorDataset, chosen: Sequence[str] = ()) -> None:
+    """Write what the run stands on: ``dataset.json``, and ``env.json`` with a line for each number ``auto`` chose."""
     write_json(
         path / "dataset.json",
         {
@@ -160,6 +161,7 @@ def write_facts(path: Path, config: FitConfig, dataset: MultiBehaviorDataset) ->
             "threads": torch.get_num_threads(),
             "versions": {"mbgraph": __version__, **package_versions(_PACKAGES)},
             "command": _command(),
+            **({"chosen": list(chosen)} if chosen else {}),
         },
     )
 

@@ -18,7 +18,7 @@ from mbgraph.files import write_json
 from mbgraph.machine import peak_memory_mb
 from mbgraph.models.base import Recommender
 from mbgraph.run.directory import PER_USER, Run, make_directory, write_config, write_extension, write_facts
-from mbgraph.run.preparation import make_model, notices, prepare_dataset
+from mbgraph.run.preparation import make_model, notices, prepare_dataset, settled
 from mbgraph.training.callbacks import Callback, EarlyStopping
 from mbgraph.training.checkpoint import load_checkpoint
 from mbgraph.training.trainer import Trainer
@@ -48,7 +48,8 @@ def fit(
     announce : callable
         Is given the resolved configuration before anything is trained.
     warn : callable
-        Is given each notice, one line: the card that ``auto`` took, a validation split unlike the test split.
+        Is given each notice, one line: the card or the batch that ``auto`` took, a validation split unlike the test
+        split.
 
     Returns
     -------
@@ -58,11 +59,12 @@ def fit(
     use_threads(config.threads)
     dataset = prepare_dataset(config)
     model = make_model(config, dataset)
+    config, chosen = settled(config, model, dataset)
     config = config.resolve(dataset.num_items)
     announce(config)
-    told = _told(notices(config, dataset), warn)
+    told = _told([*chosen, *notices(config, dataset)], warn)
     path = make_directory(config, dataset, directory)
-    write_facts(path, config, dataset)
+    write_facts(path, config, dataset, chosen)
     write_config(path, config)
     return _execute(config, path, dataset, model, callbacks, told, resumed=False)
 

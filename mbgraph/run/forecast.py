@@ -21,7 +21,7 @@ from mbgraph.evaluation.ranking import block_rows
 from mbgraph.machine import available_memory_mb, peak_memory_mb
 from mbgraph.models.base import Recommender
 from mbgraph.run.fitting import use_threads
-from mbgraph.run.preparation import make_model, notices, prepare_dataset
+from mbgraph.run.preparation import make_model, notices, prepare_dataset, settled
 from mbgraph.training.callbacks import Callback
 from mbgraph.training.trainer import Trainer
 
@@ -129,6 +129,7 @@ def measure(config: FitConfig) -> Iterator[dict[str, Any]]:
     grown("data")
     yield {"stage": "building the model"}
     model = make_model(config, dataset)
+    config, decided = settled(config, model, dataset)
     config = config.resolve(dataset.num_items)
     steps, best = 0, {}
     try:
@@ -166,7 +167,7 @@ def measure(config: FitConfig) -> Iterator[dict[str, Any]]:
             "memory": {part: round(size, 1) for part, size in memory.items()},
             "memory_mb": round(sum(memory.values()), 1),
             "device_mb": round(on_card, 1) if on_card else None,
-            "notices": notices(config, dataset),
+            "notices": [*decided, *notices(config, dataset)],
             "config": config.plain(),
         }
     }

@@ -13,9 +13,10 @@ from mbgraph.data.protocols import apply_protocol
 from mbgraph.data.splits import hold_out, merge_split
 from mbgraph.errors import UsageError
 from mbgraph.models.base import Recommender, build_model
+from mbgraph.models.batch_rule import choose_batch
 from mbgraph.training.trainer import resolve_device
 
-__all__ = ["make_model", "notices", "prepare_dataset"]
+__all__ = ["make_model", "notices", "prepare_dataset", "settled"]
 
 
 def prepare_dataset(config: FitConfig) -> MultiBehaviorDataset:
@@ -43,6 +44,16 @@ def make_model(config: FitConfig, dataset: MultiBehaviorDataset) -> Recommender:
     return build_model(
         config.model, dataset.graph, dataset.target, options, behaviors=dataset.behaviors, rng=config.seed
     )
+
+
+def settled(config: FitConfig, model: Recommender, dataset: MultiBehaviorDataset) -> tuple[FitConfig, list[str]]:
+    """Return the configuration with numbers for what ``auto`` leaves to the data, and what to tell of them."""
+    if not model.trainable or config.training_options.batch_size != "auto":
+        return config, []
+    choice = choose_batch(model, dataset, config.training_options, config.chosen_regularizers)
+    training = {**config.training, "batch_size": choice.training.rows, "lr": choice.training.lr}
+    terms = tuple({"name": entry.name, **entry.plain()} for entry in choice.regularizers)
+    return config.replace(training=training, regularizers=terms), [choice.note]
 
 
 def notices(config: FitConfig, dataset: MultiBehaviorDataset) -> list[str]:

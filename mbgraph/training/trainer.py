@@ -20,6 +20,7 @@ from mbgraph.evaluation.evaluate import evaluate
 from mbgraph.evaluation.options import EvaluationOptions
 from mbgraph.files import atomic_write
 from mbgraph.models.base import Recommender
+from mbgraph.models.batch_rule import choose_batch
 from mbgraph.models.context import StepContext
 from mbgraph.models.options import TrainingOptions
 from mbgraph.regularizers.base import Regularizer
@@ -130,7 +131,10 @@ class Trainer:
         self.training, self.evaluation = _with_options(*sections, options)
         self.device = resolve_device(device)
         self.model, self.dataset = model.to(self.device), dataset
-        chosen = model.options.regularizers() if regularizers is None else regularizers
+        chosen = tuple(model.options.regularizers() if regularizers is None else regularizers)
+        if self.training.batch_size == "auto":
+            choice = choose_batch(model, dataset, self.training, chosen)
+            self.training, chosen = choice.training, choice.regularizers
         self.regularizers = [regularizer for regularizer in chosen if regularizer.weight > 0]
         names = [regularizer.term for regularizer in self.regularizers]
         if len(set(names)) != len(names):

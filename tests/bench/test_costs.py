@@ -10,6 +10,7 @@ from mbgraph.bench.costs import Shape
 from mbgraph.bench.speed import Settings
 from mbgraph.data.synthetic import generate
 from mbgraph.errors import RunError, UsageError
+from mbgraph.models import batch_rule
 
 EDGES = 3_000
 
@@ -47,13 +48,25 @@ def test_a_step_tells_its_work():
     assert measured["peak"] > 300
 
 
+def test_the_largest_graphs_are_measured_with_the_batch_of_the_rule_too(monkeypatch):
+    shapes = costs.growing(Settings.quick())
+    assert [(shape.edges, shape.batch) for shape in shapes[-2:]] == [(1_000_000, 1024), (1_000_000, "auto")]
+    assert str(shapes[-1]).endswith("batches of auto")
+    sizes = {shape.batch for shape in costs.growing(Settings())[:5]}
+    assert sizes == {1024}
+    monkeypatch.setattr(batch_rule, "MOST_STEPS", 1)
+    measured = costs.measure_step(Shape(20_000, users=2_000, items=300, width=8, batch="auto"))
+    assert (measured["batch"], measured["steps"], measured["drawing"] > 0) == (2048, 1, True)
+
+
 def test_a_row_puts_time_beside_its_floor():
     measured = {
         **dict.fromkeys(("edges", "users", "items", "behaviors", "width", "batch"), 1000),
-        **{"seconds": 0.2, "steps": 5, "moved": 3e9, "operations": 1e9, "peak": 700.4},
+        **{"drawing": 0.5, "seconds": 0.2, "busy": 0.3, "steps": 5, "moved": 3e9, "operations": 1e9, "peak": 700.4},
     }
     row = costs._row(measured, bandwidth=60e9, rate=20e9)
-    assert (row["ms per step"], row["ns per edge"], row["s per epoch"]) == (200.0, 200_000.0, 1.0)
+    assert (row["ms per step"], row["ns per edge"], row["s per epoch"]) == (200.0, 200_000.0, 1.5)
+    assert row["CPU s per epoch"] == 2.0
     assert row["floor, ms"] == pytest.approx(1e3 * (0.05 + 0.05))
     assert row["times floor"] == 2.0
     assert row["peak MiB"] == 700

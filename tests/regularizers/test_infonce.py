@@ -122,6 +122,62 @@ def test_nobody_to_contrast_with_is_zero():
     assert everyone_at_zero.item() == 0
 
 
+# --- in blocks of the batch ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["alike", "weighted"])
+@pytest.mark.parametrize("negatives", ["cross", "intra"])
+@pytest.mark.parametrize("block", [2, 3, 4])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_a_block_is_contrasted_with_itself_alone(block, negatives, reduction, weights):
+    """The double loop, block by block: rows 0, n, 2n, .. of n blocks are one."""
+    anchor, other = rows(5, 3), rows(5, 3, seed=1)
+    count = math.ceil(5 / block)
+    total, counted = 0.0, 0.0
+    for start in range(count):
+        own = slice(start, None, count)
+        part = None if weights is None else weights[own]
+        options = (0.3, "both", negatives, True, "sum", part)
+        total += loop_infonce(anchor[own], other[own], *options)
+        counted += len(anchor[own]) if part is None else part.sum().item()
+    made = infonce(
+        anchor, other, temperature=0.3, negatives=negatives, reduction=reduction, weights=weights, block=block
+    )
+    assert made.item() == pytest.approx(total / (counted if reduction == "mean" else 1), rel=1e-9)
+
+
+def test_blocks_have_derivatives_of_any_order():
+    leaves = [rows(5, 3, seed=seed, requires_grad=True) for seed in (3, 4)]
+
+    def run(a, o):
+        return infonce(a, o, temperature=0.3, weights=WEIGHTS, block=2)
+
+    assert torch.autograd.gradcheck(run, leaves)
+    assert torch.autograd.gradgradcheck(run, leaves)
+
+
+def test_one_block_is_the_whole_batch_and_a_lonely_row_contributes_nothing():
+    anchor, other = rows(5, 3), rows(5, 3, seed=1)
+    assert_close(infonce(anchor, other, block=5), infonce(anchor, other))
+    lonely = infonce(anchor[:3], other[:3], temperature=0.3, negatives="intra", include_positive=False, block=2)
+    pair = slice(0, None, 2)
+    whole = infonce(anchor[:3][pair], other[:3][pair], temperature=0.3, negatives="intra", include_positive=False)
+    assert_close(lonely, whole * 2 / 3)
+
+
+def test_memory_of_blocks_does_not_grow_with_the_square_of_the_batch():
+    kept = []
+
+    def pack(tensor):
+        kept.append(tensor.numel())
+        return tensor
+
+    anchor, other = (rows(128, 4, seed=seed, requires_grad=True) for seed in (1, 2))
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        infonce(anchor, other, block=16)
+    assert max(kept) <= 128 * 4
+
+
 # --- among all nodes ------------------------------------------------------------------------------------------------
 
 LEFT_OUT = [[1, 5], [], [0], [2, 3, 4], [6]]
@@ -300,6 +356,15 @@ def test_all_nodes_as_candidates_without_the_similar_ones(step, reduction, side,
     assert made(step).item() == pytest.approx(total, rel=1e-9)
 
 
+def test_blocks_of_the_batch_are_an_option_of_the_term(step):
+    anchors = step.anchors["user"]
+    expected = sum(infonce(anchors["buy"], anchors[name], block=2) for name in ("view", "cart"))
+    assert_close(InfoNCE(candidates="block", block=2)(step), expected)
+    assert InfoNCE(weight=0.3).in_blocks(7) == InfoNCE(weight=0.3, candidates="block", block=7)
+    for other in (InfoNCE(candidates="all"), InfoNCE(candidates="block", block=3)):
+        assert other.in_blocks(7) == other
+
+
 def test_all_nodes_of_a_model_that_calls_none_similar():
     step = toy_step(toy_leaves(), similar=None)
     anchors, nodes = step.anchors["user"], step.nodes["user"]
@@ -327,6 +392,8 @@ def test_errors_name_the_remedy(step):
     for function, count in ((infonce, 2), (infonce_among, 3)):
         with pytest.raises(UsageError, match="temperature must be positive, got 0"):
             function(*[rows(2, 2)] * count, temperature=0)
+    with pytest.raises(UsageError, match="block must be positive, got 0"):
+        infonce(rows(2, 2), rows(2, 2), block=0)
     with pytest.raises(UsageError, match="block must be positive, got 0"):
         infonce_among(*[rows(2, 2)] * 3, block=0)
     with pytest.raises(UnknownNameError, match="direction of regularizer 'infonce' 'boht'; did you mean 'both'"):

@@ -82,6 +82,34 @@ def test_untrained_models_are_runs_too(folder, tmp_path):
         fit(FitConfig(dataset=str(folder), model="conversion", training={"lr": 1.0}), tmp_path / "d")
 
 
+def test_auto_becomes_numbers_that_are_told_and_written(folder, tmp_path, monkeypatch):
+    """120 users in batches of 8 own ones are 15 steps; with at most 4 it takes four times as many users."""
+    from mbgraph.models import RMBRec, batch_rule
+
+    real = RMBRec.Options.training
+    monkeypatch.setattr(RMBRec.Options, "training", lambda self: real(self).replace(batch_size=8))
+    monkeypatch.setattr(batch_rule, "MOST_STEPS", 4)
+    asked = FitConfig(dataset=str(folder), training={"epochs": 1, "batch_size": "auto", "lr": 0.01}, options=SMALL)
+    told, shown = [], []
+    outcome = fit(asked, tmp_path / "auto", announce=shown.append, warn=told.append)
+    note = (
+        "batch_size=auto took 32, 4 times the model's own: an epoch has 4 steps over the whole graph instead of 15; "
+        "lr 0.02 (lr_scaling=sqrt); infonce in blocks of 8"
+    )
+    assert told[0] == outcome["notices"][0] == note
+    assert json.loads((tmp_path / "auto" / "env.json").read_text())["chosen"] == [note]
+    config = Run.load(tmp_path / "auto").config
+    assert (config.training["batch_size"], config.training["lr"]) == (32, 0.02) == (
+        shown[0].training["batch_size"], shown[0].training["lr"]
+    )  # fmt: skip
+    assert [(entry["name"], entry.get("candidates"), entry.get("block")) for entry in config.regularizers] == [
+        ("infonce", "block", 8), ("rex", None, None), ("l2", None, None)
+    ]  # fmt: skip
+    again = fit(config, tmp_path / "again")
+    assert (again["test"], again["notices"]) == (outcome["test"], outcome["notices"][1:])
+    assert "chosen" not in json.loads((tmp_path / "again" / "env.json").read_text())
+
+
 def test_regularizers_change_by_name(folder, tmp_path):
     config = FitConfig(
         dataset=str(folder),

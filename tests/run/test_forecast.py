@@ -15,7 +15,7 @@ OPTIONS = {"embedding_dim": 8, "num_layers": 1}
 @pytest.fixture(scope="module")
 def planned(small_folder):
     resolved, told = [], []
-    config = FitConfig(dataset=str(small_folder), options=OPTIONS, training={"batch_size": 64})
+    config = FitConfig(dataset=str(small_folder), options=OPTIONS, training={"batch_size": "auto"})
     return plan(config, resolved.append, told.append), resolved, told
 
 
@@ -23,13 +23,14 @@ def test_a_step_is_measured_part_by_part(planned, small):
     made, resolved, told = planned
     assert (made["dataset"], made["model"], made["variant"]) == ("small", "rmbrec", "mbgraph")
     assert made["parameters"] == 8 * (small.num_users + small.num_items)
-    assert made["steps_per_epoch"] == 2
+    assert made["steps_per_epoch"] == 1
     assert list(made["memory"]) == ["imports", "data", "model", "training step", "evaluation"]
     assert made["memory_mb"] == pytest.approx(sum(made["memory"].values()), abs=0.5)
     assert 100 < made["memory"]["imports"] < made["memory_mb"] < 2000
     assert made["available_mb"] > 0
     assert resolved[0] == resolved[0].resolve(50)
-    assert told == made["notices"] == []
+    assert told == made["notices"] == ["batch_size=auto took 1,024, the model's own: an epoch has 1 step"]
+    assert resolved[0].training["batch_size"] == 1024
 
 
 def test_a_large_model_takes_its_tables_and_their_copies():

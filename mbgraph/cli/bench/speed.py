@@ -80,7 +80,7 @@ def command(
             made["step"] += speed.step_shares(name)
     if "growth" in chosen:
         made["growth"] += generated(costs.growing(settings))
-        made["memory"].append(costs.memory_per(made["growth"]))
+        made["memory"].append(costs.memory_per([row for row in made["growth"] if row["batch"] == costs.OWN_BATCH]))
     if "costs" in chosen:
         varied, shapes = zip(*costs.varying(settings), strict=True)
         made["costs"] += [{"varied": name, **row} for name, row in zip(varied, generated([*shapes]), strict=True)]
