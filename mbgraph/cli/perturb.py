@@ -74,6 +74,7 @@ def command(
     """  # noqa: D301 (click reads the backspace)
     from mbgraph.data.alignment import alignment
     from mbgraph.data.catalog import check_name
+    from mbgraph.data.formats.folder import claimed_folder
     from mbgraph.data.formats.npz import write_npz
     from mbgraph.data.perturb import perturb
     from mbgraph.files import safe_name, write_json
@@ -84,11 +85,11 @@ def command(
     ds = load(dataset)
     noisy = perturb(ds, add, remove, behaviors or None, allow_held_out=allow_held_out, rng=seed)
     target = folder if folder is not None else Path(safe_name(noisy.name))
-    if folder is None:
-        _check_folder(target, dataset, force)
-    write_npz(noisy, target, overwrite=force)
     manifest = noisy.metadata["perturbation"]
-    write_json(target / "manifest.json", manifest)
+    with claimed_folder(target):
+        _check_folder(target, dataset, force)
+        write_npz(noisy, target, overwrite=force)
+        write_json(target / "manifest.json", manifest)
     if folder is None and not as_json:
         console.print(f"no -o given: writing to ./{target}")
 

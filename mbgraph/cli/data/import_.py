@@ -79,6 +79,7 @@ def command(events: tuple[Path, ...], directory: Path, name: str | None, **optio
     """
     from mbgraph.data.catalog import check_name
     from mbgraph.data.events import import_events
+    from mbgraph.data.formats.folder import claimed_folder
     from mbgraph.data.formats.npz import check_place, write_npz
 
     check_name(directory)
@@ -88,7 +89,7 @@ def command(events: tuple[Path, ...], directory: Path, name: str | None, **optio
     given: dict[str, Any] = {key: options[key] for key in _AS_THEY_ARE}
     given.update({key: _listed(options[key]) for key in ("columns", "one_hot", "behaviors")})
     console.print(f"reading {', '.join(map(str, events))}")
-    with ReadingProgress(console) as reading:
+    with claimed_folder(directory), ReadingProgress(console) as reading:
         ds = import_events(
             events,
             rename=rename,
@@ -98,7 +99,7 @@ def command(events: tuple[Path, ...], directory: Path, name: str | None, **optio
             progress=reading.update,
             **given,
         )
-    write_npz(ds, directory, overwrite=options["force"])
+        write_npz(ds, directory, overwrite=options["force"])
     facts, act, filters = ds.metadata["import"], ds.metadata["splits"][0], ds.metadata.get("filters", [])
     split_facts = {"split": act["protocol"], "by": act["by"], "seed": act.get("seed"), "cutoff": act["cutoff"]}
     if "ties" in act:
