@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from mbgraph.cli.common import Command, console, emit_json, json_option, out, table
+from mbgraph.cli.common import PATH, Command, console, emit_json, json_option, out, table
 
 EPILOG = """\b
 Examples:
@@ -19,8 +19,8 @@ Examples:
 
 
 @click.command(cls=Command, epilog=EPILOG)
-@click.argument("run_a", type=click.Path(path_type=Path))
-@click.argument("run_b", type=click.Path(path_type=Path))
+@click.argument("run_a", type=PATH)
+@click.argument("run_b", type=PATH)
 @click.option("--metric", "metrics", multiple=True, metavar="NAME@K", help="Metric to compare.  [default: HR and NDCG]")
 @click.option(
     "--split", type=click.Choice(["test", "valid"]), default="test", show_default=True, help="Held-out pairs."

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from mbgraph.cli.common import Command, console, dataset_argument, emit_json, json_option, load, out, table
+from mbgraph.cli.common import PATH, SEED, Command, console, dataset_argument, emit_json, json_option, load, out, table
 from mbgraph.errors import UsageError
 
 
@@ -36,15 +36,13 @@ class Amount(click.ParamType):
 )
 @click.option("--remove", type=Amount(), default=0.0, help="Share or number of edges to remove per behavior.")
 @click.option("--behavior", "behaviors", multiple=True, help="Auxiliary behavior to perturb; repeatable. Default: all.")
-@click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed; amounts are nested in it."
-)
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Seed; amounts are nested in it.")
 @click.option("--allow-held-out", is_flag=True, help="Let added pairs be valid or test pairs.")
 @click.option(
     "-o",
     "--out",
     "folder",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Folder to write. Default: named by amount.",
 )
 @click.option("--force", is_flag=True, help="Overwrite a dataset folder.")

@@ -27,7 +27,7 @@ History = Literal["all", "behavior", "target"]
 SAMPLERS: tuple[str, ...] = Sampler.__args__  # type: ignore[attr-defined]
 HISTORIES: tuple[str, ...] = History.__args__  # type: ignore[attr-defined]
 
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
 class TrainingOptions(Section):
@@ -37,19 +37,19 @@ class TrainingOptions(Section):
 
     epochs: Annotated[int, Field(ge=1, le=1_000_000)] = 200
     """Most epochs."""
-    patience: Annotated[int, Field(ge=0)] = 20
+    patience: Annotated[int, Field(ge=0, le=1_000_000)] = 20
     """Epochs without a better validation metric before training stops."""
     batch_size: Annotated[int, Field(ge=1, le=2**24)] = 1024
     """Rows per step."""
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     """Adam (coupled weight decay), AdamW (decoupled) or plain gradient descent."""
-    lr: Annotated[float, Field(gt=0)] = 1e-3
+    lr: Annotated[float, Field(gt=0, le=1_000_000)] = 1e-3
     """Step size of the optimizer."""
     lr_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Factor on the step size after every ``lr_decay_steps`` steps."""
-    lr_decay_steps: Annotated[int, Field(ge=1)] = 1000
+    lr_decay_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
     """Steps between two such factors."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    weight_decay: Annotated[float, Field(ge=0, le=1_000_000)] = 0.0
     """L2 on all parameters by the optimizer."""
     sampler: Sampler = "per-user"
     """What the rows of an epoch are. ``per-user``: every user once; ``per-edge``: every target edge once;
@@ -60,7 +60,7 @@ class TrainingOptions(Section):
     ``target``."""
     negatives: Annotated[int, Field(ge=1, le=1000)] = 1
     """Negative items per row."""
-    diagnose_every: Annotated[int, Field(ge=0)] = 10
+    diagnose_every: Annotated[int, Field(ge=0, le=1_000_000)] = 10
     """Every that many epochs the gradient norm of each term is recorded on the first batch; 0 never."""
 
 

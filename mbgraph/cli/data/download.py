@@ -16,7 +16,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from mbgraph.cli.common import Command, console, emit_json, json_option
+from mbgraph.cli.common import PATH, Command, console, emit_json, json_option
 from mbgraph.cli.consoles import PlainConsole, TextColumn
 
 
@@ -35,7 +35,7 @@ Examples:
 @click.option(
     "--to",
     "root",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Folder of datasets; NAME is made in it.  [default: $MBGRAPH_DATA, else ~/.cache/mbgraph]",
 )
 @click.option("--force", is_flag=True, help="Replace an existing dataset of this name.")

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from mbgraph.cli.common import Command, console, emit_json, json_option, table
+from mbgraph.cli.common import PATH, SEED, Command, console, emit_json, json_option, table
 from mbgraph.cli.data.filtering import filter_notes, filter_of, filter_options
 from mbgraph.cli.data.reading import ReadingProgress
 from mbgraph.errors import UsageError
@@ -29,7 +29,7 @@ Examples:
   mbgraph data import events.jsonl --rename 1=view --rename 4=buy --target buy --time time --cutoff target -o shop
 """,
 )
-@click.argument("events", metavar="EVENTS...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("events", metavar="EVENTS...", nargs=-1, required=True, type=PATH)
 @click.option("--user", help="Column of user ids.  [default: user, in a file of RecBole user_id]")
 @click.option("--item", help="Column of item ids.  [default: item, in a file of RecBole item_id]")
 @click.option("--behavior", default="behavior", show_default=True, help="Column of behaviors.")
@@ -63,9 +63,9 @@ Examples:
 )
 @filter_options
 @click.option("--name", help="Name of the dataset.  [default: the folder's]")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of what is random.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of what is random.")
 @click.option("--force", is_flag=True, help="Replace an existing dataset folder.")
-@click.option("-o", "--out", "directory", type=click.Path(path_type=Path), required=True, help="Folder to write.")
+@click.option("-o", "--out", "directory", type=PATH, required=True, help="Folder to write.")
 @json_option
 def command(events: tuple[Path, ...], directory: Path, name: str | None, **options: Any) -> None:
     """Turn an event log into a dataset folder.

@@ -14,9 +14,7 @@ def names(folder):
 
 def test_the_second_writer_is_told_who_the_first_is(tiny, tmp_path):
     with claimed_folder(tmp_path / "shop"):
-        with pytest.raises(
-            RunError, match=r"process \d+ on .+ is writing .*shop; wait until it ends, or"
-        ):
+        with pytest.raises(RunError, match=r"process \d+ on .+ is writing .*shop; wait until it ends, or"):
             write(tiny, tmp_path / "shop", "npz")
         write(tiny, tmp_path / "other", "npz")
     write(tiny, tmp_path / "shop", "npz")
