@@ -30,7 +30,6 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from mbgraph.data.formats.archive import opened_npz
 from mbgraph.data.interactions import CSR, Vocabulary
 from mbgraph.errors import DataError, UnknownNameError, UsageError
 from mbgraph.files import atomic_write, open_file, reading
@@ -309,6 +308,8 @@ def _problem(path: str | os.PathLike[str]) -> str:
 
 
 def _read_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    from mbgraph.data.formats.archive import opened_npz
+
     with opened_npz(Path(path), _AGAIN, _problem(path)) as archive:
         return dict(archive)
 

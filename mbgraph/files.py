@@ -15,6 +15,7 @@ from typing import IO, Any, BinaryIO
 from mbgraph.errors import DataError, MbgraphError, RunError, UsageError
 
 __all__ = [
+    "append_line",
     "atomic_write",
     "check_folder",
     "inside",
@@ -25,11 +26,16 @@ __all__ = [
     "reading",
     "safe_name",
     "shipped",
+    "sweep",
     "user_path",
     "write_json",
 ]
 
+LOCK_FILES = (".lock", ".lock.holder")
+"""What a lock on a folder leaves in it; see `mbgraph.locks`."""
+
 _LONGEST_NAME = 80  # bytes; what is put around a name still has to fit into the 255 that file systems take
+_LEFT_BEHIND = re.compile(r"\..+\.[a-z0-9_]{8}\.tmp")
 _TAKEN = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # no file can be called so on Windows
 
 
@@ -69,6 +75,23 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[
                 os.unlink(temporary)
 
 
+def append_line(path: str | os.PathLike[str], line: str) -> None:
+    """Add a line to a text file; `RunError` if it cannot be written."""
+    try:
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(f"{line}\n")
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {_told(error)}", "free some space or choose another folder") from error
+
+
+def sweep(folder: str | os.PathLike[str]) -> None:
+    """Remove what a killed `atomic_write` left in a folder; nobody else may be writing there."""
+    for entry in Path(folder).iterdir():
+        if _LEFT_BEHIND.fullmatch(entry.name) and entry.is_file() and not entry.is_symlink():
+            with contextlib.suppress(OSError):
+                entry.unlink()
+
+
 def check_folder(
     path: str | os.PathLike[str],
     overwrite: bool = False,
@@ -92,7 +115,7 @@ def check_folder(
         return
     if not path.is_dir():
         raise UsageError(f"{path} is a file", "choose another folder")
-    held = sorted(entry.name for entry in path.iterdir())
+    held = sorted(entry.name for entry in path.iterdir() if entry.name not in LOCK_FILES)
     if held and not overwrite:
         raise UsageError(f"{path} already exists and is not empty", remedy)
     if held and objection is not None:

@@ -23,6 +23,7 @@ FLOORS = {
         "files",
         "locks",
         "limits",
+        "manifest",
         "keys",
         "schema",
         "machine",
@@ -107,7 +108,7 @@ def test_modules_import_only_from_floors_below(trees):
     assert not wrong, "\n".join(wrong)
 
 
-KERNEL_USERS = {"mbgraph.nn.relation", "mbgraph.nn.propagation", "mbgraph.evaluation.ranking"}
+KERNEL_USERS = {"mbgraph.nn.relation", "mbgraph.nn.propagation", "mbgraph.evaluation.ranking", "mbgraph.doctor"}
 """Who calls the compiled stack; everybody else may only hold a `Workspace` for it."""
 
 

@@ -12,17 +12,52 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from rich.table import Table
 
-from mbgraph.cli.consoles import console, one_line, out, shortened
-from mbgraph.errors import MbgraphError
+from mbgraph.cli.consoles import console, one_line, out, shortened, visible
+from mbgraph.errors import MbgraphError, RunError, UsageError
+from mbgraph.files import user_path
 
 if TYPE_CHECKING:
     from mbgraph.data.dataset import MultiBehaviorDataset
 
-__all__ = ["Command", "console", "dataset_argument", "emit_json", "json_option", "load", "make_table", "out", "table"]
+__all__ = [
+    "PATH",
+    "SEED",
+    "Command",
+    "console",
+    "dataset_argument",
+    "emit_json",
+    "json_option",
+    "load",
+    "make_table",
+    "out",
+    "table",
+]
 
 _PROSE = 40  # a longer cell is text
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+class PathType(click.Path):
+    """A path, ``~`` expanded; what no path can be is refused when the command line is read."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path."""
+        try:
+            return user_path(value)
+        except UsageError as error:
+            self.fail(visible(str(error)), param, ctx)
+
+
+PATH = PathType()
+"""The type of every option and argument that is a path."""
+
+
+SEED = click.IntRange(0, 2**63 - 1)
+"""The type of every seed."""
 
 
 class Command(click.Command):
@@ -31,12 +66,31 @@ class Command(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; with ``mbgraph --debug`` errors keep their traceback."""
         try:
+            _check_working_directory()
             return super().invoke(ctx)
-        except MbgraphError as error:
+        except (MbgraphError, OSError, MemoryError) as error:
             if ctx.find_root().params.get("debug"):
                 raise
-            console.print(f"error: {shortened(one_line(str(error)))}")
-            ctx.exit(error.exit_code)
+            if isinstance(error, BrokenPipeError):
+                raise  # whoever read our output has had enough
+            console.print(f"error: {shortened(one_line(_told(error)))}")
+            ctx.exit(error.exit_code if isinstance(error, MbgraphError) else 1)
+
+
+def _check_working_directory() -> None:
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise RunError("the working directory is gone", "change to one that exists") from error
+
+
+def _told(error: BaseException) -> str:
+    """Say what the system refused: a disk, a file, memory."""
+    if isinstance(error, MemoryError):
+        return "there is not enough memory; mbgraph fit --dry-run says what a model takes"
+    if isinstance(error, OSError) and not isinstance(error, MbgraphError):
+        return f"cannot use {error.filename or 'standard output'}: {error.strerror or error}"
+    return str(error)
 
 
 def _plain(value: Any) -> Any:

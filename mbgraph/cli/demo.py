@@ -10,9 +10,10 @@ from typing import Any
 
 import click
 
-from mbgraph.cli.common import Command, console, emit_json, json_option, make_table, out
+from mbgraph.cli.common import PATH, SEED, Command, console, emit_json, json_option, make_table, out
 from mbgraph.cli.consoles import PlainConsole
 from mbgraph.files import atomic_write
+from mbgraph.machine import MOST_THREADS
 
 EPILOG = """\b
 Examples:
@@ -22,10 +23,18 @@ Examples:
 
 
 @click.command(cls=Command, epilog=EPILOG)
-@click.option("--out", "directory", type=click.Path(path_type=Path), help="Keep the runs here.  [default: discarded]")
-@click.option("--seed", type=int, default=2026, show_default=True, help="Seed of initialisation and sampling.")
-@click.option("--threads", type=int, default=0, help="CPU threads.  [default: torch's choice]")
-@click.option("--svg", "picture", type=click.Path(path_type=Path), help="Also draw the tables into an SVG file.")
+@click.option("--out", "directory", type=PATH, help="Keep the runs here.  [default: discarded]")
+@click.option(
+    "--seed",
+    type=SEED,
+    default=2026,
+    show_default=True,
+    help="Seed of initialisation and sampling.",
+)
+@click.option(
+    "--threads", type=click.IntRange(0, MOST_THREADS), default=0, help="CPU threads.  [default: torch's choice]"
+)
+@click.option("--svg", "picture", type=PATH, help="Also draw the tables into an SVG file.")
 @json_option
 def command(directory: Path | None, picture: Path | None, seed: int, threads: int, as_json: bool) -> None:
     """Train and compare models and anchors on the embedded synthetic data, then recommend."""

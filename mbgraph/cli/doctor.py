@@ -37,6 +37,7 @@ def command(as_json: bool) -> None:
                 f"torch: {machine['threads']} threads, --device auto means {machine['device']}",
                 soft_wrap=True,
             )
+        out.print(f"compiled kernels: {machine['kernels']}", soft_wrap=True)
         out.print(f"graph: {health['detail']}", soft_wrap=True)
         if health["reason"]:
             holder = "DGL" if health["carrier"] == "dgl" else "mbgraph itself"

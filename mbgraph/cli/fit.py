@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from mbgraph.cli.common import console, emit_json, json_option, out, table
+from mbgraph.cli.common import PATH, console, emit_json, json_option, out, table
 from mbgraph.cli.sections import SectionsCommand, options_of
 from mbgraph.errors import UsageError
 
@@ -43,12 +43,12 @@ def _sections() -> list[tuple[str, list[click.Option]]]:
 @click.argument("dataset", required=False, metavar="[DATASET]")
 @click.option("--regularizer", "regularizers", multiple=True, metavar="NAME[:KEY=VALUE,..]", help="Add or change one.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Set any option by name.")
-@click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file; flags override it.")
-@click.option("--out", "directory", type=click.Path(path_type=Path), help="Run directory.  [default: runs/...]")
+@click.option("--config", "config_file", type=PATH, help="TOML file; flags override it.")
+@click.option("--out", "directory", type=PATH, help="Run directory.  [default: runs/...]")
 @click.option(
     "--resume",
     "resumed",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="RUN",
     help="Continue a run; with --epochs or --patience beyond its end.",
 )

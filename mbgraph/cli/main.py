@@ -8,6 +8,7 @@ import click
 
 import mbgraph
 from mbgraph.cli.lazy import LazyGroup
+from mbgraph.cli.streams import prepare_streams, whole_output
 
 __all__ = ["cli", "main"]
 
@@ -15,7 +16,7 @@ __all__ = ["cli", "main"]
 @click.group(
     cls=LazyGroup,
     package="mbgraph.cli",
-    private=("main", "common", "consoles", "lazy", "progress", "sections"),
+    private=("main", "common", "consoles", "lazy", "streams", "progress", "sections"),
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
@@ -61,4 +62,6 @@ def main() -> None:
     # Tables of large graphs in large pages: rows are read in no order, and small pages' addresses do not fit the
     # processor's cache of them. torch reads this when it allocates for the first time.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-    cli(prog_name="mbgraph")
+    prepare_streams()
+    with whole_output():
+        cli(prog_name="mbgraph")

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from mbgraph.cli.common import Command, console, dataset_argument, emit_json, json_option, load, out, table
+from mbgraph.cli.common import PATH, SEED, Command, console, dataset_argument, emit_json, json_option, load, out, table
 from mbgraph.errors import UsageError
 
 
@@ -36,15 +36,13 @@ class Amount(click.ParamType):
 )
 @click.option("--remove", type=Amount(), default=0.0, help="Share or number of edges to remove per behavior.")
 @click.option("--behavior", "behaviors", multiple=True, help="Auxiliary behavior to perturb; repeatable. Default: all.")
-@click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed; amounts are nested in it."
-)
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Seed; amounts are nested in it.")
 @click.option("--allow-held-out", is_flag=True, help="Let added pairs be valid or test pairs.")
 @click.option(
     "-o",
     "--out",
     "folder",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Folder to write. Default: named by amount.",
 )
 @click.option("--force", is_flag=True, help="Overwrite a dataset folder.")
@@ -74,6 +72,7 @@ def command(
     """  # noqa: D301 (click reads the backspace)
     from mbgraph.data.alignment import alignment
     from mbgraph.data.catalog import check_name
+    from mbgraph.data.formats.folder import claimed_folder
     from mbgraph.data.formats.npz import write_npz
     from mbgraph.data.perturb import perturb
     from mbgraph.files import safe_name, write_json
@@ -84,11 +83,11 @@ def command(
     ds = load(dataset)
     noisy = perturb(ds, add, remove, behaviors or None, allow_held_out=allow_held_out, rng=seed)
     target = folder if folder is not None else Path(safe_name(noisy.name))
-    if folder is None:
-        _check_folder(target, dataset, force)
-    write_npz(noisy, target, overwrite=force)
     manifest = noisy.metadata["perturbation"]
-    write_json(target / "manifest.json", manifest)
+    with claimed_folder(target):
+        _check_folder(target, dataset, force)
+        write_npz(noisy, target, overwrite=force)
+        write_json(target / "manifest.json", manifest)
     if folder is None and not as_json:
         console.print(f"no -o given: writing to ./{target}")
 

@@ -13,7 +13,7 @@ import click
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-from mbgraph.cli.common import Command, console, emit_json, json_option, table
+from mbgraph.cli.common import PATH, Command, console, emit_json, json_option, table
 from mbgraph.cli.consoles import TextColumn
 from mbgraph.errors import DataError, UsageError
 from mbgraph.files import atomic_write
@@ -35,12 +35,12 @@ Examples:
 
 
 @click.command(cls=Command, epilog=EPILOG)
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=PATH)
 @click.argument("more", nargs=-1, metavar="[USER]...")
 @click.option("--user", "users", multiple=True, metavar="ID", help="A user's original id; may be repeated.")
 @click.option("--users-file", metavar="FILE", help="A file with one user id per line; - reads standard input.")
 @click.option("--all", "everyone", is_flag=True, help="All users of the dataset.")
-@click.option("-k", "--k", default=10, show_default=True, help="Items per user.")
+@click.option("-k", "--k", type=click.IntRange(1, 10_000_000), default=10, show_default=True, help="Items per user.")
 @click.option(
     "--exclude",
     default="target",
@@ -58,7 +58,7 @@ Examples:
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="FILE",
     help="Write here (.csv, .json, .parquet).",
 )

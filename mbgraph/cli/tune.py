@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from mbgraph.cli.bench.study import Span
-from mbgraph.cli.common import Command, console, emit_json, json_option, out, table
+from mbgraph.cli.common import PATH, Command, console, emit_json, json_option, out, table
 
 SHOWN = 10
 
@@ -34,12 +34,10 @@ A search space:
   "regularizers.infonce.weight" = { low = 0.1, high = 2.0 }
 """,
 )
-@click.argument("space", type=click.Path(path_type=Path), metavar="SPACE.toml")
-@click.option(
-    "--out", "folder", type=click.Path(path_type=Path), help="Trials and best.toml.  [default: runs/tune-NAME]"
-)
+@click.argument("space", type=PATH, metavar="SPACE.toml")
+@click.option("--out", "folder", type=PATH, help="Trials and best.toml.  [default: runs/tune-NAME]")
 @click.option("--sampler", type=click.Choice(["random", "grid", "optuna"]), help="Instead of the file's.")
-@click.option("--trials", type=click.IntRange(min=1), help="Instead of the file's.")
+@click.option("--trials", type=click.IntRange(1, 1_000_000), help="Instead of the file's.")
 @click.option("--budget", type=Span(), help="Begin no epoch after this time; the next call goes on.")
 @json_option
 def command(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,15 @@ from mbgraph.data.formats.npz import is_npz, read_meta, read_npz
 from mbgraph.errors import DataError, UsageError, nearest
 from mbgraph.files import user_path
 
-__all__ = ["check_name", "data_folders", "find_dataset", "list_datasets", "load_dataset"]
+__all__ = [
+    "check_name",
+    "data_folders",
+    "default_folder",
+    "find_dataset",
+    "home_folder",
+    "list_datasets",
+    "load_dataset",
+]
 
 DEMO = "demo"
 _FACTS = ("users", "items", "behaviors", "target", "splits", "counts")
@@ -24,9 +31,24 @@ def data_folders() -> list[Path]:
     folders = []
     if os.environ.get("MBGRAPH_DATA"):
         folders.append(user_path(os.environ["MBGRAPH_DATA"]))
-    with contextlib.suppress(RuntimeError):  # nobody's home: HOME is not set, and no account has the user's number
-        folders.append(Path.home() / ".cache" / "mbgraph")
-    return folders
+    home = home_folder()
+    return folders if home is None else [*folders, home]
+
+
+def home_folder() -> Path | None:
+    """Return the folder of datasets in the user's home; None for a user without one."""
+    try:
+        return Path.home() / ".cache" / "mbgraph"
+    except RuntimeError:  # HOME is not set, and no account has the user's number
+        return None
+
+
+def default_folder() -> Path:
+    """Return the folder that downloads go to; `UsageError` if there is none."""
+    folders = data_folders()
+    if not folders:
+        raise UsageError("there is no home folder to put datasets into", "say where (--to), or set MBGRAPH_DATA")
+    return folders[0]
 
 
 def check_name(directory: Path) -> None:

@@ -69,7 +69,7 @@ class ConversionScorer:
 class ConversionOptions(ModelOptions):
     """Options of `Conversion`."""
 
-    smoothing: Annotated[float, Field(gt=0)] = 10.0
+    smoothing: Annotated[float, Field(gt=0, le=1_000_000)] = 10.0
     """The c of the formula: how many users' worth of the overall rate every item starts with."""
 
 

@@ -10,17 +10,18 @@ from typing import Any
 
 import torch
 
+from mbgraph import manifest
 from mbgraph.config import FitConfig
 from mbgraph.data.dataset import MultiBehaviorDataset
 from mbgraph.errors import UsageError
 from mbgraph.evaluation.evaluate import EvaluationResult, evaluate_splits
-from mbgraph.files import write_json
+from mbgraph.files import reading, write_json
 from mbgraph.machine import peak_memory_mb
 from mbgraph.models.base import Recommender
-from mbgraph.run.directory import PER_USER, Run, make_directory, write_config, write_extension, write_facts
+from mbgraph.run.directory import PER_USER, Run, make_directory, write_config, write_extension, write_facts, writing
 from mbgraph.run.preparation import make_model, notices, prepare_dataset, settled
 from mbgraph.training.callbacks import Callback, EarlyStopping
-from mbgraph.training.checkpoint import load_checkpoint
+from mbgraph.training.checkpoint import CHECKPOINT, load_checkpoint
 from mbgraph.training.trainer import Trainer
 
 __all__ = ["fit", "resume"]
@@ -64,9 +65,11 @@ def fit(
     announce(config)
     told = _told([*chosen, *notices(config, dataset)], warn)
     path = make_directory(config, dataset, directory)
-    write_facts(path, config, dataset, chosen)
-    write_config(path, config)
-    return _execute(config, path, dataset, model, callbacks, told, resumed=False)
+    with writing(path):
+        make_directory(config, dataset, path)  # somebody may have been here before the lock was
+        write_facts(path, config, dataset, chosen)
+        write_config(path, config)
+        return _execute(config, path, dataset, model, callbacks, told, resumed=False)
 
 
 def resume(
@@ -104,11 +107,12 @@ def resume(
     asked = {"epochs": epochs, "patience": patience}
     changes = {name: value for name, value in asked.items() if value is not None}
     told: list[str] = []
-    if changes:
-        config = config.replace(training={**config.training, **changes})
-        told = _told(_extend(run, config, changes), warn)
-    dataset = run.dataset()
-    return _execute(config, run.path, dataset, make_model(config, dataset), callbacks, told, resumed=True)
+    with writing(run.path):
+        dataset = run.dataset()
+        if changes:
+            config = config.replace(training={**config.training, **changes})
+            told = _told(_extend(run, config, changes), warn)
+        return _execute(config, run.path, dataset, make_model(config, dataset), callbacks, told, resumed=True)
 
 
 def use_threads(threads: int) -> None:
@@ -126,8 +130,9 @@ def _told(lines: Sequence[str], warn: Callable[[str], None]) -> list[str]:
 def _extend(run: Run, config: FitConfig, changes: dict[str, int]) -> list[str]:
     """Check that the run can go on with other limits, and write them down; return what to tell."""
     records: list[dict[str, Any]] = []
-    if (run.path / "checkpoint.pt").exists():
-        records = json.loads(load_checkpoint(run.path / "checkpoint.pt")["records"])
+    if (run.path / CHECKPOINT).exists():
+        with reading(run.path / CHECKPOINT, "restore it, or fit the model again"):
+            records = json.loads(load_checkpoint(run.path / CHECKPOINT)["records"])
     limits, done = config.training_options, len(records)
     if limits.epochs < done:
         raise UsageError(
@@ -195,7 +200,7 @@ def _execute(
             directory=path,
             callbacks=callbacks,
         )
-        result = trainer.fit(resume=resumed and (path / "checkpoint.pt").exists())
+        result = trainer.fit(resume=resumed and (path / CHECKPOINT).exists())
         outcome.update(
             epochs=result.epochs,
             best_epoch=result.best_epoch,
@@ -216,9 +221,11 @@ def _execute(
     outcome["users_evaluated"] = results["test"].users_evaluated if "test" in results else 0
     if not outcome["interrupted"]:
         details = {split: result.to_dict() for split, result in results.items()}
+        written = [name for split, name in PER_USER.items() if split in results]
         for split, name in PER_USER.items():
             if split in results:
                 results[split].save_per_user(path / name)
         write_json(path / "test.json", {**outcome, "details": details})
+        manifest.note(path, [*written, "test.json"])
         outcome["details"] = details
     return outcome

@@ -16,7 +16,7 @@ from mbgraph.evaluation.options import EvaluationOptions
 from mbgraph.models import LightGCN, Popularity, RMBRec, StepContext, TrainingOptions
 from mbgraph.regularizers import L2, InfoNCE, Regularizer, REx
 from mbgraph.training import Callback, Trainer
-from mbgraph.training.checkpoint import load_checkpoint, save_checkpoint
+from mbgraph.training.checkpoint import load_checkpoint
 
 
 @pytest.fixture
@@ -428,25 +428,5 @@ def test_errors(dataset, tmp_path):
     with pytest.raises(RunError, match="made with seed 5, not 6; resume with the same seed"):
         make(dataset, rng=6, directory=tmp_path).fit(resume=True)
     wider = RMBRec(dataset.graph, dataset.target, embedding_dim=16)
-    with pytest.raises(RunError, match="belongs to another model; resume with the run's own configuration"):
+    with pytest.raises(RunError, match="belongs to another model .*; resume with the run's own configuration"):
         Trainer(wider, dataset, rng=5, directory=tmp_path).fit(resume=True)
-
-
-def test_checkpoints_hold_no_code(tmp_path):
-    class Payload:
-        def __reduce__(self):
-            return (print, ("executed",))
-
-    save_checkpoint(tmp_path / "good.pt", {"epoch": 1})
-    assert load_checkpoint(tmp_path / "good.pt")["epoch"] == 1
-    torch.save({"format": 2, "x": Payload()}, tmp_path / "bad.pt")
-    with pytest.raises(RunError, match=r"cannot read checkpoint .*bad.pt"):
-        load_checkpoint(tmp_path / "bad.pt")
-    (tmp_path / "torn.pt").write_bytes((tmp_path / "good.pt").read_bytes()[:100])
-    with pytest.raises(RunError, match=r"cannot read checkpoint .*torn.pt"):
-        load_checkpoint(tmp_path / "torn.pt")
-    with pytest.raises(RunError, match="no checkpoint at"):
-        load_checkpoint(tmp_path / "none.pt")
-    torch.save({"format": 99}, tmp_path / "new.pt")
-    with pytest.raises(RunError, match="has another format than 2"):
-        load_checkpoint(tmp_path / "new.pt")

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mbgraph.cli.bench import EVERY, is_file
-from mbgraph.cli.common import Command, console, emit_json, json_option, out, table
+from mbgraph.cli.common import PATH, Command, console, emit_json, json_option, out, table
+from mbgraph.machine import MOST_THREADS
 
 if TYPE_CHECKING:
     from mbgraph.bench.results import Results
@@ -76,16 +77,14 @@ def study_command(name: str) -> click.Command:
         click.Option(["--seeds"], type=Seeds(), help="Instead of the study's."),
         click.Option(["--budget"], type=Span(), help="Begin no epoch after this time; the next call goes on."),
         click.Option(["--jobs"], type=click.IntRange(1, 256), default=1, show_default=True, help="Processes."),
-        click.Option(["--threads"], type=click.IntRange(1, 4096), help="CPU threads of all processes.  [default: all]"),
+        click.Option(
+            ["--threads"], type=click.IntRange(1, MOST_THREADS), help="CPU threads of all processes.  [default: all]"
+        ),
         click.Option(["--quick"], is_flag=True, help="Smoke run: one seed, one epoch, few settings, on demo."),
         click.Option(["--list", "listed"], is_flag=True, help="Say what is finished and what is not; run nothing."),
         click.Option(["--dry-run"], is_flag=True, help="Say what is left and what it takes; run nothing."),
-        click.Option(
-            ["--store"], type=click.Path(path_type=Path), help="Runs.  [default: $MBGRAPH_STORE or runs/bench]"
-        ),
-        click.Option(
-            ["--out", "folder"], type=click.Path(path_type=Path), help="Folder for CSV, Markdown, LaTeX and pictures."
-        ),
+        click.Option(["--store"], type=PATH, help="Runs.  [default: $MBGRAPH_STORE or runs/bench]"),
+        click.Option(["--out", "folder"], type=PATH, help="Folder for CSV, Markdown, LaTeX and pictures."),
     ]
     made = Command(
         name,

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from mbgraph.cli.common import Command, console, emit_json, json_option, table
+from mbgraph.cli.common import PATH, Command, console, emit_json, json_option, table
 from mbgraph.cli.data.filtering import filter_notes, filter_of, filter_options
 from mbgraph.data.formats import FORMATS, WRITERS
 from mbgraph.errors import UsageError
@@ -30,8 +30,8 @@ Examples:
 """,
 )
 @click.argument("source", metavar="IN")
-@click.argument("place", metavar="[OUT]", required=False, type=click.Path(path_type=Path))
-@click.option("-o", "--out", "directory", type=click.Path(path_type=Path), help="Folder to write, instead of OUT.")
+@click.argument("place", metavar="[OUT]", required=False, type=PATH)
+@click.option("-o", "--out", "directory", type=PATH, help="Folder to write, instead of OUT.")
 @click.option("--to", "to", type=click.Choice(WRITERS), default="npz", show_default=True, help="Format to write.")
 @click.option("--format", "format", type=click.Choice(_READ), help="Format of IN.  [default: found by content]")
 @click.option(

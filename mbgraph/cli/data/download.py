@@ -16,7 +16,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from mbgraph.cli.common import Command, console, emit_json, json_option
+from mbgraph.cli.common import PATH, Command, console, emit_json, json_option
 from mbgraph.cli.consoles import PlainConsole, TextColumn
 
 
@@ -35,7 +35,7 @@ Examples:
 @click.option(
     "--to",
     "root",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Folder of datasets; NAME is made in it.  [default: $MBGRAPH_DATA, else ~/.cache/mbgraph]",
 )
 @click.option("--force", is_flag=True, help="Replace an existing dataset of this name.")
@@ -47,13 +47,13 @@ def command(name: str, source: str | None, root: Path | None, force: bool, as_js
     the publishers': mbgraph data show NAME.
     """
     from mbgraph.data.cards import get_card
-    from mbgraph.data.catalog import data_folders
+    from mbgraph.data.catalog import default_folder
     from mbgraph.data.download import download
     from mbgraph.data.formats.npz import read_meta
 
     card = get_card(name)
     with TransferProgress(console) as progress:
-        path = download(card, root or data_folders()[0], source=source, force=force, progress=progress)
+        path = download(card, root or default_folder(), source=source, force=force, progress=progress)
     meta = read_meta(path)
     if as_json:
         emit_json({"name": card.name, "path": str(path.resolve()), **{key: meta[key] for key in _FACTS}})

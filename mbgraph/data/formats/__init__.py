@@ -219,12 +219,15 @@ def write(ds: MultiBehaviorDataset, path: str | os.PathLike[str], format: str, *
     DataError
         If a name or an id cannot be written in this format.
     RunError
-        If the disk is full or the place cannot be written.
+        If the disk is full, the place cannot be written, or another process is writing it.
     """
-    check_place(path, format, overwrite=overwrite)
-    if format == "npz":
-        from mbgraph.data.formats.npz import write_npz
+    from mbgraph.data.formats.folder import claimed_folder
 
-        write_npz(ds, path, overwrite=overwrite)
-        return
-    _module(format).write(ds, Path(path), overwrite=overwrite)
+    check_place(path, format, overwrite=overwrite)
+    with claimed_folder(Path(path)):
+        if format == "npz":
+            from mbgraph.data.formats.npz import write_npz
+
+            write_npz(ds, path, overwrite=overwrite)
+        else:
+            _module(format).write(ds, Path(path), overwrite=overwrite)
