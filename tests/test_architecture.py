@@ -27,6 +27,7 @@ FLOORS = {
         "keys",
         "schema",
         "machine",
+        "processes",
         "_kernels",
         "_dgl",
         "_heterograph",

@@ -4,7 +4,7 @@
 
 A step propagates once over the whole graph whatever its batch, so steps are what is held equal. Batches are multiples
 of the model's own, for the contrast in blocks of the own batch or among the whole one, and for each rule of the step
-size.
+size. With ``--part blocks`` a step propagates over a block of users alone.
 """
 
 from __future__ import annotations
@@ -23,19 +23,23 @@ from mbgraph.models.context import StepContext
 from mbgraph.training import Trainer
 
 RULES = {"none": lambda times: 1.0, "sqrt": math.sqrt, "linear": float}
-CASES = (
-    (1, "batch", "none"),
-    (5, "block", "none"),
-    (5, "block", "sqrt"),
-    (5, "block", "linear"),
-    (10, "block", "none"),
-    (10, "block", "sqrt"),
-    (10, "block", "linear"),
-    (10, "batch", "sqrt"),
-)
+PARTS = {
+    "batches": (
+        (1, "batch", "none", 0),
+        (5, "block", "none", 0),
+        (5, "block", "sqrt", 0),
+        (5, "block", "linear", 0),
+        (10, "block", "none", 0),
+        (10, "block", "sqrt", 0),
+        (10, "block", "linear", 0),
+        (10, "batch", "sqrt", 0),
+    ),
+    "blocks": ((1, "batch", "none", 0), (1, "batch", "none", 1024), (1, "batch", "none", 4096)),
+}
+"""Times the own batch, candidates of the contrast, rule of the step size, users whose pairs a step reads (0: all)."""
 
 
-def curve(dataset, seed, times, contrast, rule, steps, every):
+def curve(dataset, seed, times, contrast, rule, block_users, steps, every):
     """Yield a row after every so many steps."""
     model = mb.models.RMBRec(dataset.graph, dataset.target, rng=seed)
     own = model.options.training()
@@ -43,16 +47,18 @@ def curve(dataset, seed, times, contrast, rule, steps, every):
         entry.in_blocks(own.batch_size) if contrast == "block" and times > 1 else entry
         for entry in model.options.regularizers()
     ]
-    training = own.replace(batch_size=times * own.batch_size, lr=own.lr * RULES[rule](times), diagnose_every=0)
+    training = own.replace(
+        batch_size=times * own.batch_size, lr=own.lr * RULES[rule](times), block_users=block_users, diagnose_every=0
+    )
     trainer = Trainer(model, dataset, regularizers, training=training, rng=seed, device="cpu")
     best, done, epoch, seconds = 0.0, 0, 0, 0.0
     while done < steps:
         epoch += 1
         for step, batch in enumerate(trainer.batches.epoch(epoch)):
-            start = time.perf_counter()
+            start = time.process_time()
             model.train()
             trainer._step(batch, StepContext(epoch, step, seed))
-            seconds += time.perf_counter() - start
+            seconds += time.process_time() - start
             done += 1
             if done % every == 0:
                 model.eval()
@@ -60,10 +66,10 @@ def curve(dataset, seed, times, contrast, rule, steps, every):
                 best = max(best, found["HR@10"])
                 yield {
                     "dataset": dataset.name, "batch": training.batch_size, "times": times, "contrast": contrast,
-                    "lr rule": rule, "lr": round(training.lr, 6), "seed": seed, "propagations": done,
-                    "epochs": round(done / trainer.steps_per_epoch, 1), "valid HR@10": round(found["HR@10"], 4),
-                    "valid NDCG@10": round(found["NDCG@10"], 4), "best valid HR@10": round(best, 4),
-                    "ms per step": round(1e3 * seconds / done, 1),
+                    "lr rule": rule, "lr": round(training.lr, 6), "block users": block_users, "seed": seed,
+                    "propagations": done, "epochs": round(done / trainer.steps_per_epoch, 1),
+                    "valid HR@10": round(found["HR@10"], 4), "valid NDCG@10": round(found["NDCG@10"], 4),
+                    "best valid HR@10": round(best, 4), "CPU ms per step": round(1e3 * seconds / done, 1),
                 }  # fmt: skip
             if done == steps:
                 return
@@ -75,7 +81,8 @@ def main():
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--every", type=int, default=100)
     parser.add_argument("--seeds", type=int, nargs="+", default=[2026])
-    parser.add_argument("--cases", type=int, nargs="+", default=list(range(len(CASES))), help="Numbers of cases.")
+    parser.add_argument("--part", choices=PARTS, default="batches")
+    parser.add_argument("--cases", type=int, nargs="+", help="Numbers of cases of the part, from 0.")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("-o", "--out", type=Path, required=True)
     arguments = parser.parse_args()
@@ -85,9 +92,10 @@ def main():
         dataset = mb.hold_out(dataset, split="valid", rng=0)
     is_new = not arguments.out.exists()
     with arguments.out.open("a", newline="", encoding="utf-8") as file:
-        for number in arguments.cases:
+        cases = PARTS[arguments.part]
+        for number in range(len(cases)) if arguments.cases is None else arguments.cases:
             for seed in arguments.seeds:
-                for row in curve(dataset, seed, *CASES[number], arguments.steps, arguments.every):
+                for row in curve(dataset, seed, *cases[number], arguments.steps, arguments.every):
                     writer = csv.DictWriter(file, list(row))
                     if is_new:
                         writer.writeheader()

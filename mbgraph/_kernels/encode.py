@@ -7,18 +7,23 @@ chosen rows only, forward and backward. Under layer normalisation the receiver's
 A round is a list of tasks that do not wait for each other: every layer is one, over all behaviors and both sides, so
 that threads meet as seldom as they can. What surrounds the layers (rows picked and summed, gradients spread) is rounds
 too, because through torch it costs a third of a step.
+
+Where several processes train together (`mbgraph.processes`), each takes the tasks of its own rows of a layer, and they
+exchange rows after the round. A row is computed by one of them, as a process alone computes it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from mbgraph import processes
 from mbgraph._kernels import rows as kernels
 from mbgraph._kernels.adjacency import Adjacency
 from mbgraph._kernels.parallel import Task, even_chunks, run_tasks, tasks_of
@@ -144,6 +149,14 @@ class _Pass:
             chosen = (None, None) if rows is None else rows[number]
             self.sides += [_Side(operator, side, own) for side, own in enumerate(chosen)]
         self.edges = sum(side.edges for side in self.sides)
+        self.cuts = [self._cuts(number) for number in (0, 1)]
+
+    def _cuts(self, number: int) -> list[int]:
+        """Return where the rows of each process begin on a side: the same ones for all relations, which add to them."""
+        if processes.count() == 1:
+            return [0, self.sides[number].count]
+        pointers = reduce(np.add, (side.pointers for side in self.sides[number::2]))
+        return kernels.balanced_chunks(pointers, processes.count())
 
     def __del__(self) -> None:
         # The layers serve every backward through this step; they are free when autograd forgets it.
@@ -163,7 +176,7 @@ class _Pass:
         if self.threads == 1:
             return 1
         share = 0.5 if alone else side.edges / self.edges
-        return max(1, round(_PIECES * self.threads * share))
+        return max(1, round(_PIECES * self.threads * share)) * processes.count()
 
     def sums(self, out: Array, cuts: Array, add: bool = False) -> Array:
         """Return float32 memory for what the blocks before the last add up to; ``out`` itself where it can be that."""
@@ -196,6 +209,7 @@ class _Pass:
     def advance(self, sources: Sequence[Array], layer: int) -> None:
         """Compute the next layer of all sides and append it to their ``units``; the last has the chosen rows only."""
         tasks: list[Task] = []
+        shared: list[list[int]] = []
         for number, side in enumerate(self.sides):
             other = self.sides[number ^ 1]
             last = layer == self.num_layers and not side.is_whole
@@ -204,17 +218,23 @@ class _Pass:
             inverse = self.space.take((count if self.layer_norm else 0,), "float32")
             cuts = side.lists.blocks(self.row_bytes)
             if last:
-                bounds = kernels.balanced_chunks(side.chosen_pointers(), self.pieces(side))
+                pointers = side.chosen_pointers()
+                bounds = kernels.balanced_chunks(pointers, self.pieces(side))
+                shared.append(kernels.balanced_chunks(pointers, processes.count()))
             else:
                 bounds = side.lists.chunks(self.pieces(side))
+                shared.append(self.cuts[number % 2])
             arguments = (
                 cuts, side.indices, other.send, sources[number ^ 1], side.chosen, not last, side.receive,
                 self.layer_norm, self.sums(out, cuts), out, inverse,
             )  # fmt: skip
-            tasks += tasks_of(self.kernels.forward, bounds, arguments)
+            tasks += tasks_of(self.kernels.forward, _own(bounds, shared[-1]), arguments)
             side.units.append(out)
             side.inverses.append(inverse)
         self.run(tasks)
+        processes.share_rows([side.units[-1] for side in self.sides], shared)
+        if self.layer_norm and layer == self.num_layers:  # those of inner layers are asked for at one's own rows only
+            processes.share_rows([side.inverses[-1] for side in self.sides], shared)
 
     def combined(self, tables: Sequence[Array]) -> list[Tensor]:
         """Return the weighted sum of all layers at the rows that were asked for: a tensor (N, D) per side."""
@@ -272,6 +292,12 @@ class _Pass:
         self.borrowed.clear()
 
 
+def _own(bounds: Sequence[int], cuts: Sequence[int]) -> list[int]:
+    """Return the boundaries of tasks between the rows where this process' own begin and end."""
+    start, stop = cuts[processes.rank()], cuts[processes.rank() + 1]
+    return [start, *(bound for bound in bounds if start < bound < stop), stop]
+
+
 def _combine(
     start: int,
     stop: int,
@@ -327,11 +353,14 @@ class _Encode(torch.autograd.Function):
                 add = layer == 0 and number > 1  # relations share the tables' gradients, so there they do wait
                 arguments = run.below(number, sources[number ^ 1], whole, bases[number], layer, below[number], add)
                 alone = layer == 0
-                tasks += tasks_of(run.kernels.back, side.lists.chunks(run.pieces(side, alone)), arguments)
+                bounds = _own(side.lists.chunks(run.pieces(side, alone)), run.cuts[number % 2])
+                tasks += tasks_of(run.kernels.back, bounds, arguments)
                 if alone and number % 2:
                     run.run(tasks)
                     tasks = []
             run.run(tasks)
+            shared = below if layer else [table.numpy() for table in made]
+            processes.share_rows(shared, [run.cuts[number % 2] for number in range(len(shared))])
             run.space.give(*sources)
             sources = below
         run.space.give(*bases)

@@ -48,12 +48,15 @@ class Shape:
     """Numbers per embedding."""
     batch: int | Literal["auto"] = OWN_BATCH
     """Users per step; ``auto`` leaves them to `mbgraph.models.batch_rule`."""
+    block_users: int = 0
+    """Users whose pairs a step reads; 0: all. Those of the batch are always among them."""
 
     def __str__(self) -> str:
         sizes = [f"{self.edges:,} edges"]
         sizes += [f"{count:,} {name}" for name, count in (("users", self.users), ("items", self.items)) if count]
         batches = "auto" if self.batch == "auto" else f"{self.batch:,}"
         sizes += [f"{self.behaviors} behaviors", f"width {self.width}", f"batches of {batches}"]
+        sizes += [f"blocks of {self.block_users:,} users"] if self.block_users else []
         return ", ".join(sizes)
 
     def config(self) -> SyntheticConfig:
@@ -74,11 +77,15 @@ class Shape:
 
 
 def growing(settings: Settings) -> list[Shape]:
-    """Return graphs of one kind that grow, one with many users of few edges, and the largest with ``auto`` batches."""
+    """Return graphs of one kind that grow, one with many users of few edges, and the largest with ``auto`` batches.
+
+    The latter over the whole graph, and in blocks of the batch's users.
+    """
     edges, users = settings.crowd
     shapes = [*(Shape(size) for size in settings.edges), Shape(edges, users)]
     large = [shape for shape in shapes if shape.config().num_users > MOST_STEPS * OWN_BATCH]
-    return [*shapes, *(replace(shape, batch="auto") for shape in large)]
+    large = [replace(shape, batch="auto") for shape in large]
+    return [*shapes, *large, *(replace(shape, block_users=1) for shape in large)]
 
 
 def varying(settings: Settings) -> list[tuple[str, Shape]]:
@@ -104,7 +111,7 @@ def measure_step(shape: Shape) -> dict[str, Any]:
     """
     ds = generate(shape.config(), rng=0)
     ds.graph  # noqa: B018 (built here, so that it is not timed)
-    trainer = make_trainer(ds, embedding_dim=shape.width, batch_size=shape.batch)
+    trainer = make_trainer(ds, embedding_dim=shape.width, batch_size=shape.batch, block_users=shape.block_users)
     start = time.perf_counter()
     epoch = trainer.batches.epoch(1)
     batches = [next(epoch)]  # with it all rows of the epoch are drawn
@@ -125,6 +132,7 @@ def measure_step(shape: Shape) -> dict[str, Any]:
         "behaviors": len(ds.behaviors),
         "width": shape.width,
         "batch": trainer.training.rows,
+        "block users": max(shape.block_users, trainer.training.rows) if shape.block_users else 0,
         "steps": trainer.steps_per_epoch,
         "drawing": drawing,
         "seconds": statistics.median(seconds[1:]),
@@ -164,7 +172,7 @@ def _row(measured: Mapping[str, Any], bandwidth: float, rate: float) -> dict[str
     seconds, steps = measured["seconds"], measured["steps"]
     floor = measured["moved"] / bandwidth + measured["operations"] / rate
     return {
-        **{name: measured[name] for name in ("edges", "users", "items", "behaviors", "width", "batch")},
+        **{name: measured[name] for name in ("edges", "users", "items", "behaviors", "width", "batch", "block users")},
         "ms per step": round(1e3 * seconds, 2),
         "ns per edge": round(1e9 * seconds / measured["edges"], 2),
         "floor, ms": round(1e3 * floor, 2),

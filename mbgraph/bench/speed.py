@@ -194,11 +194,15 @@ def _loading(
 
 
 def make_trainer(
-    ds: MultiBehaviorDataset, row_dtype: str = "float32", embedding_dim: int = 64, batch_size: int | str | None = None
+    ds: MultiBehaviorDataset,
+    row_dtype: str = "float32",
+    embedding_dim: int = 64,
+    batch_size: int | str | None = None,
+    block_users: int = 0,
 ) -> Trainer:
     """Return the trainer whose steps are measured: RMBRec as published, on the CPU."""
     model = RMBRec(ds.graph, ds.target, variant="official", embedding_dim=embedding_dim, row_dtype=row_dtype, rng=SEED)
-    training = model.options.training().replace(diagnose_every=0)
+    training = model.options.training().replace(diagnose_every=0, block_users=block_users)
     if batch_size is not None:
         training = training.replace(batch_size=batch_size)
     return Trainer(model, ds, training=training, rng=SEED, device="cpu")

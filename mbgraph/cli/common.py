@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import click
 from rich.table import Table
 
+from mbgraph import processes
 from mbgraph.cli.consoles import console, one_line, out, shortened, visible
 from mbgraph.errors import MbgraphError, RunError, UsageError
 from mbgraph.files import user_path
@@ -63,17 +65,27 @@ SEED = click.IntRange(0, 2**63 - 1)
 class Command(click.Command):
     """A click command that turns an `MbgraphError` into one line on stderr and its exit code."""
 
+    in_processes: ClassVar[bool] = False
+    """Whether several processes may run the command together."""
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; with ``mbgraph --debug`` errors keep their traceback."""
         try:
             _check_working_directory()
+            if not self.in_processes and processes.asked_for()[1] > 1:
+                raise UsageError(
+                    f"{ctx.command_path} works in one process, and WORLD_SIZE={os.environ['WORLD_SIZE']} says that "
+                    "several work together",
+                    "leave torchrun out, or unset it",
+                )
             return super().invoke(ctx)
         except (MbgraphError, OSError, MemoryError) as error:
             if ctx.find_root().params.get("debug"):
                 raise
             if isinstance(error, BrokenPipeError):
                 raise  # whoever read our output has had enough
-            console.print(f"error: {shortened(one_line(_told(error)))}")
+            if os.environ.get("RANK", "0") == "0":  # of several processes one speaks
+                console.print(f"error: {shortened(one_line(_told(error)))}")
             ctx.exit(error.exit_code if isinstance(error, MbgraphError) else 1)
 
 

@@ -22,6 +22,8 @@ Examples:
   mbgraph fit --log tensorboard
   mbgraph fit --resume runs/demo-rmbrec-mbgraph-s2026
   mbgraph fit --resume runs/demo-rmbrec-mbgraph-s2026 --epochs 400 --patience 40
+  mbgraph fit big --batch-size auto
+  torchrun --nproc-per-node 2 -m mbgraph fit big --batch-size auto
 
 mbgraph models NAME lists what --set knows of a model, and --regularizer of a regularizer.
 """
@@ -39,7 +41,13 @@ def _sections() -> list[tuple[str, list[click.Option]]]:
     ]
 
 
-@click.command(cls=SectionsCommand, epilog=EPILOG, sections=_sections)
+class FitCommand(SectionsCommand):
+    """The one command that ``torchrun`` may start."""
+
+    in_processes = True
+
+
+@click.command(cls=FitCommand, epilog=EPILOG, sections=_sections)
 @click.argument("dataset", required=False, metavar="[DATASET]")
 @click.option("--regularizer", "regularizers", multiple=True, metavar="NAME[:KEY=VALUE,..]", help="Add or change one.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Set any option by name.")
@@ -73,19 +81,28 @@ def command(
 
     Without DATASET the embedded synthetic data `demo` is used.
     """
+    from mbgraph import processes
     from mbgraph import run as runs
     from mbgraph.cli.progress import TrainingProgress
     from mbgraph.training.loggers import make_logger
 
-    callbacks = [*([] if quiet else [TrainingProgress(console)]), *map(make_logger, dict.fromkeys(logs))]
-    announce = (lambda resolved: None) if quiet else _announce
+    number, together = processes.asked_for()
+    if together > 1 and dry_run:
+        raise UsageError("--dry-run measures one process", "leave torchrun out")
+    is_silent = number > 0  # of several processes the first one speaks
+    callbacks = (
+        [] if is_silent else [*([] if quiet else [TrainingProgress(console)]), *map(make_logger, dict.fromkeys(logs))]
+    )
+    announce = (lambda resolved: None) if quiet or is_silent else _announce
+    warn = (lambda line: None) if is_silent else _warn
     if resumed is not None:
         given = {name: value for name, value in flags.items() if value is not None}
         if dataset or regularizers or settings or config_file or directory or dry_run or not given.keys() <= _EXTENDS:
             raise UsageError(
                 "--resume takes the run's own configuration", "beside it stand only --epochs, --patience and --threads"
             )
-        outcome = runs.resume(resumed, callbacks, warn=_warn, **_limits(given))
+        with processes.joined():
+            outcome = runs.resume(resumed, callbacks, warn=warn, **_limits(given))
     else:
         config = _config(dataset, regularizers, settings, config_file, flags)
         if dry_run:
@@ -95,7 +112,10 @@ def command(
             else:
                 show_plan(planned)
             return
-        outcome = runs.fit(config, directory, callbacks, announce, _warn)
+        with processes.joined():
+            outcome = runs.fit(config, directory, callbacks, announce, warn)
+    if is_silent:
+        click.get_current_context().exit(130 if outcome["interrupted"] else 0)
     details = outcome.pop("details", {})
     if as_json:
         emit_json(outcome)
@@ -113,6 +133,7 @@ def command(
         click.get_current_context().exit(130)
 
 
+_MANY_STEPS = 100  # per epoch: what is worth a word
 _EXTENDS = {"epochs", "patience", "threads"}
 
 
@@ -176,6 +197,12 @@ def show_plan(planned: dict[str, Any]) -> None:
         f"{planned['parameters']:,} parameters, {planned['steps_per_epoch']:,} steps per epoch, "
         f"{planned['evaluation_block']} users scored at a time",
     )
+    if planned["steps_per_epoch"] > _MANY_STEPS:
+        console.print(
+            f"an epoch passes over the whole graph {planned['steps_per_epoch']:,} times; --batch-size auto has fewer, "
+            "larger steps",
+            markup=False,
+        )
     if planned["device_mb"] is not None:
         out.print(f"on the card {planned['device_mb']:,.0f} MiB")
     if planned["memory_mb"] > planned["available_mb"]:

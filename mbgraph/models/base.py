@@ -83,6 +83,9 @@ class Recommender(nn.Module):
     trainable: ClassVar[bool] = True
     needs_auxiliary: ClassVar[bool] = False
     """Whether the model cannot do with the target behavior alone."""
+    reads_blocks: ClassVar[bool] = False
+    """Whether all that a training step reads of the graph goes through `mbgraph.nn.propagate`, so that ``block_users``
+    can be given."""
     ordered: ClassVar[bool] = False
     """Whether another order of the auxiliary behaviors gives another model, as in a cascade."""
     citation: ClassVar[str] = ""

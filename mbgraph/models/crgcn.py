@@ -67,6 +67,7 @@ class CRGCN(EmbeddingRecommender):
     """
 
     name = "crgcn"
+    reads_blocks = True
     Options = CRGCNOptions
     options: CRGCNOptions
     ordered = True

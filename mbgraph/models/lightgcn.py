@@ -70,6 +70,7 @@ class LightGCN(OneGraphRecommender):
     """
 
     name = "lightgcn"
+    reads_blocks = True
     Options = LightGCNOptions
     options: LightGCNOptions
     citation = "He et al., LightGCN, SIGIR 2020 (arXiv 2002.02126)"

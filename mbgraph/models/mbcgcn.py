@@ -66,6 +66,7 @@ class MBCGCN(EmbeddingRecommender):
     """
 
     name = "mbcgcn"
+    reads_blocks = True
     Options = MBCGCNOptions
     options: MBCGCNOptions
     ordered = True

@@ -63,6 +63,9 @@ class TrainingOptions(Section):
     ``target``."""
     negatives: Annotated[int, Field(ge=1, le=1000)] = 1
     """Negative items per row."""
+    block_users: Annotated[int, Field(ge=0, le=2**31)] = 0
+    """0: a step propagates over the whole graph. Otherwise over the pairs of so many users, those of its batch and
+    others drawn anew, in models that can (`mbgraph.nn.blocks`): cheaper steps, and another training."""
     diagnose_every: Annotated[int, Field(ge=0, le=1_000_000)] = 10
     """Every that many epochs the gradient norm of each term is recorded on the first batch; 0 never."""
 

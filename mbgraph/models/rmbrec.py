@@ -82,6 +82,7 @@ class RMBRec(EmbeddingRecommender):
     """
 
     name = "rmbrec"
+    reads_blocks = True
     Options = RMBRecOptions
     options: RMBRecOptions
     needs_auxiliary = True

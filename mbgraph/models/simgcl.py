@@ -66,6 +66,7 @@ class SimGCL(OneGraphRecommender):
     """
 
     name = "simgcl"
+    reads_blocks = True
     Options = SimGCLOptions
     options: SimGCLOptions
     citation = "Yu et al., SimGCL, SIGIR 2022 (arXiv 2112.08679)"

@@ -19,6 +19,7 @@ from torch import Tensor
 from mbgraph import _kernels
 from mbgraph._kernels import Workspace
 from mbgraph.errors import UnknownNameError, UsageError
+from mbgraph.nn.blocks import read_in_block
 from mbgraph.nn.relation import Relation
 
 __all__ = ["ROW_DTYPES", "Between", "Rows", "propagate", "propagate_each", "rows_at"]
@@ -133,6 +134,7 @@ def propagate_each(
 
     Shapes: (U, D), (I, D) -> K x ((U, D), (I, D)), or K x ((N, D), (M, D)) with ``at``.
     """
+    relations = read_in_block(relations)
     _check(relations, users, items, at, row_dtype)
     factors = _weights(num_layers, weights)
     while len(factors) > 1 and factors[-1] == 0:

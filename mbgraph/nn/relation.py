@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from mbgraph import keys as key_sets
+from mbgraph import processes
 from mbgraph._dgl import import_dgl
 from mbgraph._kernels import Adjacency, Operator
 from mbgraph.errors import UnknownNameError, UsageError
@@ -206,6 +207,31 @@ class Relation:
             raise UnknownNameError("subject of dropping", what, ("edges", "nodes"))
         return self._kept_edges(kept(self.num_users)[self.users] & kept(self.num_items)[self.items])
 
+    def of_users(self, users: Tensor) -> Relation:
+        """Return the pairs of some users as what is read of the relation in their block, see `mbgraph.nn.blocks`.
+
+        Factors stay those of this relation, but what an item receives is scaled by its users over those in the block.
+
+        Parameters
+        ----------
+        users : int64 tensor (B,)
+            Ascending, each once.
+        """
+        adjacency = self.adjacency("user")
+        pointers = torch.from_numpy(adjacency.pointers)
+        counts = pointers[users + 1] - pointers[users]  # (B,)
+        ends = counts.cumsum(0)
+        places = torch.arange(int(counts.sum())) + (pointers[users] - ends + counts).repeat_interleave(counts)
+        items = torch.from_numpy(adjacency.indices[places.numpy()].astype(np.int64))
+        made = Relation(
+            users.repeat_interleave(counts), items, self.num_users, self.num_items, norm=self.norm, backend=self.backend
+        )
+        share = self._degrees[1] / made._degrees[1].clamp_min(1)  # (I,)
+        at_items = torch.where(made._degrees[1] > 0, share, 0.0).to(torch.float64).unsqueeze(1)  # (I, 1)
+        made._send = self._send
+        made._receive = (self._receive[0], self._receive[1] * at_items)
+        return made
+
     def keys(self) -> np.ndarray[Any, Any]:
         """Return ``user * num_items + item`` of every pair, ascending: int64 (E,)."""
         return np.sort((self.users * self.num_items + self.items).numpy())
@@ -285,10 +311,39 @@ class Relation:
 
     def _sum(self, rows: Tensor, to: str) -> Tensor:
         self._check_rows(rows, to)
+        if processes.count() > 1:
+            return self._shared_sum(rows, to)
         kernel = ("dgl" if rows.device.type == "cpu" else "torch") if self.backend == "auto" else self.backend
         if kernel == "dgl":
             return import_dgl().ops.copy_u_sum(self._dgl_view(to), rows.contiguous())
         return torch.mm(self._torch_view(to, rows.device, rows.dtype), rows)
+
+    def _shared_sum(self, rows: Tensor, to: str) -> Tensor:
+        """Return the sum of which every process computes its own rows."""
+        number, count = processes.rank(), processes.count()
+
+        def make() -> tuple[list[int], Tensor]:
+            matrix = self._torch_view(to, rows.device, rows.dtype)
+            pointers = matrix.crow_indices()
+            cuts = torch.linspace(0, self.num_edges + 2 * len(pointers) - 2, count + 1).to(pointers)
+            cost = pointers + 2 * torch.arange(len(pointers), device=pointers.device)  # as the compiled kernels count
+            bounds = torch.searchsorted(cost, cuts).clamp_max(len(pointers) - 1).tolist()
+            bounds[0], bounds[-1] = 0, len(pointers) - 1
+            start, stop = bounds[number], bounds[number + 1]
+            edges = slice(int(pointers[start]), int(pointers[stop]))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch calls its CSR layout beta on first use
+                own = torch.sparse_csr_tensor(
+                    pointers[start : stop + 1] - pointers[start], matrix.col_indices()[edges], matrix.values()[edges],
+                    (stop - start, matrix.shape[1]), check_invariants=False,
+                )  # fmt: skip
+            return bounds, own
+
+        bounds, own = self._kept(("shared", to, str(rows.device), rows.dtype, number, count), make)
+        out = rows.new_empty(self.num_users if to == "user" else self.num_items, rows.shape[1])
+        out[bounds[number] : bounds[number + 1]] = torch.mm(own, rows)
+        processes.share_rows([out], [bounds])
+        return out
 
     def _dgl_view(self, to: str) -> Any:
         def make() -> Any:

@@ -15,7 +15,7 @@ from typing import Any
 import tomli_w
 import torch
 
-from mbgraph import __version__, manifest
+from mbgraph import __version__, manifest, processes
 from mbgraph.config import FitConfig, read_config
 from mbgraph.data.catalog import find_dataset
 from mbgraph.data.dataset import MultiBehaviorDataset
@@ -150,13 +150,20 @@ def _made(path: Path, exist_ok: bool) -> Path:
 def writing(path: Path) -> Iterator[None]:
     """Be the only one who writes into a run directory while the block runs; what a killed one left is removed.
 
+    Of several processes that train together the first one writes, for all of them.
+
     Raises
     ------
     RunError
         If somebody else is at it; names process and host.
     """
-    with claimed(path / LOCK_FILES[0], path):
-        sweep(path)
+    with contextlib.ExitStack() as held:
+
+        def claim() -> None:
+            held.enter_context(claimed(path / LOCK_FILES[0], path))
+            sweep(path)
+
+        processes.first(claim)
         yield
 
 
@@ -192,6 +199,7 @@ def write_facts(path: Path, config: FitConfig, dataset: MultiBehaviorDataset, ch
             "device": device.type,
             "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
             "threads": torch.get_num_threads(),
+            "processes": processes.count(),
             "versions": {"mbgraph": __version__, **package_versions(_PACKAGES)},
             "command": _command(),
             **({"chosen": list(chosen)} if chosen else {}),

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from mbgraph import manifest
+from mbgraph import manifest, processes
 from mbgraph.config import FitConfig
 from mbgraph.data.dataset import MultiBehaviorDataset
 from mbgraph.errors import UsageError
@@ -55,7 +55,8 @@ def fit(
     Returns
     -------
     dict
-        What ``mbgraph fit --json`` prints; ``notices`` has the lines that ``warn`` was given.
+        What ``mbgraph fit --json`` prints; ``notices`` has the lines that ``warn`` was given. Of several processes (see
+        `mbgraph.processes`) the first one writes, and alone has ``details``.
     """
     use_threads(config.threads)
     dataset = prepare_dataset(config)
@@ -64,11 +65,15 @@ def fit(
     config = config.resolve(dataset.num_items)
     announce(config)
     told = _told([*chosen, *notices(config, dataset)], warn)
-    path = make_directory(config, dataset, directory)
-    with writing(path):
+    path = Path(processes.first(lambda: str(make_directory(config, dataset, directory))))
+
+    def write() -> None:
         make_directory(config, dataset, path)  # somebody may have been here before the lock was
         write_facts(path, config, dataset, chosen)
         write_config(path, config)
+
+    with writing(path):
+        processes.first(write)
         return _execute(config, path, dataset, model, callbacks, told, resumed=False)
 
 
@@ -111,7 +116,7 @@ def resume(
         dataset = run.dataset()
         if changes:
             config = config.replace(training={**config.training, **changes})
-            told = _told(_extend(run, config, changes), warn)
+            told = _told(processes.first(lambda: _extend(run, config, changes)), warn)
         return _execute(config, run.path, dataset, make_model(config, dataset), callbacks, told, resumed=True)
 
 
@@ -175,6 +180,8 @@ def _execute(
     told: Sequence[str],
     resumed: bool,
 ) -> dict[str, Any]:
+    if processes.count() > 1:
+        processes.check_same("data", dataset.content_hash())
     evaluation = config.evaluation_options
     outcome: dict[str, Any] = {
         "run": str(path),
@@ -219,7 +226,7 @@ def _execute(
     for split in ("valid", "test"):
         outcome[split] = results[split].metrics if split in results else {}
     outcome["users_evaluated"] = results["test"].users_evaluated if "test" in results else 0
-    if not outcome["interrupted"]:
+    if not outcome["interrupted"] and processes.is_first():
         details = {split: result.to_dict() for split, result in results.items()}
         written = [name for split, name in PER_USER.items() if split in results]
         for split, name in PER_USER.items():

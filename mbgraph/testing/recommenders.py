@@ -23,6 +23,8 @@ from mbgraph.evaluation.evaluate import evaluate, held_out_pairs, scorer_for
 from mbgraph.evaluation.ranking import held_out_ranks
 from mbgraph.models.base import MODELS, Recommender
 from mbgraph.models.context import StepContext
+from mbgraph.nn.blocks import Block, reading
+from mbgraph.nn.relation import Relation
 from mbgraph.recommend import recommend
 from mbgraph.training.trainer import Trainer
 
@@ -256,6 +258,32 @@ class TrainedRecommenderCases(RecommenderCases):
         with torch.no_grad():
             changed = model.scorer(fewer.graph).scores(torch.arange(ds.num_users))
         assert not torch.allclose(self.scores(model), changed)
+
+    def test_a_step_in_a_block_reads_nothing_else(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Where a model says that it reads blocks, whoever asks the rest of the graph for a sum is found out."""
+        if not self.kind.reads_blocks:
+            pytest.skip("the model reads the graph by other means than propagate")
+        ds = toy_dataset(self.behaviors)
+        model = self.build(ds)
+        batch, context = self.first_step(model, ds)
+        block = Block(batch.users[:5])
+
+        def guarded(method: str) -> None:
+            real = getattr(Relation, method)
+
+            def checked(relation: Relation, *arguments: Any) -> Any:
+                assert block.holds(relation), "the whole graph was read"
+                return real(relation, *arguments)
+
+            monkeypatch.setattr(Relation, method, checked)
+
+        guarded("operator")  # what compiled kernels read
+        guarded("_sum")
+        with reading(block):
+            terms = self.objective(model, batch, context)
+        torch.stack(list(terms.values())).sum().backward()
+        with pytest.raises(AssertionError, match="the whole graph was read"):
+            self.objective(model, batch, context)
 
     def test_training_is_reproducible(self) -> None:
         """Same seed, same numbers; another seed, others."""

@@ -11,6 +11,8 @@ import threading
 from types import FrameType
 from typing import Any
 
+from mbgraph import processes
+
 __all__ = ["Interrupts"]
 
 
@@ -38,10 +40,11 @@ class Interrupts:
             self._previous = None
 
     def check(self) -> None:
-        """Raise `KeyboardInterrupt` if one was asked for."""
-        if self.is_asked:
+        """Raise `KeyboardInterrupt` if one was asked for, in any of the processes that train together."""
+        if processes.any_of(self.is_asked):
             raise KeyboardInterrupt
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        self.check()
+        if self.is_asked:
+            raise KeyboardInterrupt
         self.is_asked = True

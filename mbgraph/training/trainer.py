@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mbgraph import processes
 from mbgraph.data.dataset import MultiBehaviorDataset
 from mbgraph.errors import RunError, UnknownNameError, UsageError
 from mbgraph.evaluation.evaluate import evaluate
@@ -23,6 +24,7 @@ from mbgraph.models.base import Recommender
 from mbgraph.models.batch_rule import choose_batch
 from mbgraph.models.context import StepContext
 from mbgraph.models.options import TrainingOptions
+from mbgraph.nn.blocks import Block, reading
 from mbgraph.regularizers.base import Regularizer
 from mbgraph.training.callbacks import Callback, EarlyStopping
 from mbgraph.training.checkpoint import CHECKPOINT, check_weights, load_checkpoint, save_checkpoint, save_weights
@@ -148,6 +150,11 @@ class Trainer:
         self.callbacks = list(callbacks)
         self.records: list[dict[str, Any]] = []
         self.epoch = 0
+        if self.training.block_users and not model.reads_blocks:
+            raise UsageError(
+                f"model {model.name!r} reads the whole graph in a step and knows no block_users",
+                "leave block_users out",
+            )
         self.rule = model.update_rule(self.training)
         self._best: dict[str, Tensor] = {}
         self._interrupts = Interrupts()
@@ -223,15 +230,15 @@ class Trainer:
             self.model.eval()
             mask, ties = self.evaluation.mask, self.evaluation.ties
             result = evaluate(self.model, self.dataset, split="valid", k=(self.cutoff,), mask=mask, ties=ties)
-            record["valid"] = result.metrics
-            best = self.stopping.update(epoch, result.metrics[self.metric])
+            record["valid"] = processes.tell(result.metrics)  # they stop together
+            best = self.stopping.update(epoch, record["valid"][self.metric])
         record["best_epoch"] = self.stopping.best_epoch if self.has_validation else epoch
         record["seconds"] = {"train": trained - start, "valid": time.perf_counter() - trained}
         self.records.append(record)
         self.epoch = epoch
         if best:
             self._best = {name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()}
-        if self.directory is not None:
+        if self.directory is not None and processes.is_first():
             self._save(best)
         self._notify("on_epoch_end", record)
 
@@ -248,6 +255,7 @@ class Trainer:
         norms: dict[str, float] = {}
         sums: dict[str, float] = {}
         self.model.train()
+        processes.follow(self.model.parameters())
         every = self.training.diagnose_every
         self.model.begin_epoch(StepContext(epoch, 0, self.rng))
         for step, batch in enumerate(self.batches.epoch(epoch)):
@@ -263,6 +271,21 @@ class Trainer:
 
     def weighted_terms(self, batch: Any, context: StepContext) -> dict[str, Tensor]:
         """Return every term of the objective for one batch, weighted, by name."""
+        with reading(self._block(batch, context)):
+            return self._terms(batch, context)
+
+    def _block(self, batch: Any, context: StepContext) -> Block | None:
+        """Return the users whose pairs a step reads, None for the whole graph."""
+        if not self.training.block_users:
+            return None
+        own = torch.unique(batch.users.cpu())
+        drawn = torch.from_numpy(context.rng("block").permutation(self.dataset.num_users))
+        is_other = torch.ones(len(drawn), dtype=torch.bool)
+        is_other[own] = False
+        others = drawn[is_other[drawn]]
+        return Block(torch.cat([own, others[: max(0, self.training.block_users - len(own))]]))
+
+    def _terms(self, batch: Any, context: StepContext) -> dict[str, Tensor]:
         outputs = self.model(batch, context)
         terms = dict(outputs.losses)
         for regularizer in self.regularizers:
@@ -340,6 +363,8 @@ class Trainer:
                 f"checkpoint {path} is not one of this run ({type(error).__name__}: {reason})",
                 "restore it, or fit the model again",
             ) from error
+        if not processes.is_first():
+            return
         save_weights(self.directory, self._best)
         with atomic_write(self.directory / "metrics.jsonl", "w") as file:
             file.writelines(json.dumps(record) + "\n" for record in self.records)

@@ -50,18 +50,23 @@ def test_a_step_tells_its_work():
 
 def test_the_largest_graphs_are_measured_with_the_batch_of_the_rule_too(monkeypatch):
     shapes = costs.growing(Settings.quick())
-    assert [(shape.edges, shape.batch) for shape in shapes[-2:]] == [(1_000_000, 1024), (1_000_000, "auto")]
-    assert str(shapes[-1]).endswith("batches of auto")
+    assert [(shape.edges, shape.batch, shape.block_users) for shape in shapes[-3:]] == [
+        (1_000_000, 1024, 0), (1_000_000, "auto", 0), (1_000_000, "auto", 1)
+    ]  # fmt: skip
+    assert str(shapes[-1]).endswith("batches of auto, blocks of 1 users")
     sizes = {shape.batch for shape in costs.growing(Settings())[:5]}
     assert sizes == {1024}
     monkeypatch.setattr(batch_rule, "MOST_STEPS", 1)
     measured = costs.measure_step(Shape(20_000, users=2_000, items=300, width=8, batch="auto"))
     assert (measured["batch"], measured["steps"], measured["drawing"] > 0) == (2048, 1, True)
+    assert measured["block users"] == 0
+    few = costs.measure_step(Shape(20_000, users=2_000, items=300, width=8, batch=16, block_users=1))
+    assert (few["batch"], few["block users"], few["steps"]) == (16, 16, 125)
 
 
 def test_a_row_puts_time_beside_its_floor():
     measured = {
-        **dict.fromkeys(("edges", "users", "items", "behaviors", "width", "batch"), 1000),
+        **dict.fromkeys(("edges", "users", "items", "behaviors", "width", "batch", "block users"), 1000),
         **{"drawing": 0.5, "seconds": 0.2, "busy": 0.3, "steps": 5, "moved": 3e9, "operations": 1e9, "peak": 700.4},
     }
     row = costs._row(measured, bandwidth=60e9, rate=20e9)

@@ -38,6 +38,7 @@ def row(shape):
         "edges": shape.edges,
         "users": users,
         "items": items,
+        "block users": shape.block_users,
         "batch": 2048 if shape.batch == "auto" else shape.batch,
         "ms per step": 9.5,
         "peak MiB": size,
@@ -60,8 +61,8 @@ def test_speed_writes_a_file_per_table(measured, tmp_path):
     assert [row["part"] for row in csv.DictReader((tmp_path / "speed_step.csv").open(encoding="utf-8"))] == ["Adam"]
     growth = list(csv.DictReader((tmp_path / "speed_growth.csv").open(encoding="utf-8")))
     quick = speed.Settings.quick()
-    assert [int(row["edges"]) for row in growth] == [*quick.edges, quick.crowd[0], quick.crowd[0]]
-    assert [int(row["batch"]) for row in growth] == [1024] * 4 + [2048]
+    assert [int(row["edges"]) for row in growth] == [*quick.edges] + [quick.crowd[0]] * 3
+    assert [int(row["batch"]) for row in growth] == [1024] * 4 + [2048] * 2
     memory = list(csv.DictReader((tmp_path / "speed_memory.csv").open(encoding="utf-8")))
     assert len(memory) == 1
     assert float(memory[0]["bytes per edge"]) == pytest.approx(80, rel=0.05)
@@ -74,7 +75,7 @@ def test_parts_can_be_chosen(measured):
     assert measured == costs.growing(speed.Settings.quick())
     measured.clear()
     run("--part", "growth")
-    assert measured[-1] == costs.Shape(20_000_000, 1_000_000, batch="auto")
+    assert measured[-1] == costs.Shape(20_000_000, 1_000_000, batch="auto", block_users=1)
     measured.clear()
     run("--part", "datasets")
     assert measured == [("demo", speed.Settings())]

@@ -260,6 +260,15 @@ def test_dry_run_says_what_it_would_take_and_writes_nothing(tmp_path, monkeypatc
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(("steps", "is_told"), [(100, False), (1_465, True)])
+def test_dry_run_names_the_way_to_fewer_steps(capsys, steps, is_told):
+    from mbgraph.cli.fit import show_plan
+
+    sizes = {"memory": {"imports": 1.0}, "memory_mb": 1.0, "available_mb": 2.0, "device_mb": None}
+    show_plan({**sizes, "parameters": 8, "steps_per_epoch": steps, "evaluation_block": 9})
+    assert ("passes over the whole graph 1,465 times; --batch-size auto" in capsys.readouterr().err) == is_told
+
+
 def test_dry_run_finds_mistakes(tmp_path):
     result = CliRunner().invoke(cli, ["fit", "--dry-run", "--set", "embedding_dim=15", "--set", "row_dtype=bfloat16"])
     assert result.exit_code == 2
