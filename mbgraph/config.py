@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 
 from mbgraph.data.protocols import check_protocol
 from mbgraph.errors import UnknownNameError, UsageError
+from mbgraph.machine import MOST_THREADS
 from mbgraph.schema import InWords, Section, parse_assignments, read_toml
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class FitConfig(Section):
     after moving the dataset's validation pairs into train."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train; ``auto`` takes CUDA where there is one."""
-    threads: Annotated[int, Field(ge=0, le=4096)] = 0
+    threads: Annotated[int, Field(ge=0, le=MOST_THREADS)] = 0
     """CPU threads; 0 leaves torch's choice."""
     options: Annotated[Mapping[str, Any], _table("options")] = Field(default_factory=dict)
     """Options of the model."""

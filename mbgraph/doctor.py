@@ -6,12 +6,12 @@ import importlib
 import os
 import platform
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from mbgraph import __version__
 from mbgraph._dgl import OWN_REMEDY, REMEDY, graph_carrier
 from mbgraph.errors import MbgraphError, RunError
+from mbgraph.files import user_path
 from mbgraph.machine import cpu_name, package_version
 
 __all__ = ["OPTIONAL", "REQUIRED", "check_graph", "check_torch", "examine"]
@@ -27,10 +27,11 @@ def examine() -> dict[str, Any]:
     -------
     dict
         ``healthy`` (bool); ``problems``: one line each, with the remedy; ``versions``: package to version or None;
-        ``machine``: ``platform``, ``cpu``, ``cores``, ``threads`` and ``device`` (what ``--device auto`` takes, None
-        where torch does not load); ``graph``: ``ok``, ``carrier`` (``"dgl"``, ``"mbgraph"`` for its own heterograph,
-        None where neither works), ``reason`` (why this one) and ``detail`` (what was checked); ``datasets``:
-        ``places`` (searched folders with whether they exist) and ``found`` (names).
+        ``machine``: ``platform``, ``cpu``, ``cores``, ``threads``, ``kernels`` (what becomes of compiled code) and
+        ``device`` (what ``--device auto`` takes, None where torch does not load); ``graph``: ``ok``, ``carrier``
+        (``"dgl"``, ``"mbgraph"`` for its own heterograph, None where neither works), ``reason`` (why this one) and
+        ``detail`` (what was checked); ``datasets``: ``places`` (searched folders with whether they exist) and ``found``
+        (names).
     """
     problems: list[str] = []
     machine: dict[str, Any] = {
@@ -39,6 +40,7 @@ def examine() -> dict[str, Any]:
         "cores": os.cpu_count() or 1,
         "threads": None,
         "device": None,
+        "kernels": _kernels(),
     }
     machine.update(_attempt(check_torch, problems) or {})
     # A graph stands on torch: without it, its own failure would only repeat the reason.
@@ -58,6 +60,17 @@ def examine() -> dict[str, Any]:
         },
         "datasets": datasets or {"places": [], "found": []},
     }
+
+
+def _kernels() -> str:
+    """Say what becomes of compiled kernels."""
+    if package_version("numba") is None:
+        return "numba is not installed: plain paths run"
+    from mbgraph._kernels import is_kept
+
+    if is_kept():
+        return "kept between runs"
+    return "compiled at every start, for no cache folder can be written; set NUMBA_CACHE_DIR to one that can"
 
 
 def check_torch() -> dict[str, Any]:
@@ -121,11 +134,10 @@ def _attempt(check: Callable[[], Any], problems: list[str]) -> Any:
 
 
 def _datasets(problems: list[str]) -> dict[str, Any]:
-    from mbgraph.data.catalog import list_datasets
+    from mbgraph.data.catalog import home_folder, list_datasets
 
     given = os.environ.get("MBGRAPH_DATA")
-    places = [("$MBGRAPH_DATA", Path(given).expanduser() if given else None)]
-    places.append(("~/.cache/mbgraph", Path.home() / ".cache" / "mbgraph"))
+    places = [("$MBGRAPH_DATA", user_path(given) if given else None), ("~/.cache/mbgraph", home_folder())]
     listed = list_datasets()
     problems += [entry["error"] for entry in listed if "error" in entry]
     return {

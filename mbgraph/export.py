@@ -23,8 +23,6 @@ from __future__ import annotations
 
 import json
 import os
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,7 +32,7 @@ import numpy as np
 
 from mbgraph.data.interactions import CSR, Vocabulary
 from mbgraph.errors import DataError, UnknownNameError, UsageError
-from mbgraph.files import atomic_write
+from mbgraph.files import atomic_write, open_file, reading
 from mbgraph.recommend import EXCLUDE, check_k, seen_items
 from mbgraph.typing import FloatArray
 
@@ -144,18 +142,12 @@ class ExportedModel:
         DataError
             If the file is missing, broken, of another kind, or its arrays do not fit each other.
         """
-        try:
-            with open(path, "rb") as file:
+        with reading(path, _AGAIN, _problem(path)):
+            with open_file(path) as file:
                 read = {b"PK": _read_npz, b"PA": _read_parquet}.get(file.read(2))
             if read is None:
                 raise ValueError("neither npz nor Parquet")
             return cls._from_arrays(read(path))
-        except KeyError as error:
-            raise DataError(f"{path} is not a usable mbgraph export (no {error})", _AGAIN) from error
-        except (ValueError, TypeError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
-            raise DataError(f"{path} is not a usable mbgraph export ({error})", _AGAIN) from error
-        except OSError as error:
-            raise DataError(f"cannot read {path}: {error.strerror or error}", "check the path") from error
 
     def score(self, user_id: Any, item_ids: Any = None) -> FloatArray:
         """Return the user's scores of the items named, or of all items by row.
@@ -311,8 +303,14 @@ def _write_npz(exported: ExportedModel, file: IO[bytes]) -> None:
     np.savez(file, **arrays, meta=np.array(json.dumps(dict(exported.meta))))
 
 
+def _problem(path: str | os.PathLike[str]) -> str:
+    return f"{path} is not a usable mbgraph export"
+
+
 def _read_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    with np.load(path, allow_pickle=False) as archive:
+    from mbgraph.data.formats.archive import opened_npz
+
+    with opened_npz(Path(path), _AGAIN, _problem(path)) as archive:
         return dict(archive)
 
 

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from mbgraph.errors import RunError
 from mbgraph.files import write_json
 
-__all__ = ["hold", "holder"]
+__all__ = ["beside", "claimed", "hold", "holder"]
 
 
 @contextlib.contextmanager
@@ -47,6 +47,35 @@ def hold(path: Path) -> Iterator[bool]:
     finally:
         name.unlink(missing_ok=True)
         lock.release()
+
+
+@contextlib.contextmanager
+def claimed(lock: Path, what: object) -> Iterator[None]:
+    """Hold a lock while the block runs, or say who is at it.
+
+    Parameters
+    ----------
+    lock : Path
+    what : path
+        What the lock is for, for the message.
+
+    Raises
+    ------
+    RunError
+        If somebody else holds it, with process and host.
+    """
+    with hold(lock) as free:
+        if not free:
+            who = holder(lock) or {}
+            by = f"process {who['pid']} on {who['host']}" if {"pid", "host"} <= who.keys() else "another process"
+            raise RunError(f"{by} is writing {what}", "wait until it ends, or choose another folder")
+        yield
+
+
+def beside(place: Path) -> Path:
+    """Return the lock of a folder that is replaced as a whole, so that none can be in it."""
+    place = place.resolve()
+    return place.with_name(f".{place.name}.lock")
 
 
 def holder(path: Path) -> dict[str, Any] | None:

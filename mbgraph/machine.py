@@ -8,7 +8,10 @@ from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 
-__all__ = ["available_memory_mb", "cpu_name", "package_version", "package_versions", "peak_memory_mb"]
+__all__ = ["MOST_THREADS", "available_memory_mb", "cpu_name", "package_version", "package_versions", "peak_memory_mb"]
+
+MOST_THREADS = 1024
+"""CPU threads that can be asked for: far more than any processor has, and few enough that a system starts them."""
 
 _PROC = Path("/proc")
 

@@ -9,6 +9,7 @@ from typing import Any
 from mbgraph.config import FitConfig
 from mbgraph.errors import UnknownNameError
 from mbgraph.evaluation.options import EvaluationOptions
+from mbgraph.limits import Limits
 from mbgraph.models import MODELS
 from mbgraph.models.options import TrainingOptions
 from mbgraph.regularizers import REGULARIZERS
@@ -20,12 +21,14 @@ _SECTIONS: dict[str, type[Section]] = {
     "configuration": FitConfig,
     "training": TrainingOptions,
     "evaluation": EvaluationOptions,
+    "limits": Limits,
 }
 
 
 def section_called(name: str) -> type[Section]:
-    """Return the section that ``configuration``, ``training``, ``evaluation``, ``model NAME`` or ``regularizer NAME``
-    stands for.
+    """Return the section that a name stands for.
+
+    Names are ``configuration``, ``training``, ``evaluation``, ``limits``, ``model NAME`` and ``regularizer NAME``.
 
     Raises
     ------

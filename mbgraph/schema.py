@@ -10,7 +10,6 @@ import os
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
 
 import numpy as np
@@ -19,6 +18,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from mbgraph.errors import DataError, UnknownNameError, UsageError
+from mbgraph.files import read_whole
 
 try:
     import tomllib
@@ -37,6 +37,7 @@ __all__ = [
 ]
 
 S = TypeVar("S", bound="Section")
+_LARGEST_TOML = 1 << 20  # bytes; the parser is slow, and configurations are small
 _LONGEST = 60  # characters of a wrong value that a message shows
 
 
@@ -216,10 +217,9 @@ def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
     DataError
         If it cannot be read or is no TOML; one line that names the file.
     """
+    content = read_whole(path, _LARGEST_TOML)
     try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}", "check the path") from error
+        return tomllib.loads(content.decode("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise DataError(f"{path} is no TOML file ({error})", "correct it") from error
     except RecursionError as error:

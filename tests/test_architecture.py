@@ -22,6 +22,8 @@ FLOORS = {
         "typing",
         "files",
         "locks",
+        "limits",
+        "manifest",
         "keys",
         "schema",
         "machine",
@@ -107,7 +109,7 @@ def test_modules_import_only_from_floors_below(trees):
     assert not wrong, "\n".join(wrong)
 
 
-KERNEL_USERS = {"mbgraph.nn.relation", "mbgraph.nn.propagation", "mbgraph.evaluation.ranking"}
+KERNEL_USERS = {"mbgraph.nn.relation", "mbgraph.nn.propagation", "mbgraph.evaluation.ranking", "mbgraph.doctor"}
 """Who calls the compiled stack; everybody else may only hold a `Workspace` for it."""
 
 
@@ -168,6 +170,54 @@ def test_nothing_evaluates_or_unpickles(trees):
                     wrong.append(f"{module_name(path)}:{node.lineno} loads without allow_pickle=False")
                 if called == "torch.load" and "weights_only=True" not in ast.unparse(node):
                     wrong.append(f"{module_name(path)}:{node.lineno} loads without weights_only=True")
+    assert not wrong, "\n".join(wrong)
+
+
+READERS = ("mbgraph.data", "mbgraph.evaluation", "mbgraph.export", "mbgraph.run", "mbgraph.training", "mbgraph.schema")
+"""Modules that read what somebody else may have written."""
+
+
+def test_files_are_opened_in_one_place(trees):
+    """`mbgraph.files.open_file` refuses pipes and devices; whoever opens a file otherwise may wait for ever."""
+    wrong = []
+    for path, tree in trees.items():
+        name = module_name(path)
+        if not name.startswith(READERS):
+            continue
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.Call):
+                continue
+            called = ast.unparse(node.func).rpartition(".")[2]
+            arguments = " ".join(map(ast.unparse, node.args))
+            if called in {"read_text", "read_bytes"} or (called == "open" and re.search(r"'r\w*'", arguments)):
+                wrong.append(f"{name}:{node.lineno} calls {ast.unparse(node.func)}")
+    assert not wrong, "\n".join(wrong)
+
+
+CONSOLES = "mbgraph.cli.consoles"
+"""The one module that makes consoles of rich: text from data is plain text there."""
+
+
+def test_markup_has_no_way_in(trees):
+    """Nobody else makes a console, asks for markup, or takes rich's own column of text, which reads it."""
+    wrong = []
+    for path, tree in trees.items():
+        name = module_name(path)
+        if name == CONSOLES:
+            continue
+        found = set(runtime_imports(tree)) & {
+            "rich.console.Console",
+            "rich.progress.TextColumn",
+            "rich.markup.escape",
+            "rich.print",
+        }
+        wrong += [f"{name} imports {dotted}" for dotted in sorted(found)]
+        wrong += [
+            f"{name}:{node.lineno} says markup"
+            for node in ast.walk(tree)
+            if (isinstance(node, ast.keyword) and node.arg == "markup")
+            or (isinstance(node, ast.Attribute) and node.attr == "from_markup")
+        ]
     assert not wrong, "\n".join(wrong)
 
 

@@ -141,6 +141,8 @@ def test_public_names_are_in_the_api_page():
     for name in mbgraph.__all__:
         if name != "__version__":
             assert f"mb.{name}" in page, f"docs/api.md does not mention mb.{name}"
+    for name in mbgraph.nn.__all__:
+        assert re.search(rf"\b{name}\b", page), f"docs/api.md does not mention mb.nn.{name}"
 
 
 def test_models_and_regularizers_are_documented():
@@ -178,3 +180,11 @@ def test_the_table_of_variants_says_what_the_code_does(variant):
             found[option[1]] = value[1]
     assert {"layer_norm", "combine", "padding", "gamma", "history", "weight_decay"} == set(found)
     assert found == {name: str(actual[name]) for name in found}
+
+
+def test_the_citation_names_this_version():
+    import mbgraph
+
+    cited = re.search(r"^version: (.+)$", (REPOSITORY / "CITATION.cff").read_text(encoding="utf-8"), re.MULTILINE)
+    assert cited is not None
+    assert cited[1] == mbgraph.__version__

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mbgraph import files
 from mbgraph.errors import DataError, RunError, UsageError
-from mbgraph.files import atomic_write, check_folder, inside, read_json, write_json
+from mbgraph.files import atomic_write, check_folder, inside, read_json, safe_name, write_json
 
 
 def names(folder):
@@ -188,3 +188,22 @@ def test_which_folders_may_be_written(tmp_path):
     assert asked == [["empty", "file"]]
     check_folder(tmp_path / "empty", overwrite=True, objection=asked.append)
     assert len(asked) == 1
+
+
+@given(st.text(st.characters(), max_size=300))
+def test_a_safe_name_is_one_part_of_a_path_that_any_system_takes(text):
+    name = safe_name(text)
+    assert os.path.basename(name) == name
+    assert not set(name) & set('/\\:*?"<>|\0\n')
+    assert name[0] not in ".-"
+    assert len(name.encode()) <= 82
+    assert safe_name(name) == name
+
+
+@pytest.mark.parametrize("text", ["", "..", "/", "\0", "\ud800", "../" * 99, " "])
+def test_what_holds_no_name_gets_the_default(text):
+    assert safe_name(text, "run") == "run"
+
+
+def test_names_of_devices_are_kept_apart():
+    assert [safe_name(text) for text in ("con", "NUL.txt", "console")] == ["_con", "_NUL.txt", "console"]

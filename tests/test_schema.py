@@ -1,8 +1,9 @@
 """Sections: what a value must be is said once, at the field, and every wrong one is one line that says it."""
 
+import importlib
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import numpy as np
 import pytest
@@ -11,7 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field, model_validator
 
+from mbgraph import schema
 from mbgraph.errors import DataError, UnknownNameError, UsageError
+from mbgraph.models import MODELS
+from mbgraph.regularizers import REGULARIZERS
 from mbgraph.schema import InWords, Section, parse_assignment, parse_assignments, parse_value, read_toml, shown, tomllib
 
 
@@ -278,7 +282,9 @@ def test_toml_files_that_cannot_be_read(tmp_path):
     file.write_bytes(b"\xff")
     with pytest.raises(DataError, match="c.toml is no TOML file"):
         read_toml(file)
-    with pytest.raises(DataError, match="cannot read .*none.toml: No such file or directory; check the path"):
+    with pytest.raises(
+        DataError, match="cannot read .*none.toml: No such file or directory; restore the file or correct"
+    ):
         read_toml(tmp_path / "none.toml")
 
 
@@ -286,3 +292,42 @@ def test_the_unknown_are_named_by_the_nearest():
     with pytest.raises(UnknownNameError) as caught:
         Box(heigth=2)
     assert caught.value.remedy == "did you mean 'height'?"
+
+
+FREE = {"Range.low", "Range.high", "Published.figures", "Card.paper", "Regularizer.schedule"}
+"""Bounded by something else: the option that is searched, the page that shows them, a check of their own."""
+
+
+def _numbers(annotation, bounds=()):
+    while hasattr(annotation, "__metadata__"):
+        for part in annotation.__metadata__:
+            bounds = (*bounds, *(getattr(part, "metadata", None) or [part]))
+        annotation = get_args(annotation)[0]
+    if annotation in (int, float):
+        yield bounds
+    for part in get_args(annotation):
+        if not isinstance(part, str):
+            yield from _numbers(part, bounds)
+
+
+def test_every_number_of_every_section_has_bounds():
+    importlib.import_module("mbgraph.bench.space")
+    importlib.import_module("mbgraph.limits")
+    for registry in (MODELS, REGULARIZERS):
+        assert [registry.get(name) for name in registry]
+    waiting, wrong = [Section], []
+    while waiting:
+        section = waiting.pop()
+        waiting += section.__subclasses__()
+        if not section.__module__.startswith("mbgraph."):
+            continue
+        for name, field in section.model_fields.items():
+            if f"{section.__name__}.{name}" in FREE or any(
+                f"{base.__name__}.{name}" in FREE for base in section.__mro__
+            ):
+                continue
+            for bounds in _numbers(schema._typed(field)):
+                least = any(getattr(bound, key, None) is not None for bound in bounds for key in ("ge", "gt"))
+                most = any(getattr(bound, key, None) is not None for bound in bounds for key in ("le", "lt"))
+                wrong += [] if least and most else [f"{section.__name__}.{name}"]
+    assert not wrong, wrong

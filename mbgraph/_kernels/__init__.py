@@ -11,6 +11,7 @@ which takes longer than it saves for rows of more than `WIDEST` numbers: those t
 """
 
 from mbgraph._kernels.adjacency import Adjacency
+from mbgraph._kernels.compiled import is_kept
 from mbgraph._kernels.counts import count_above, count_products, subtract_masked, subtract_masked_products
 from mbgraph._kernels.encode import Operator, Workspace, encode
 from mbgraph._kernels.rows import available
@@ -27,6 +28,7 @@ __all__ = [
     "count_above",
     "count_products",
     "encode",
+    "is_kept",
     "subtract_masked",
     "subtract_masked_products",
 ]

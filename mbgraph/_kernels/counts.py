@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 
+from mbgraph._kernels.compiled import compiled
 from mbgraph._kernels.parallel import even_chunks, run_chunks, run_tasks, tasks_of
 from mbgraph.keys import runs
 from mbgraph.typing import IntArray
 
 try:
-    from numba import njit
+    import numba  # noqa: F401
 
     from mbgraph._kernels import vectors
 
@@ -38,7 +39,7 @@ _USERS = 256  # of a task at most: they share what is read of the item table
 
 if available:
 
-    @njit(cache=True, nogil=True)
+    @compiled()
     def _subtract_masked(scores, where, items, users, indptr, indices, greater, equal):
         for pair in range(where.shape[0]):
             column, own_item = where[pair], items[pair]
@@ -61,7 +62,7 @@ def _counter() -> Any:
     """
     build = vectors.BUILD  # a variable of this function, which numba's cache sees
 
-    @njit(cache=True, nogil=True)
+    @compiled()
     def count(start, stop, piece, chunk, scores, first, columns, others, above, same):
         vectors.wide(build)
         users = scores.shape[1]
@@ -140,7 +141,7 @@ def _product_kernels(width: int) -> tuple[Any, Any]:
     build = vectors.BUILD  # a variable of this function, which numba's cache sees
     chunk, tile, lanes = _ITEMS, _TILE, 2 * vectors.processor().lanes
 
-    @njit(cache=True, nogil=True)
+    @compiled()
     def count(start, stop, users, items, rows, pointers, held_out, extra, own, greater, equal):
         vectors.wide(build)
         groups = (stop - start + lanes - 1) // lanes
@@ -190,7 +191,7 @@ def _product_kernels(width: int) -> tuple[Any, Any]:
                 greater[pair] += above[place]
                 equal[pair] += same[place]
 
-    @njit(cache=True, nogil=True)
+    @compiled()
     def back(start, stop, users, items, who, held_out, own, indptr, indices, bonus, greater, equal):
         vectors.wide(build)
         for pair in range(start, stop):

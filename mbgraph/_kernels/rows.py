@@ -19,8 +19,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mbgraph._kernels.compiled import compiled
+
 try:
-    from numba import carray, njit
+    from numba import carray
 
     from mbgraph._kernels.vectors import BUILD, add_rows, dot, get_row, prefetch, put_row, stack_floats, wide
 
@@ -136,7 +138,7 @@ def width_kernels(width: int) -> Kernels:
     """
     build = BUILD  # a variable of this function, which numba's cache sees; it does not see those of the module
 
-    @njit(fastmath=True, nogil=True, cache=True)
+    @compiled(fastmath=True)
     def forward(start, stop, cuts, indices, scale_in, source, rows, whole, scale_out, norm, sums, out, inverse):
         wide(build)
         total = carray(stack_floats(width), width)
@@ -163,7 +165,7 @@ def width_kernels(width: int) -> Kernels:
                     factor = scale_out[row]
                 put_row(out, k, total, factor, width)
 
-    @njit(fastmath=True, nogil=True, cache=True)
+    @compiled(fastmath=True)
     def back(
         start,
         stop,
@@ -234,7 +236,7 @@ def width_kernels(width: int) -> Kernels:
                     factor = one
                 put_row(out, row, total, factor, width)
 
-    @njit(fastmath=True, nogil=True, cache=True)
+    @compiled(fastmath=True)
     def pack(start, stop, source, out):
         wide(build)
         values = carray(stack_floats(width), width)
@@ -242,7 +244,7 @@ def width_kernels(width: int) -> Kernels:
             get_row(values, source, row, width)
             put_row(out, row, values, np.float32(1), width)
 
-    @njit(fastmath=True, nogil=True, cache=True)
+    @compiled(fastmath=True)
     def gather(start, stop, source, rows, weight, add, into):
         wide(build)
         values = carray(stack_floats(width), width)
@@ -258,7 +260,7 @@ def width_kernels(width: int) -> Kernels:
                 for d in range(width):
                     into[k, d] = weight * values[d]
 
-    @njit(fastmath=True, nogil=True, cache=True)
+    @compiled(fastmath=True)
     def collect(start, stop, gradient, places, weight, scale, unit, inverse, norm, into, out):
         wide(build)
         total = carray(stack_floats(width), width)

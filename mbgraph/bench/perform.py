@@ -15,7 +15,6 @@ from mbgraph.bench.jobs import Job
 from mbgraph.bench.store import Store
 from mbgraph.config import FitConfig
 from mbgraph.errors import MbgraphError, RunError
-from mbgraph.files import read_json, write_json
 from mbgraph.training.callbacks import Callback
 from mbgraph.training.trainer import Trainer
 
@@ -68,11 +67,10 @@ def fit_or_resume(config: FitConfig, directory: Any, callbacks: list[Callback]) 
     """Fit a run, or continue what its directory holds."""
     if (directory / "dataset.json").is_file() and (directory / "config.toml").is_file():
         # made elsewhere, it may name a path that does not exist here; the content is compared in any case
-        facts = read_json(directory / "dataset.json")
         if config.dataset != "demo":
             from mbgraph.data.catalog import find_dataset
 
-            write_json(directory / "dataset.json", {**facts, "source": str(find_dataset(config.dataset))})
+            runs.write_source(directory, str(find_dataset(config.dataset)))
         return runs.resume(directory, callbacks, config.threads)
     if directory.exists():  # killed before it had written what it is
         shutil.rmtree(directory)

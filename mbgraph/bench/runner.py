@@ -12,6 +12,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 
+from mbgraph import limits
 from mbgraph.bench.identity import code_hash, data_code_hash
 from mbgraph.bench.jobs import Job, expand, in_rounds, quick
 from mbgraph.bench.perform import Fit, Performed, fit_or_resume, perform
@@ -206,7 +207,7 @@ def _side_by_side(
     ended = False
     at_work: dict[Future[Performed], Job] = {}
     context = multiprocessing.get_context("spawn")  # compiled kernels have threads, which a fork would not have
-    with ProcessPoolExecutor(processes, mp_context=context, initializer=_ignore_interrupts) as pool:
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=_begin, initargs=(limits.current(),)) as pool:
         try:
             while waiting or at_work:
                 while waiting and len(at_work) < processes and not ended:
@@ -240,6 +241,12 @@ def _side_by_side(
             pool.shutdown(wait=True, cancel_futures=True)
             return True
     return ended
+
+
+def _begin(allowed: limits.Limits) -> None:
+    """Begin a process of the pool under the limits of the one that hands out jobs."""
+    limits.use(allowed)
+    _ignore_interrupts()
 
 
 def _ignore_interrupts() -> None:

@@ -21,7 +21,7 @@ __all__ = ["Claim", "Grid", "Noise", "Override", "Pieces", "Published", "Row", "
 
 Text = Annotated[str, Field(min_length=1), InWords("text")]
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1), InWords("a seed, a whole number of at least 0")]
-Share = Annotated[int | float, Field(gt=0), InWords("a share above 0, such as 0.3")]
+Share = Annotated[int | float, Field(gt=0, le=1_000_000), InWords("a share above 0, such as 0.3")]
 Values = Annotated[Mapping[str, int | float], Field(min_length=1), InWords("a table of figures by metric")]
 
 

@@ -11,26 +11,55 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from mbgraph import processes
-from mbgraph.errors import MbgraphError, UsageError
+from mbgraph.cli.consoles import console, one_line, out, shortened, visible
+from mbgraph.errors import MbgraphError, RunError, UsageError
+from mbgraph.files import user_path
 
 if TYPE_CHECKING:
     from mbgraph.data.dataset import MultiBehaviorDataset
 
-__all__ = ["Command", "console", "dataset_argument", "emit_json", "json_option", "load", "make_table", "out", "table"]
+__all__ = [
+    "PATH",
+    "SEED",
+    "Command",
+    "console",
+    "dataset_argument",
+    "emit_json",
+    "json_option",
+    "load",
+    "make_table",
+    "out",
+    "table",
+]
 
 _PROSE = 40  # a longer cell is text
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
-"""Progress and notices: stderr, so that stdout stays clean for tables and JSON."""
 
-out = Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else 160)
-"""Tables and answers: stdout. In a pipe nothing is cut to the width of a terminal that is not there."""
+class PathType(click.Path):
+    """A path, ``~`` expanded; what no path can be is refused when the command line is read."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path."""
+        try:
+            return user_path(value)
+        except UsageError as error:
+            self.fail(visible(str(error)), param, ctx)
+
+
+PATH = PathType()
+"""The type of every option and argument that is a path."""
+
+
+SEED = click.IntRange(0, 2**63 - 1)
+"""The type of every seed."""
 
 
 class Command(click.Command):
@@ -42,6 +71,7 @@ class Command(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; with ``mbgraph --debug`` errors keep their traceback."""
         try:
+            _check_working_directory()
             if not self.in_processes and processes.asked_for()[1] > 1:
                 raise UsageError(
                     f"{ctx.command_path} works in one process, and WORLD_SIZE={os.environ['WORLD_SIZE']} says that "
@@ -49,12 +79,30 @@ class Command(click.Command):
                     "leave torchrun out, or unset it",
                 )
             return super().invoke(ctx)
-        except MbgraphError as error:
+        except (MbgraphError, OSError, MemoryError) as error:
             if ctx.find_root().params.get("debug"):
                 raise
+            if isinstance(error, BrokenPipeError):
+                raise  # whoever read our output has had enough
             if os.environ.get("RANK", "0") == "0":  # of several processes one speaks
-                console.print(f"error: {error}", markup=False)
-            ctx.exit(error.exit_code)
+                console.print(f"error: {shortened(one_line(_told(error)))}")
+            ctx.exit(error.exit_code if isinstance(error, MbgraphError) else 1)
+
+
+def _check_working_directory() -> None:
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise RunError("the working directory is gone", "change to one that exists") from error
+
+
+def _told(error: BaseException) -> str:
+    """Say what the system refused: a disk, a file, memory."""
+    if isinstance(error, MemoryError):
+        return "there is not enough memory; mbgraph fit --dry-run says what a model takes"
+    if isinstance(error, OSError) and not isinstance(error, MbgraphError):
+        return f"cannot use {error.filename or 'standard output'}: {error.strerror or error}"
+    return str(error)
 
 
 def _plain(value: Any) -> Any:
@@ -90,7 +138,7 @@ def load(name: str) -> MultiBehaviorDataset:
 
     dataset = load_dataset(name)
     made = " (synthetic)" if dataset.metadata.get("synthetic") else ""
-    console.print(f"data: {dataset.name}{made}: {dataset.num_users:,} users, {dataset.num_items:,} items", markup=False)
+    console.print(f"data: {dataset.name}{made}: {dataset.num_users:,} users, {dataset.num_items:,} items")
     return dataset
 
 
@@ -109,7 +157,7 @@ def make_table(title: str, columns: list[str], rows: list[list[Any]]) -> Table:
 
 def table(title: str, columns: list[str], rows: list[list[Any]]) -> None:
     """Print a table on stdout."""
-    out.print(make_table(title, columns, rows))
+    out.print_table(make_table(title, columns, rows))
 
 
 def format_number(value: Any) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from mbgraph.cli.common import Command, console, emit_json, json_option, out, table
+from mbgraph.cli.common import PATH, Command, console, emit_json, json_option, out, table
 
 EPILOG = """\b
 Examples:
@@ -19,8 +19,8 @@ Examples:
 
 
 @click.command(cls=Command, epilog=EPILOG)
-@click.argument("run_a", type=click.Path(path_type=Path))
-@click.argument("run_b", type=click.Path(path_type=Path))
+@click.argument("run_a", type=PATH)
+@click.argument("run_b", type=PATH)
 @click.option("--metric", "metrics", multiple=True, metavar="NAME@K", help="Metric to compare.  [default: HR and NDCG]")
 @click.option(
     "--split", type=click.Choice(["test", "valid"]), default="test", show_default=True, help="Held-out pairs."
@@ -61,6 +61,7 @@ def command(run_a: Path, run_b: Path, metrics: tuple[str, ...], split: str, forc
 
 
 def _read(path: Path, split: str) -> dict[str, Any]:
+    from mbgraph import manifest
     from mbgraph.errors import RunError
     from mbgraph.evaluation.per_user import read_per_user
     from mbgraph.files import read_json
@@ -74,6 +75,7 @@ def _read(path: Path, split: str) -> dict[str, Any]:
             if needed == "per_user_valid.npz" and (path / "per_user.npz").is_file():
                 raise RunError(f"{path} has no validation results", "fit with --validation holdout, or compare test")
             raise RunError(f"{path} is not a complete run directory: {needed} is missing", "fit the model again")
+    manifest.check(path, ["config.toml", "dataset.json", name])
     results = read_per_user(path / name)
     if results.split != split:
         raise RunError(f"{path / name} holds the {results.split} split, not {split}", "fit the model again")
@@ -81,7 +83,7 @@ def _read(path: Path, split: str) -> dict[str, Any]:
     if not isinstance(data, dict) or not data.get("content_hash"):
         raise RunError(f"{path / 'dataset.json'} does not say which data the run stands on", "fit the model again")
     facts = {"dataset": data.get("name"), **{key: config.get(key) for key in ("model", "variant", "seed")}}
-    return {"path": path, "results": results, "hash": data["content_hash"], "facts": facts}
+    return {"path": path, "results": results, "hash": (data["content_hash"], data.get("ids_hash")), "facts": facts}
 
 
 def _check_data(sides: list[dict[str, Any]], force: bool) -> None:
@@ -93,15 +95,13 @@ def _check_data(sides: list[dict[str, Any]], force: bool) -> None:
     message = f"the runs stand on different data ({names}, by content)"
     if not force:
         raise RunError(message, "compare runs of one dataset, or use --force")
-    console.print(f"warning: {message}; only users of both are compared", markup=False)
+    console.print(f"warning: {message}; only users of both are compared")
 
 
 def _show(facts: list[dict[str, Any]], found: dict[str, Any], title: str) -> None:
     for letter, side in zip("AB", facts, strict=True):
         variant = f" ({side['variant']})" if side["variant"] else ""
-        out.print(
-            f"{letter}: {side['run']}: {side['model']}{variant}, seed {side['seed']}", markup=False, soft_wrap=True
-        )
+        out.print(f"{letter}: {side['run']}: {side['model']}{variant}, seed {side['seed']}", soft_wrap=True)
     rows = [
         [name, one.mean_a, one.mean_b, f"{one.difference:+.4f}", f"[{one.low:+.4f}, {one.high:+.4f}]"]
         for name, one in found.items()
@@ -114,7 +114,7 @@ def _show(facts: list[dict[str, Any]], found: dict[str, Any], title: str) -> Non
     table("Paired tests", ["", "d_z", "better", "worse", "t: p", "Wilcoxon: p"], tests)
     users = next(iter(found.values())).users
     many = f", p-values corrected for {len(found)} metrics (Holm)" if len(found) > 1 else ""
-    out.print(f"{users:,} users{many}", markup=False)
+    out.print(f"{users:,} users{many}")
 
 
 def _number(value: float) -> str:

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
-from mbgraph.cli.common import Command, console, emit_json, json_option, make_table, out
+from mbgraph.cli.common import PATH, SEED, Command, console, emit_json, json_option, make_table, out
+from mbgraph.cli.consoles import PlainConsole
 from mbgraph.files import atomic_write
+from mbgraph.machine import MOST_THREADS
 
 EPILOG = """\b
 Examples:
@@ -22,10 +23,18 @@ Examples:
 
 
 @click.command(cls=Command, epilog=EPILOG)
-@click.option("--out", "directory", type=click.Path(path_type=Path), help="Keep the runs here.  [default: discarded]")
-@click.option("--seed", type=int, default=2026, show_default=True, help="Seed of initialisation and sampling.")
-@click.option("--threads", type=int, default=0, help="CPU threads.  [default: torch's choice]")
-@click.option("--svg", "picture", type=click.Path(path_type=Path), help="Also draw the tables into an SVG file.")
+@click.option("--out", "directory", type=PATH, help="Keep the runs here.  [default: discarded]")
+@click.option(
+    "--seed",
+    type=SEED,
+    default=2026,
+    show_default=True,
+    help="Seed of initialisation and sampling.",
+)
+@click.option(
+    "--threads", type=click.IntRange(0, MOST_THREADS), default=0, help="CPU threads.  [default: torch's choice]"
+)
+@click.option("--svg", "picture", type=PATH, help="Also draw the tables into an SVG file.")
 @json_option
 def command(directory: Path | None, picture: Path | None, seed: int, threads: int, as_json: bool) -> None:
     """Train and compare models and anchors on the embedded synthetic data, then recommend."""
@@ -58,18 +67,17 @@ def command(directory: Path | None, picture: Path | None, seed: int, threads: in
         make_table("top 5 items of three users, by rmbrec", ["user", "items"], top),
     ]
     for grid in tables:
-        out.print(grid)
+        out.print_table(grid)
     if picture is not None:
         _draw(tables, picture)
     out.print(
         "visited: the user already has an auxiliary edge to the held-out item; see docs/protocol.md",
-        markup=False,
     )
 
 
 def _draw(tables: list[Any], path: Path) -> None:
     """Write what the terminal shows as a picture."""
-    canvas = Console(record=True, width=86, file=io.StringIO())
+    canvas = PlainConsole(record=True, width=86, file=io.StringIO())
     for grid in tables:
         canvas.print(grid)
     with atomic_write(path, "w") as file:

@@ -30,27 +30,27 @@ def command(as_json: bool) -> None:
         table(
             "Versions", ["", ""], [[name, version or "not installed"] for name, version in report["versions"].items()]
         )
-        out.print(f"platform: {machine['platform']}", markup=False, soft_wrap=True)
-        out.print(f"cpu: {machine['cpu']}, {machine['cores']} cores", markup=False, soft_wrap=True)
+        out.print(f"platform: {machine['platform']}", soft_wrap=True)
+        out.print(f"cpu: {machine['cpu']}, {machine['cores']} cores", soft_wrap=True)
         if machine["device"]:
             out.print(
                 f"torch: {machine['threads']} threads, --device auto means {machine['device']}",
-                markup=False,
                 soft_wrap=True,
             )
-        out.print(f"graph: {health['detail']}", markup=False, soft_wrap=True)
+        out.print(f"compiled kernels: {machine['kernels']}", soft_wrap=True)
+        out.print(f"graph: {health['detail']}", soft_wrap=True)
         if health["reason"]:
             holder = "DGL" if health["carrier"] == "dgl" else "mbgraph itself"
-            out.print(f"{holder} carries the graph: {health['reason']}", markup=False, soft_wrap=True)
+            out.print(f"{holder} carries the graph: {health['reason']}", soft_wrap=True)
         for place in report["datasets"]["places"]:
             state = (
                 "not set" if place["path"] is None else place["path"] + ("" if place["exists"] else " (no such folder)")
             )
-            out.print(f"datasets in {place['name']}: {state}", markup=False, soft_wrap=True)
-        out.print(f"datasets found: {', '.join(report['datasets']['found'])}", markup=False, soft_wrap=True)
+            out.print(f"datasets in {place['name']}: {state}", soft_wrap=True)
+        out.print(f"datasets found: {', '.join(report['datasets']['found'])}", soft_wrap=True)
     for problem in report["problems"]:
-        console.print(f"error: {problem}", markup=False)
+        console.print(f"error: {problem}")
     if not report["healthy"]:
         click.get_current_context().exit(1)
     if not as_json:
-        out.print("all is well", markup=False, soft_wrap=True)
+        out.print("all is well", soft_wrap=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from mbgraph.cli.common import console, emit_json, json_option, out, table
+from mbgraph.cli.common import PATH, console, emit_json, json_option, out, table
 from mbgraph.cli.sections import SectionsCommand, options_of
 
 EPILOG = """\b
@@ -26,9 +26,11 @@ def _sections() -> list[tuple[str, list[click.Option]]]:
 
 
 @click.command(cls=SectionsCommand, epilog=EPILOG, sections=_sections)
-@click.argument("run_directory", type=click.Path(path_type=Path), metavar="RUN")
-@click.option("--chunk-size", type=int, help="Users scored at a time; changes memory, never numbers.")
-@click.option("--per-user", type=click.Path(path_type=Path), metavar="FILE", help="Write per-user test results (npz).")
+@click.argument("run_directory", type=PATH, metavar="RUN")
+@click.option(
+    "--chunk-size", type=click.IntRange(1, 10_000_000), help="Users scored at a time; changes memory, never numbers."
+)
+@click.option("--per-user", type=PATH, metavar="FILE", help="Write per-user test results (npz).")
 @json_option
 def command(
     run_directory: Path,
@@ -65,7 +67,7 @@ def command(
         if "test" not in results:
             raise UsageError(f"{dataset.name!r} has no test pairs", "leave --per-user out")
         results["test"].save_per_user(per_user)
-        console.print(f"wrote {per_user}", markup=False)
+        console.print(f"wrote {per_user}")
     if as_json:
         emit_json(_summary(run, dataset, results))
         return

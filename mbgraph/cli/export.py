@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from mbgraph.cli.common import Command, console, emit_json, json_option
+from mbgraph.cli.common import PATH, Command, console, emit_json, json_option
 from mbgraph.errors import UsageError
 from mbgraph.export import FORMATS
 
@@ -20,8 +20,8 @@ Examples:
 
 
 @click.command(cls=Command, epilog=EPILOG)
-@click.argument("run", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="The file to write, required.")
+@click.argument("run", type=PATH)
+@click.option("-o", "--output", type=PATH, metavar="FILE", help="The file to write, required.")
 @click.option("--format", "format_", metavar="|".join(FORMATS), help="Default: by the suffix of -o.")
 @json_option
 def command(run: Path, output: Path | None, format_: str | None, as_json: bool) -> None:
@@ -57,4 +57,4 @@ def command(run: Path, output: Path | None, format_: str | None, as_json: bool) 
     sizes = f"{report['users']:,} users and {report['items']:,} items x {report['embedding_dim']}"
     behaviors = ", ".join(("fused", *exported.behaviors))
     text = f"{report['model']} on {report['dataset']}: {sizes} ({behaviors}) in {output}"
-    console.print(text, markup=False)
+    console.print(text)

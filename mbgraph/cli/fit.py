@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from mbgraph.cli.common import console, emit_json, json_option, out, table
+from mbgraph.cli.common import PATH, console, emit_json, json_option, out, table
 from mbgraph.cli.sections import SectionsCommand, options_of
 from mbgraph.errors import UsageError
 
@@ -51,12 +51,12 @@ class FitCommand(SectionsCommand):
 @click.argument("dataset", required=False, metavar="[DATASET]")
 @click.option("--regularizer", "regularizers", multiple=True, metavar="NAME[:KEY=VALUE,..]", help="Add or change one.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Set any option by name.")
-@click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file; flags override it.")
-@click.option("--out", "directory", type=click.Path(path_type=Path), help="Run directory.  [default: runs/...]")
+@click.option("--config", "config_file", type=PATH, help="TOML file; flags override it.")
+@click.option("--out", "directory", type=PATH, help="Run directory.  [default: runs/...]")
 @click.option(
     "--resume",
     "resumed",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="RUN",
     help="Continue a run; with --epochs or --patience beyond its end.",
 )
@@ -127,7 +127,6 @@ def command(
                 f"interrupted after epoch {outcome['epochs']}; the run is usable and holds epoch "
                 f"{outcome['best_epoch']}; "
                 f"continue with: mbgraph fit --resume {outcome['run']}",
-                markup=False,
             )
         else:
             console.print(f"interrupted in the first epoch; start over with: mbgraph fit --resume {outcome['run']}")
@@ -166,22 +165,22 @@ def _config(
 
 
 def _warn(line: str) -> None:
-    console.print(f"warning: {line}", markup=False)
+    console.print(f"warning: {line}")
 
 
 def _announce(config: Any) -> None:
     """Print the resolved configuration, a line per section."""
     values = config.plain()
     made = " (embedded, synthetic)" if config.dataset == "demo" else ""
-    console.print(f"data: {values.pop('dataset')}{made}", markup=False)
+    console.print(f"data: {values.pop('dataset')}{made}")
     sections = {name: values.pop(name) for name in ("options", "training", "evaluation")}
     regularizers = values.pop("regularizers")
-    console.print("run: " + _pairs(values), markup=False)
+    console.print("run: " + _pairs(values))
     for name, section in sections.items():
         if section:
-            console.print(f"{name}: {_pairs(section)}", markup=False)
+            console.print(f"{name}: {_pairs(section)}")
     for entry in regularizers:
-        console.print(f"regularizer: {_pairs(entry)}", markup=False)
+        console.print(f"regularizer: {_pairs(entry)}")
 
 
 def _pairs(values: dict[str, Any]) -> str:
@@ -197,7 +196,6 @@ def show_plan(planned: dict[str, Any]) -> None:
     out.print(
         f"{planned['parameters']:,} parameters, {planned['steps_per_epoch']:,} steps per epoch, "
         f"{planned['evaluation_block']} users scored at a time",
-        markup=False,
     )
     if planned["steps_per_epoch"] > _MANY_STEPS:
         console.print(
@@ -206,12 +204,11 @@ def show_plan(planned: dict[str, Any]) -> None:
             markup=False,
         )
     if planned["device_mb"] is not None:
-        out.print(f"on the card {planned['device_mb']:,.0f} MiB", markup=False)
+        out.print(f"on the card {planned['device_mb']:,.0f} MiB")
     if planned["memory_mb"] > planned["available_mb"]:
         console.print(
             f"warning: {planned['available_mb']:,.0f} MiB are available; lower embedding_dim or use "
             "--set row_dtype=bfloat16",
-            markup=False,
         )
 
 
@@ -233,6 +230,5 @@ def show(outcome: dict[str, Any], details: dict[str, Any]) -> None:
     out.print(
         f"epochs {outcome['epochs']} (best {outcome['best_epoch']}), {outcome['seconds_per_epoch']:.2f} s per epoch, "
         f"{outcome['users_evaluated']:,} test users, peak memory {outcome['peak_memory_mb']:.0f} MB",
-        markup=False,
     )
-    out.print(f"run: {outcome['run']}", markup=False)
+    out.print(f"run: {outcome['run']}")

@@ -59,14 +59,13 @@ def command(dataset: str, as_json: bool) -> None:
     )
     out.print("\nLeakage", style="italic")
     for line in _leaks(ds, leaks):
-        out.print(f"- {line}", markup=False, soft_wrap=True)
+        out.print(f"- {line}", soft_wrap=True)
 
 
 def _print_facts(ds: MultiBehaviorDataset, facts: dict[str, Any]) -> None:
     out.print(
         f"{ds.name}: {ds.num_users:,} users, {ds.num_items:,} items, {facts['interactions']:,} interactions, "
         f"target {ds.target!r} ({facts['target_pairs']:,} pairs with the held-out ones)",
-        markup=False,
         soft_wrap=True,
     )
     counts = [
@@ -87,10 +86,10 @@ def _print_facts(ds: MultiBehaviorDataset, facts: dict[str, Any]) -> None:
     ]
     table("Degrees (train)", ["", *quantiles, "mean", "zero"], degrees)
     for inner, outer in facts["nested"]:
-        out.print(f"every {inner} edge is also a {outer} edge", markup=False)
+        out.print(f"every {inner} edge is also a {outer} edge")
     if any(facts["isolated"].values()):
         lonely = " and ".join(_n(count, kind) for kind, count in facts["isolated"].items() if count)
-        out.print(f"no train edge at all: {lonely}", markup=False)
+        out.print(f"no train edge at all: {lonely}")
 
 
 def _n(count: int, noun: str) -> str:

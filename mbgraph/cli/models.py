@@ -48,7 +48,7 @@ def command(name: str | None, as_json: bool) -> None:
         ["name", "what it does", "options"],
         [[name, facts["summary"], _names(facts["options"])] for name, facts in regularizers.items()],
     )
-    out.print("what an option means: mbgraph models NAME", markup=False)
+    out.print("what an option means: mbgraph models NAME")
 
 
 def _one(name: str, models: dict[str, Any], regularizers: dict[str, Any], as_json: bool) -> None:
@@ -67,7 +67,7 @@ def _one(name: str, models: dict[str, Any], regularizers: dict[str, Any], as_jso
         return
     for key in ("summary", "citation"):
         if facts.get(key):
-            out.print(facts[key], markup=False, soft_wrap=True)
+            out.print(facts[key], soft_wrap=True)
     rows = [
         [
             option["name"],
@@ -80,10 +80,10 @@ def _one(name: str, models: dict[str, Any], regularizers: dict[str, Any], as_jso
     table(f"options of {name}", ["option", "value", "default", "meaning"], rows)
     if facts.get("training"):
         words = ", ".join(f"{key}={shown(value)}" for key, value in facts["training"].items())
-        out.print(f"training: {words}", markup=False, soft_wrap=True)
+        out.print(f"training: {words}", soft_wrap=True)
     for entry in facts.get("regularizers", ()):
         words = ", ".join(f"{key}={shown(value)}" for key, value in entry.items() if value != "")
-        out.print(f"regularizer: {words}", markup=False, soft_wrap=True)
+        out.print(f"regularizer: {words}", soft_wrap=True)
 
 
 def _names(options: list[dict[str, Any]], per_line: int = 4) -> str:

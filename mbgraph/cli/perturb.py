@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from mbgraph.cli.common import Command, console, dataset_argument, emit_json, json_option, load, out, table
+from mbgraph.cli.common import PATH, SEED, Command, console, dataset_argument, emit_json, json_option, load, out, table
 from mbgraph.errors import UsageError
 
 
@@ -36,15 +36,13 @@ class Amount(click.ParamType):
 )
 @click.option("--remove", type=Amount(), default=0.0, help="Share or number of edges to remove per behavior.")
 @click.option("--behavior", "behaviors", multiple=True, help="Auxiliary behavior to perturb; repeatable. Default: all.")
-@click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed; amounts are nested in it."
-)
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Seed; amounts are nested in it.")
 @click.option("--allow-held-out", is_flag=True, help="Let added pairs be valid or test pairs.")
 @click.option(
     "-o",
     "--out",
     "folder",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Folder to write. Default: named by amount.",
 )
 @click.option("--force", is_flag=True, help="Overwrite a dataset folder.")
@@ -74,23 +72,24 @@ def command(
     """  # noqa: D301 (click reads the backspace)
     from mbgraph.data.alignment import alignment
     from mbgraph.data.catalog import check_name
+    from mbgraph.data.formats.folder import claimed_folder
     from mbgraph.data.formats.npz import write_npz
     from mbgraph.data.perturb import perturb
-    from mbgraph.files import write_json
+    from mbgraph.files import safe_name, write_json
 
     if folder is not None:
         check_name(folder)
         _check_folder(folder, dataset, force)
     ds = load(dataset)
     noisy = perturb(ds, add, remove, behaviors or None, allow_held_out=allow_held_out, rng=seed)
-    target = folder if folder is not None else Path(noisy.name)
-    if folder is None:
-        _check_folder(target, dataset, force)
-    write_npz(noisy, target, overwrite=force)
+    target = folder if folder is not None else Path(safe_name(noisy.name))
     manifest = noisy.metadata["perturbation"]
-    write_json(target / "manifest.json", manifest)
+    with claimed_folder(target):
+        _check_folder(target, dataset, force)
+        write_npz(noisy, target, overwrite=force)
+        write_json(target / "manifest.json", manifest)
     if folder is None and not as_json:
-        console.print(f"no -o given: writing to ./{target}", markup=False)
+        console.print(f"no -o given: writing to ./{target}")
 
     plan = manifest["behaviors"]
     if as_json:
@@ -113,8 +112,8 @@ def command(
         ["", "before", "added", "removed", "after", "BAR before", "BAR after"],
         rows,
     )
-    out.print(f"DT {before.dt:.4f} before, {after.dt:.4f} after", markup=False)
-    console.print(f"wrote {target}", markup=False)
+    out.print(f"DT {before.dt:.4f} before, {after.dt:.4f} after")
+    console.print(f"wrote {target}")
 
 
 def _check_folder(folder: Path, dataset: str, force: bool) -> None:

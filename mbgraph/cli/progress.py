@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
+from mbgraph.cli.consoles import PlainConsole, TextColumn
 from mbgraph.training.callbacks import Callback
 
 if TYPE_CHECKING:
@@ -20,12 +20,12 @@ class TrainingProgress(Callback):
 
     Parameters
     ----------
-    console : rich.console.Console
+    console : PlainConsole
         Where to; a terminal gets a bar, anything else a line every ``every`` epochs.
     every : int
     """
 
-    def __init__(self, console: Console, every: int = 10) -> None:
+    def __init__(self, console: PlainConsole, every: int = 10) -> None:
         self.console, self.every = console, every
         self._bar: Progress | None = None
 
@@ -37,7 +37,6 @@ class TrainingProgress(Callback):
             f"training {trainer.model.name} on {trainer.device}: up to {training.epochs} epochs of "
             f"{trainer.steps_per_epoch} steps, lr {training.lr:g}, weight decay {training.weight_decay:g}, "
             f"regularizers: {terms}",
-            markup=False,
         )
         if self.console.is_terminal:
             self._bar = Progress(
@@ -66,7 +65,7 @@ class TrainingProgress(Callback):
                 self._bar.task_ids[0], completed=record["epoch"], note=note, speed=f"{seconds:.2f} s/epoch"
             )
         elif record["epoch"] == 1 or record["epoch"] % self.every == 0:
-            self.console.print(f"epoch {record['epoch']}: {note}, {seconds:.2f} s", markup=False)
+            self.console.print(f"epoch {record['epoch']}: {note}, {seconds:.2f} s")
 
     def on_train_end(self, trainer: Trainer) -> None:
         """Close the bar."""

@@ -11,10 +11,10 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 import numpy as np
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-from mbgraph.cli.common import Command, console, emit_json, json_option, table
+from mbgraph.cli.common import PATH, Command, console, emit_json, json_option, table
+from mbgraph.cli.consoles import TextColumn
 from mbgraph.errors import DataError, UsageError
 from mbgraph.files import atomic_write
 from mbgraph.recommend import EXCLUDE, FALLBACKS
@@ -35,12 +35,12 @@ Examples:
 
 
 @click.command(cls=Command, epilog=EPILOG)
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=PATH)
 @click.argument("more", nargs=-1, metavar="[USER]...")
 @click.option("--user", "users", multiple=True, metavar="ID", help="A user's original id; may be repeated.")
 @click.option("--users-file", metavar="FILE", help="A file with one user id per line; - reads standard input.")
 @click.option("--all", "everyone", is_flag=True, help="All users of the dataset.")
-@click.option("-k", "--k", default=10, show_default=True, help="Items per user.")
+@click.option("-k", "--k", type=click.IntRange(1, 10_000_000), default=10, show_default=True, help="Items per user.")
 @click.option(
     "--exclude",
     default="target",
@@ -58,7 +58,7 @@ Examples:
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="FILE",
     help="Write here (.csv, .json, .parquet).",
 )
@@ -93,7 +93,7 @@ def command(
     loaded = Run.load(run)
     ds = loaded.dataset()
     made = " (synthetic)" if ds.metadata.get("synthetic") else ""
-    console.print(f"data: {ds.name}{made}, run: {run}", markup=False)
+    console.print(f"data: {ds.name}{made}, run: {run}")
     served = 0
     with _progress(ds.num_users if asked is None else len(asked)) as advance:
 
@@ -104,11 +104,11 @@ def command(
 
         frame = recommend(loaded.model(ds), ds, asked, k, exclude, fallback, progress=count)
     if empty := served - int((frame["rank"] == 1).sum()):
-        console.print(f"users without a candidate left, and so without a list: {empty:,}", markup=False)
+        console.print(f"users without a candidate left, and so without a list: {empty:,}")
     if output:
         with atomic_write(output, "wb" if format_ == "parquet" else "w") as file:
             _write(frame, format_, file)
-        console.print(f"{len(frame):,} recommendations for {served:,} users in {output}", markup=False)
+        console.print(f"{len(frame):,} recommendations for {served:,} users in {output}")
         if as_json:
             emit_json(_lists(frame))
     elif format_ == "table":
@@ -201,9 +201,9 @@ def _print(frame: pd.DataFrame, title: str) -> None:
     flags = frame["fallback"] if "fallback" in frame else [False] * len(frame)
     rows = [
         [
-            escape(str(user)) if rank == 1 else "",
+            str(user) if rank == 1 else "",
             str(rank),
-            escape(str(item)),
+            str(item),
             f"{score:.4f}",
             "popular" if flag else "",
         ]
@@ -214,4 +214,4 @@ def _print(frame: pd.DataFrame, title: str) -> None:
     columns = ["user", "rank", "item", "score", "fallback"]
     if "fallback" not in frame:
         columns, rows = columns[:-1], [row[:-1] for row in rows]
-    table(escape(title), columns, rows)
+    table(title, columns, rows)

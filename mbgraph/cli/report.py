@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from mbgraph.cli.bench.study import Names
-from mbgraph.cli.common import Command, console, emit_json, json_option
+from mbgraph.cli.common import PATH, Command, console, emit_json, json_option
 from mbgraph.errors import UsageError
 
 
@@ -21,9 +21,9 @@ Examples:
 """,
 )
 @click.argument("what", metavar="RUN|STUDY")
-@click.option("-o", "--out", "file", type=click.Path(path_type=Path), help="HTML file.  [default: report.html]")
+@click.option("-o", "--out", "file", type=PATH, help="HTML file.  [default: report.html]")
 @click.option("--datasets", type=Names(), help="Of a study, only these.")
-@click.option("--store", type=click.Path(path_type=Path), help="Runs of studies.  [default: see mbgraph bench]")
+@click.option("--store", type=PATH, help="Runs of studies.  [default: see mbgraph bench]")
 @json_option
 def command(what: str, file: Path | None, datasets: tuple[str, ...] | None, store: Path | None, as_json: bool) -> None:
     """Write a page about a run directory, or about what the store has of a study.
@@ -49,10 +49,10 @@ def command(what: str, file: Path | None, datasets: tuple[str, ...] | None, stor
     else:
         page = run_page(what)
     if not can_draw():
-        console.print('note: pictures are left out; install them with: pip install "mbgraph[plot]"', markup=False)
+        console.print('note: pictures are left out; install them with: pip install "mbgraph[plot]"')
     with atomic_write(path, "w") as open_file:
         open_file.write(page)
     if as_json:
         emit_json({"file": str(path), "pictures": page.count("<img ")})
     else:
-        console.print(f"wrote {path}", markup=False)
+        console.print(f"wrote {path}")

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from mbgraph.cli.bench.study import Span
-from mbgraph.cli.common import Command, console, emit_json, json_option, out, table
+from mbgraph.cli.common import PATH, Command, console, emit_json, json_option, out, table
 
 SHOWN = 10
 
@@ -34,12 +34,10 @@ A search space:
   "regularizers.infonce.weight" = { low = 0.1, high = 2.0 }
 """,
 )
-@click.argument("space", type=click.Path(path_type=Path), metavar="SPACE.toml")
-@click.option(
-    "--out", "folder", type=click.Path(path_type=Path), help="Trials and best.toml.  [default: runs/tune-NAME]"
-)
+@click.argument("space", type=PATH, metavar="SPACE.toml")
+@click.option("--out", "folder", type=PATH, help="Trials and best.toml.  [default: runs/tune-NAME]")
 @click.option("--sampler", type=click.Choice(["random", "grid", "optuna"]), help="Instead of the file's.")
-@click.option("--trials", type=click.IntRange(min=1), help="Instead of the file's.")
+@click.option("--trials", type=click.IntRange(1, 1_000_000), help="Instead of the file's.")
 @click.option("--budget", type=Span(), help="Begin no epoch after this time; the next call goes on.")
 @json_option
 def command(
@@ -59,7 +57,7 @@ def command(
     def told(trial: Trial) -> None:
         figure = "-" if trial.value is None else f"{trial.value:.4f}"
         line = f"trial {trial.number}: {figure}, {trial.status} after {trial.epochs} epochs"
-        console.print(f"{line}, {trial.seconds:.1f} s: {_words(trial.values)} {trial.error}".rstrip(), markup=False)
+        console.print(f"{line}, {trial.seconds:.1f} s: {_words(trial.values)} {trial.error}".rstrip())
 
     found, interrupted = tune(searched, place, budget=budget, on_trial=told)
     if as_json:
@@ -78,9 +76,9 @@ def command(
         ]
         table(f"Best of {len(found)} trials", columns, rows)
         if found and found[0].value is not None:
-            out.print(f"best: mbgraph fit --config {place / 'best.toml'}", markup=False, soft_wrap=True)
+            out.print(f"best: mbgraph fit --config {place / 'best.toml'}", soft_wrap=True)
     if interrupted:
-        console.print("stopped; the same command goes on where this one ended", markup=False)
+        console.print("stopped; the same command goes on where this one ended")
         if budget is None:
             click.get_current_context().exit(130)
 

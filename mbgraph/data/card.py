@@ -16,8 +16,8 @@ COUNT = "count"
 """The part of a file that holds the numbers of users and items."""
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1), InWords("text")]
-Count = Annotated[int, Field(ge=0)]
-Size = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0, le=2**40)]
+Size = Annotated[int, Field(ge=1, le=2**40)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Sha1 = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$"), InWords("40 hexadecimal digits")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$"), InWords("64 hexadecimal digits")]

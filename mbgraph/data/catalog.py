@@ -10,8 +10,17 @@ from mbgraph.data.cards import cards, find_card
 from mbgraph.data.dataset import MultiBehaviorDataset
 from mbgraph.data.formats.npz import is_npz, read_meta, read_npz
 from mbgraph.errors import DataError, UsageError, nearest
+from mbgraph.files import user_path
 
-__all__ = ["check_name", "data_folders", "find_dataset", "list_datasets", "load_dataset"]
+__all__ = [
+    "check_name",
+    "data_folders",
+    "default_folder",
+    "find_dataset",
+    "home_folder",
+    "list_datasets",
+    "load_dataset",
+]
 
 DEMO = "demo"
 _FACTS = ("users", "items", "behaviors", "target", "splits", "counts")
@@ -21,9 +30,25 @@ def data_folders() -> list[Path]:
     """Return the folders that hold named datasets, in the order they are searched."""
     folders = []
     if os.environ.get("MBGRAPH_DATA"):
-        folders.append(Path(os.environ["MBGRAPH_DATA"]).expanduser())
-    folders.append(Path.home() / ".cache" / "mbgraph")
-    return folders
+        folders.append(user_path(os.environ["MBGRAPH_DATA"]))
+    home = home_folder()
+    return folders if home is None else [*folders, home]
+
+
+def home_folder() -> Path | None:
+    """Return the folder of datasets in the user's home; None for a user without one."""
+    try:
+        return Path.home() / ".cache" / "mbgraph"
+    except RuntimeError:  # HOME is not set, and no account has the user's number
+        return None
+
+
+def default_folder() -> Path:
+    """Return the folder that downloads go to; `UsageError` if there is none."""
+    folders = data_folders()
+    if not folders:
+        raise UsageError("there is no home folder to put datasets into", "say where (--to), or set MBGRAPH_DATA")
+    return folders[0]
 
 
 def check_name(directory: Path) -> None:
@@ -48,20 +73,17 @@ def find_dataset(name_or_path: str | os.PathLike[str]) -> Path:
         If a path exists but holds no dataset, or files of two formats.
     """
     text = os.fspath(name_or_path)
+    path = user_path(text or ".")
     if _is_plain(text):
         for folder in data_folders():
             if is_npz(folder / text):
                 return (folder / text).resolve()
-    if text and is_npz(Path(text).expanduser()):
-        return Path(text).expanduser().resolve()
+    if text and is_npz(path):
+        return path.resolve()
     if text == DEMO:
         raise UsageError("'demo' is generated and has no folder", "load it by name, or write it with write_npz")
-    try:
-        exists = bool(text) and Path(text).expanduser().exists()
-    except (OSError, ValueError, RuntimeError):  # no such user behind ~, a NUL, a name too long
-        exists = False
-    if exists:
-        return _in_other_format(Path(text).expanduser()).resolve()
+    if text and path.exists():
+        return _in_other_format(path).resolve()
     raise _unknown(text)
 
 

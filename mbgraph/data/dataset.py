@@ -228,6 +228,22 @@ class MultiBehaviorDataset:
             digest.update(np.sort(pairs.keys(self.num_items)).astype("<i8").tobytes())
         return digest.hexdigest()
 
+    def ids_hash(self) -> str:
+        """Return a SHA-256 over the original ids of users and items in the order of their rows."""
+        digest = hashlib.sha256()
+        for vocabulary in (self.users, self.items):
+            digest.update(f"{vocabulary.kind} {len(vocabulary)} ".encode())
+            if vocabulary.is_identity:
+                continue
+            if vocabulary.ids.dtype.kind == "i":
+                digest.update(b"int " + vocabulary.ids.astype("<i8").tobytes())
+                continue
+            ids = vocabulary.ids.tolist()
+            lengths = np.fromiter(map(len, ids), np.int64, len(ids))  # so that no two lists join to one text
+            digest.update(b"str " + lengths.astype("<i8").tobytes())
+            digest.update("".join(ids).encode(errors="surrogatepass"))
+        return digest.hexdigest()
+
     def replace(self, **changes: Any) -> MultiBehaviorDataset:
         """Return a copy with some fields changed; caches are not carried over."""
         return replace(self, **changes)

@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import numpy as np
 
@@ -19,11 +20,12 @@ from mbgraph.data import formats
 from mbgraph.data.card import COUNT, Card, CardFile
 from mbgraph.data.cards import get_card
 from mbgraph.data.dataset import SPLITS, MultiBehaviorDataset
+from mbgraph.data.formats.folder import claimed_folder
 from mbgraph.data.formats.npz import check_place, is_npz, read_npz, write_npz
 from mbgraph.data.interactions import Pairs, Vocabulary
-from mbgraph.data.transfer import Missing, Policy, Progress, check_file, copy_file, fetch
+from mbgraph.data.transfer import Missing, Policy, Progress, check_file, copy_file, fetch, without_credentials
 from mbgraph.errors import DataError, RunError, UsageError
-from mbgraph.files import read_json
+from mbgraph.files import read_json, user_path
 
 if TYPE_CHECKING:
     import requests
@@ -75,32 +77,32 @@ def download(
     """
     if isinstance(card, str):
         card = get_card(card)
-    root = Path(root).expanduser()
+    root = user_path(root)
     place = root / card.name
     check_place(place, force)
-    folder, base = _split_source(source)
+    folder, base, credentials = _split_source(source)
     told = progress or _silent
-    if not card.is_verifiable or (source is None and not card.is_downloadable):
-        if folder is None:
-            raise _by_hand(card)
-        told(card.name, 0, None, "reading")
-        ds, facts = _read_folder(card, folder), {"from": str(folder)}
+    with claimed_folder(place):
+        check_place(place, force)
+        if not card.is_verifiable or (source is None and not card.is_downloadable):
+            if folder is None:
+                raise _by_hand(card)
+            told(card.name, 0, None, "reading")
+            ds, facts, scratch = _read_folder(card, folder), {"from": str(folder)}, None
+        else:
+            scratch = _scratch(root, card)
+            _check_space(card, root, scratch)
+            if folder is not None:
+                _copy_all(card, folder, scratch, told)
+            else:
+                _fetch_all(card, base, scratch, told, replace(policy or Policy(), credentials=credentials), session)
+            told(card.name, 0, None, "reading")
+            ds, facts = _read_source(card, scratch), _provenance(card, source)
         check_against(card, ds)
         told(card.name, 0, None, "writing")
         _write(card, ds, place, force, facts)
-        return place
-    scratch = _scratch(root, card)
-    _check_space(card, root, scratch)
-    if folder is not None:
-        _copy_all(card, folder, scratch, told)
-    else:
-        _fetch_all(card, base, scratch, told, policy or Policy(), session)
-    told(card.name, 0, None, "reading")
-    ds = _read_source(card, scratch)
-    check_against(card, ds)
-    told(card.name, 0, None, "writing")
-    _write(card, ds, place, force, _provenance(card, source))
-    shutil.rmtree(scratch, ignore_errors=True)
+        if scratch is not None:
+            shutil.rmtree(scratch, ignore_errors=True)
     return place
 
 
@@ -136,18 +138,29 @@ def _silent(name: str, done: int, total: int | None, note: str) -> None:
     """Tell nobody."""
 
 
-def _split_source(source: str | os.PathLike[str] | None) -> tuple[Path | None, str | None]:
-    """Return (folder, None) or (None, URL)."""
+def _split_source(
+    source: str | os.PathLike[str] | None,
+) -> tuple[Path | None, str | None, tuple[str, str] | None]:
+    """Return a folder, or a URL and what it holds of user and password, which stay apart from here on."""
     if source is None:
-        return None, None
+        return None, None, None
     text = os.fspath(source)
-    folder = Path(text).expanduser()
-    if folder.is_dir():
-        return folder, None
-    if urlsplit(text).scheme.lower() in ("http", "https") and urlsplit(text).netloc:
-        return None, text.rstrip("/")
-    if "://" in text:
-        raise UsageError(f"cannot download from {text!r}", "give an http or https URL, or a folder by its path")
+    if "://" not in text:
+        folder = user_path(text)
+        if folder.is_dir():
+            return folder, None, None
+    else:
+        shown = without_credentials(text)
+        try:
+            parts = urlsplit(text)
+            host, _ = parts.hostname, parts.port
+        except ValueError as error:
+            raise UsageError(f"cannot download from {shown!r} ({error})", "correct the URL") from error
+        if parts.scheme.lower() in ("http", "https") and host:
+            user, password = unquote(parts.username or ""), unquote(parts.password or "")
+            credentials = (user, password) if parts.username is not None else None
+            return None, parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/"), credentials
+        raise UsageError(f"cannot download from {shown!r}", "give an http or https URL, or a folder by its path")
     raise UsageError(f"{text} is no folder", "give a folder that holds the files, or an http or https URL")
 
 
@@ -319,7 +332,7 @@ def _provenance(card: Card, source: str | os.PathLike[str] | None) -> dict[str, 
         entry.name: {key: value for key in ("url", "git_blob", "sha256") if (value := getattr(entry, key))}
         for entry in card.sources
     }
-    return {"from": "published" if source is None else os.fspath(source), "files": files}
+    return {"from": "published" if source is None else without_credentials(os.fspath(source)), "files": files}
 
 
 def _write(card: Card, ds: MultiBehaviorDataset, place: Path, force: bool, facts: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from mbgraph import limits
 from mbgraph.data.interactions import Vocabulary
 from mbgraph.data.log_columns import Blocks, IdColumn, PartColumn, Place, RowOf, TimeColumn, in_row, raise_missing
 from mbgraph.errors import DataError, UnknownNameError
@@ -118,6 +119,7 @@ class EventLog:
         if codes is None:
             return
         words = self.labels.words()
+        self._check_number(words)
         if self._check is not None:
             for word in words[len(self.counts) :]:
                 if self._behaviors is None or word in self._behaviors:
@@ -133,6 +135,21 @@ class EventLog:
         if self._parts is not None:
             is_target = np.array([word == self._target for word in words])[codes]
             self._parts.add(chunk[self._split_column], row_of, is_target, keep)
+
+    def _check_number(self, words: Sequence[str]) -> None:
+        """Refuse a column that holds too many labels to be one of behaviors, as soon as it is seen."""
+        count, most = len(words), limits.current().behaviors
+        if self._behaviors is not None:
+            count = len(self._behaviors.intersection(words))
+        if count <= most:
+            return
+        shown = ", ".join(words[:3])
+        raise DataError(
+            f"column {self._behavior!r} holds {count:,} labels and more ({shown[:80]}, ..), the limit is {most:,} "
+            "(behaviors)",
+            "name the column of behaviors (--behavior), those to keep (--behaviors), or raise the limit: mbgraph "
+            f"--limit behaviors={count} COMMAND ..",
+        )
 
     def _label_column(self) -> IdColumn:
         return IdColumn(self._behavior, noun="labels", from_text=self._from_text, as_text=True, rename=self._rename)

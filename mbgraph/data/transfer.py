@@ -4,22 +4,34 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
 from mbgraph.errors import DataError, RunError, UsageError
+from mbgraph.files import open_file
 
 if TYPE_CHECKING:
     import requests
 
     from mbgraph.data.card import CardFile
 
-__all__ = ["Missing", "Policy", "Progress", "check_file", "copy_file", "fetch", "git_blob_id", "verify"]
+__all__ = [
+    "Missing",
+    "Policy",
+    "Progress",
+    "check_file",
+    "copy_file",
+    "fetch",
+    "git_blob_id",
+    "verify",
+    "without_credentials",
+]
 
 _CHUNK = 1 << 18
 _SCHEMES = ("http", "https")
@@ -47,6 +59,8 @@ class Policy:
         Limit for a file whose size the card does not say.
     chunk : int
         Bytes that are written at a time; fewer than these are lost when a connection breaks.
+    credentials : (str, str), optional
+        User and password for the host that is asked first; no other gets them, and nothing shows them.
     """
 
     retries: int = 4
@@ -56,6 +70,7 @@ class Policy:
     max_redirects: int = 5
     max_bytes: int = 4 << 30
     chunk: int = 1 << 16
+    credentials: tuple[str, str] | None = field(default=None, repr=False)
 
 
 class Missing(RunError):
@@ -94,7 +109,7 @@ def check_file(path: Path, source: CardFile) -> str | None:
         digests["SHA-256"] = (hashlib.sha256(), source.sha256)
     if not digests:
         return "its card has no hash to check it against"
-    with path.open("rb") as file:
+    with open_file(path) as file:
         while block := file.read(_CHUNK):
             for digest, _ in digests.values():
                 digest.update(block)
@@ -233,13 +248,17 @@ def _open(session: requests.Session, url: str, held: int, policy: Policy) -> req
     for _ in range(policy.max_redirects + 1):
         scheme = urlsplit(url).scheme.lower()
         if scheme not in _SCHEMES or (scheme == "http" and urlsplit(start).scheme.lower() == "https"):
-            raise UsageError(f"{start} leads to {url[:200]!r}", "only http and https are followed, never down to http")
+            raise UsageError(
+                f"{start} leads to {without_credentials(url)[:200]!r}",
+                "only http and https are followed, never down to http",
+            )
         response = session.get(
             url,
             headers=headers,
             stream=True,
             allow_redirects=False,
             timeout=(policy.connect_timeout, policy.read_timeout),
+            auth=policy.credentials if _origin(url) == _origin(start) else None,
         )
         status = response.status_code
         if status in _REDIRECTS and response.headers.get("Location"):
@@ -266,7 +285,10 @@ def _place(response: requests.Response, held: int) -> tuple[int, int | None]:
     if response.status_code == 206:
         start = response.headers.get("Content-Range", "").lower().removeprefix("bytes ").partition("-")[0]
         if start != str(held):
-            raise RunError(f"{response.url} sends bytes from {start[:20]!r} instead of {held}", "try another place")
+            raise RunError(
+                f"{without_credentials(response.url)} sends bytes from {start[:20]!r} instead of {held}",
+                "try another place",
+            )
         return held, None if announced is None else held + announced
     return 0, announced  # the server ignored the range and sends everything
 
@@ -289,7 +311,10 @@ def _write(
                 held += len(block)
                 if held > limit:
                     file.truncate(0)
-                    raise DataError(f"{response.url} sends more than {limit:,} bytes", "try another place with --from")
+                    raise DataError(
+                        f"{without_credentials(response.url)} sends more than {limit:,} bytes",
+                        "try another place with --from",
+                    )
                 file.write(block)
                 progress(source.name, held, expected, "")
     except requests.exceptions.RequestException:  # an OSError too, but not of the disk
@@ -302,9 +327,19 @@ def _write(
         raise _Passing(f"it broke off after {held:,} of {expected:,} bytes", "try again")
 
 
+def without_credentials(text: str) -> str:
+    """Return text without what stands before the host in its URLs, which may be a password."""
+    return re.sub(r"(?<=://)[^/\s]*@", "", text)
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    parts = urlsplit(url)
+    return parts.scheme.lower(), parts.hostname, parts.port
+
+
 def _reason(error: Exception) -> str:
     """Return what happened to a connection, in a few words."""
-    text = " ".join(str(error).split())
+    text = without_credentials(" ".join(str(error).split()))
     if "timed out" in text:
         return "the server stopped answering"
     if "IncompleteRead" in text or "Connection broken" in text:

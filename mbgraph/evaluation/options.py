@@ -25,7 +25,7 @@ class EvaluationOptions(Section):
 
     metric: str = "HR@10"
     """Validation metric that decides the best epoch, for example ``HR@10`` or ``NDCG@20``."""
-    k: tuple[Annotated[int, Field(ge=1)], ...] = (10, 20)
+    k: tuple[Annotated[int, Field(ge=1, le=10_000_000)], ...] = (10, 20)
     """Cut-offs of the reported metrics; those beyond the catalogue are cut to its size."""
     mask: Mask = "train-target"
     """Items that are no candidates: the user's train items of the target (``train-target``), also the validation items

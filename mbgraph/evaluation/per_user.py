@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from mbgraph.data.formats.archive import opened_npz
 from mbgraph.errors import DataError
 from mbgraph.evaluation.metrics import METRICS
 from mbgraph.typing import FloatArray
@@ -51,14 +50,10 @@ def read_per_user(path: str | os.PathLike[str]) -> PerUser:
         If the file is missing, broken or something else.
     """
     path = Path(path)
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            metrics = {name: archive[name] for name in archive.files if name.partition("@")[0] in METRICS}
-            split, mask, ties = (str(archive[name]) for name in ("split", "mask", "ties"))
-            ids = archive["user_id"]
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zlib.error, zipfile.BadZipFile) as error:
-        reason = getattr(error, "strerror", None) or (error.args[0] if error.args else error)
-        raise DataError(f"cannot read per-user results from {path}: {reason}", REMEDY) from error
+    with opened_npz(path, REMEDY, f"cannot read per-user results from {path}") as archive:
+        metrics = {name: archive[name] for name in archive.files if name.partition("@")[0] in METRICS}
+        split, mask, ties = (str(archive[name]) for name in ("split", "mask", "ties"))
+        ids = archive["user_id"]
     if ids.ndim != 1 or any(values.shape != ids.shape for values in metrics.values()):
         raise DataError(f"arrays in {path} disagree about the number of users", REMEDY)
     if any(values.dtype.kind not in "fiub" for values in metrics.values()):

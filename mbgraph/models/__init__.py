@@ -6,6 +6,7 @@ from mbgraph.models.bcipm import BCIPM, BCIPMBatch
 from mbgraph.models.context import StepContext
 from mbgraph.models.conversion import Conversion
 from mbgraph.models.crgcn import CRGCN
+from mbgraph.models.item_cosine import ItemCosine
 from mbgraph.models.lightgcn import LightGCN
 from mbgraph.models.mbcgcn import MBCGCN
 from mbgraph.models.mbssl import MBSSL
@@ -40,6 +41,7 @@ __all__ = [
     "Encoded",
     "GradientBalance",
     "ExtendedBatches",
+    "ItemCosine",
     "LightGCN",
     "ModelOptions",
     "Popularity",

@@ -51,16 +51,16 @@ class BCIPMOptions(EmbeddingOptions):
     """Weights of layers 0..L. ``published``: 1, 2, 1.5, 1 + 1/3, .., since the code adds layer l and layer l / l."""
     pointwise: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Factor of the cross entropy on edges; BPR on target triples has the rest of 1."""
-    refresh: Annotated[int, Field(ge=1)] = 1
+    refresh: Annotated[int, Field(ge=1, le=1_000_000)] = 1
     """Steps from one propagation to the next. 1 is exact; above it, layers 1..L stand still in between and are not
     derived: cheaper, another training."""
     leave_one_out: bool = False
     """Leave the positive item of a triple out of the purchases that score it, as it is at test time."""
-    degree_eps: Annotated[float, Field(ge=0)] = 0.0
+    degree_eps: Annotated[float, Field(ge=0, le=1_000_000)] = 0.0
     """Added to a user's number of purchases where it divides; 0: the number counts as at least 1."""
     padding: bool = False
     """Keep the published code's padding node: an isolated row that only its norm moves."""
-    gamma: Annotated[float, Field(ge=0)] = 0.0
+    gamma: Annotated[float, Field(ge=0, le=1_000_000)] = 0.0
     """Added inside the logarithm of BPR, see `mbgraph.nn.bpr`."""
 
     def training(self) -> TrainingOptions:

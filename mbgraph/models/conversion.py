@@ -22,12 +22,10 @@ from mbgraph.data.interactions import CSR
 from mbgraph.keys import contains
 from mbgraph.models.base import MODELS, Recommender
 from mbgraph.models.options import ModelOptions
-from mbgraph.models.popularity import target_popularity
+from mbgraph.models.popularity import target_popularity, tie_breaker
 from mbgraph.nn.relations import GraphLike
 
 __all__ = ["Conversion", "ConversionScorer", "conversion_rates"]
-
-_TIE = 1e-9  # popularity's part of the score: below any difference of two rates that matters, above float64's grain
 
 
 def conversion_rates(
@@ -49,7 +47,7 @@ class ConversionScorer:
 
     def __init__(self, adjacency: list[CSR], rates: list[np.ndarray], popularity: Tensor, num_users: int) -> None:
         self.adjacency, self.rates = adjacency, rates
-        self.popularity = popularity * (_TIE / (float(popularity.max()) + 1.0))  # (I,)
+        self.popularity = tie_breaker(popularity)  # (I,)
         self.untouched = self.popularity - 1.0  # behind every touched item, even where nothing touched was ever bought
         self.num_users, self.num_items = num_users, len(popularity)
 
@@ -71,7 +69,7 @@ class ConversionScorer:
 class ConversionOptions(ModelOptions):
     """Options of `Conversion`."""
 
-    smoothing: Annotated[float, Field(gt=0)] = 10.0
+    smoothing: Annotated[float, Field(gt=0, le=1_000_000)] = 10.0
     """The c of the formula: how many users' worth of the overall rate every item starts with."""
 
 

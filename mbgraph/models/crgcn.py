@@ -37,7 +37,7 @@ class CRGCNOptions(CascadeOptions):
     loss."""
     padding: bool = False
     """Keep the published code's padding node, see `RMBRec`."""
-    gamma: Annotated[float, Field(ge=0)] = 0.0
+    gamma: Annotated[float, Field(ge=0, le=1_000_000)] = 0.0
     """Added inside the logarithm of BPR, see `mbgraph.nn.bpr`."""
 
     def training(self) -> TrainingOptions:

@@ -37,9 +37,9 @@ class LightGCNOptions(OneGraphOptions):
     """Divide every propagated row by its Euclidean norm (published RMBRec)."""
     combine: Literal["mean", "sum"] = "mean"
     """How layers 0..L become one embedding."""
-    gamma: Annotated[float, Field(ge=0)] = 0.0
+    gamma: Annotated[float, Field(ge=0, le=1_000_000)] = 0.0
     """Added inside the logarithm of BPR, see `mbgraph.nn.bpr`."""
-    init_std: Annotated[float, Field(gt=0)] = 0.1
+    init_std: Annotated[float, Field(gt=0, le=1_000_000)] = 0.1
     """Standard deviation of the normal initialisation."""
 
     def training(self) -> TrainingOptions:

@@ -36,7 +36,7 @@ class MBCGCNOptions(CascadeOptions):
     tables and transformations that let scores move from the first epoch on."""
     num_layers: Annotated[int, Field(ge=1, le=64)] = 3
     """Propagation steps per behavior."""
-    init_std: Annotated[float, Field(gt=0)] | None = None
+    init_std: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
     """Standard deviation of a normal initialisation of tables and transformations; None: Xavier uniform."""
 
     def training(self) -> TrainingOptions:

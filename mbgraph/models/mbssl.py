@@ -25,7 +25,7 @@ from mbgraph.regularizers import StepOutputs, infonce_among
 __all__ = ["MBSSL"]
 
 Share = Annotated[float, Field(ge=0, le=1)]
-Weight = Annotated[float, Field(ge=0)]
+Weight = Annotated[float, Field(ge=0, le=1_000_000)]
 
 
 class MBSSLOptions(EmbeddingOptions):
@@ -51,7 +51,7 @@ class MBSSLOptions(EmbeddingOptions):
     init: Literal["normal", "xavier"] = "normal"
     """How tables and vectors of behaviors start: normal with standard deviation 0.1 and 1, from where training takes
     off sooner, or Xavier."""
-    attention_dim: Annotated[int, Field(ge=1)] = 16
+    attention_dim: Annotated[int, Field(ge=1, le=65_536)] = 16
     """Width of the attention between behaviors."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
     """Share of the entries of every layer that a step leaves out."""
@@ -62,7 +62,7 @@ class MBSSLOptions(EmbeddingOptions):
     """Weight of a pair that is not there, by behavior; empty: 0.01 of all."""
     decay: Weight = 0.01
     """Weight of half the squared norms of the batch's users and of all items, in every behavior."""
-    temperature: Annotated[float, Field(gt=0)] = 0.2
+    temperature: Annotated[float, Field(gt=0, le=1_000_000)] = 0.2
     """Divides the cosines of both contrasts."""
     intra: Weight = 1.0
     """Weight of the contrast of two perturbed target graphs."""
@@ -72,9 +72,9 @@ class MBSSLOptions(EmbeddingOptions):
     """What the two perturbed target graphs of an epoch lack."""
     perturb_rate: Share = 0.5
     """Share of it."""
-    similar_users: Annotated[int, Field(ge=1)] = 100
+    similar_users: Annotated[int, Field(ge=1, le=100_000)] = 100
     """Users more similar than the one of this rank are no negatives in the contrast with auxiliary behaviors."""
-    similar_items: Annotated[int, Field(ge=1)] = 10
+    similar_items: Annotated[int, Field(ge=1, le=100_000)] = 10
     """The same for items."""
     zero_similar: bool = False
     """Count a node that is too similar as a cosine of 0 instead of leaving it out."""
@@ -88,7 +88,7 @@ class MBSSLOptions(EmbeddingOptions):
     """What the balance keeps of its running norms."""
     relax: Share = 0.7
     """How far the balance goes."""
-    block: Annotated[int, Field(ge=1)] = 512
+    block: Annotated[int, Field(ge=1, le=2**24)] = 512
     """Anchors per block of the denominators."""
     target_users: bool = False
     """Train only on users with a target pair."""

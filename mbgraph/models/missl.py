@@ -24,9 +24,8 @@ from mbgraph.regularizers import StepOutputs, infonce_among
 
 __all__ = ["MISSL"]
 
-Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Weight = Annotated[float, Field(ge=0)]
+Weight = Annotated[float, Field(ge=0, le=1_000_000)]
 _USERS = 512  # sequences that are encoded at once
 
 
@@ -45,18 +44,18 @@ class MISSLOptions(ModelOptions):
     wide, has one layer of each kind and 8 intents, and reads 20 pairs."""
     embedding_dim: Annotated[int, Field(ge=1, le=65_536)] = 64
     """Width of the embedding tables."""
-    length: Count = 50
+    length: Annotated[int, Field(ge=1, le=10_000)] = 50
     """Pairs of a user that are read: the latest."""
     order: Literal["auto", "time", "behaviors"] = "auto"
     """Order of a user's pairs: by ``time``; one behavior after the other (``behaviors``), a surrogate where there are
     no times; ``auto`` takes times where every pair has one."""
-    num_layers: Count = 2
+    num_layers: Annotated[int, Field(ge=1, le=64)] = 2
     """Layers of the transformer over both streams."""
-    intent_layers: Count = 2
+    intent_layers: Annotated[int, Field(ge=1, le=64)] = 2
     """Times that the hypergraph transformer is applied."""
-    heads: Count = 2
+    heads: Annotated[int, Field(ge=1, le=1024)] = 2
     """Attention heads."""
-    intents: Count = 64
+    intents: Annotated[int, Field(ge=1, le=10_000)] = 64
     """Intents of each behavior, and of all of them."""
     kept: Share = 0.6
     """Share of a group's intents that a position reads."""
@@ -74,13 +73,13 @@ class MISSLOptions(ModelOptions):
     """Weight of the contrast of positions with intents."""
     intra: Weight = 0.05
     """Weight of the contrast of a behavior's intents with shared ones."""
-    temperature: Annotated[float, Field(gt=0)] = 1.0
+    temperature: Annotated[float, Field(gt=0, le=1_000_000)] = 1.0
     """Divides the cosines of all contrasts."""
     shifted: bool = False
     """Feed intents forward by the weights of the group before theirs, the first group by none."""
     labels: Literal["intent", "behavior"] = "intent"
     """What a position's own intent is called in the contrast: its number in the group, or modulo the behaviors."""
-    block: Count = 1024
+    block: Annotated[int, Field(ge=1, le=2**24)] = 1024
     """Positions per block of the softmax over all items."""
 
     def training(self) -> TrainingOptions:

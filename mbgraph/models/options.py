@@ -27,7 +27,7 @@ History = Literal["all", "behavior", "target"]
 SAMPLERS: tuple[str, ...] = Sampler.__args__  # type: ignore[attr-defined]
 HISTORIES: tuple[str, ...] = History.__args__  # type: ignore[attr-defined]
 
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
 class TrainingOptions(Section):
@@ -37,22 +37,22 @@ class TrainingOptions(Section):
 
     epochs: Annotated[int, Field(ge=1, le=1_000_000)] = 200
     """Most epochs."""
-    patience: Annotated[int, Field(ge=0)] = 20
+    patience: Annotated[int, Field(ge=0, le=1_000_000)] = 20
     """Epochs without a better validation metric before training stops."""
     batch_size: Annotated[int, Field(ge=1, le=2**24)] | Literal["auto"] = 1024
     """Rows per step. ``auto`` keeps the model's own number where an epoch has at most 32 steps, and takes the least
     multiple of it with which it has where the graph is larger."""
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     """Adam (coupled weight decay), AdamW (decoupled) or plain gradient descent."""
-    lr: Annotated[float, Field(gt=0)] = 1e-3
+    lr: Annotated[float, Field(gt=0, le=1_000_000)] = 1e-3
     """Step size of the optimizer; with ``batch_size=auto`` the one that belongs to the model's own batch."""
     lr_scaling: Literal["none", "sqrt", "linear"] = "sqrt"
     """What ``batch_size=auto`` multiplies ``lr`` by where it takes a batch n times as large: 1, the root of n, or n."""
     lr_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Factor on the step size after every ``lr_decay_steps`` steps."""
-    lr_decay_steps: Annotated[int, Field(ge=1)] = 1000
+    lr_decay_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
     """Steps between two such factors."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    weight_decay: Annotated[float, Field(ge=0, le=1_000_000)] = 0.0
     """L2 on all parameters by the optimizer."""
     sampler: Sampler = "per-user"
     """What the rows of an epoch are. ``per-user``: every user once; ``per-edge``: every target edge once;
@@ -63,10 +63,10 @@ class TrainingOptions(Section):
     ``target``."""
     negatives: Annotated[int, Field(ge=1, le=1000)] = 1
     """Negative items per row."""
-    block_users: Annotated[int, Field(ge=0)] = 0
+    block_users: Annotated[int, Field(ge=0, le=2**31)] = 0
     """0: a step propagates over the whole graph. Otherwise over the pairs of so many users, those of its batch and
     others drawn anew, in models that can (`mbgraph.nn.blocks`): cheaper steps, and another training."""
-    diagnose_every: Annotated[int, Field(ge=0)] = 10
+    diagnose_every: Annotated[int, Field(ge=0, le=1_000_000)] = 10
     """Every that many epochs the gradient norm of each term is recorded on the first batch; 0 never."""
 
     @property

@@ -44,21 +44,21 @@ class PKEFOptions(EmbeddingOptions):
     """Propagation steps of the first behavior; each other one has 1."""
     layers: tuple[Annotated[int, Field(ge=1, le=64)], ...] = ()
     """Propagation steps of each behavior, in order; empty: ``num_layers`` of the first, 1 of each other."""
-    coefficients: tuple[Annotated[float, Field(ge=0)], ...] = ()
+    coefficients: tuple[Annotated[float, Field(ge=0, le=1_000_000)], ...] = ()
     """Weight of each behavior's losses, in order; empty: 2/3 of the last auxiliary one, 1/3 of the target."""
-    loss_factor: Annotated[float, Field(gt=0)] = 3.0
+    loss_factor: Annotated[float, Field(gt=0, le=1_000_000)] = 3.0
     """Factor on all losses."""
-    scale: Annotated[float, Field(gt=0)] = 300.0
+    scale: Annotated[float, Field(gt=0, le=1_000_000)] = 300.0
     """Factor on all scores."""
-    fused: Annotated[float, Field(ge=0)] = 0.3
+    fused: Annotated[float, Field(ge=0, le=1_000_000)] = 0.3
     """Share of the parallel layer, projected on the cascade's, that a cascade layer takes up."""
-    shared: Annotated[float, Field(ge=0)] = 0.01
+    shared: Annotated[float, Field(ge=0, le=1_000_000)] = 0.01
     """Factor on the other behaviors' embeddings, projected on a behavior's own, and on what the projection leaves."""
     not_unique: tuple[str, ...] = ()
     """Behaviors without losses of unique pairs (published: the cart of TMall)."""
-    users_per_epoch: Annotated[int, Field(ge=0)] = 0
+    users_per_epoch: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
     """Users that an epoch reads, drawn anew; 0: all."""
-    positives_per_user: Annotated[int, Field(ge=1)] = 40
+    positives_per_user: Annotated[int, Field(ge=1, le=1000)] = 40
     """Most rows of a user in each group of triples."""
 
     def training(self) -> TrainingOptions:

@@ -8,12 +8,19 @@ from mbgraph.models.base import MODELS, Recommender
 from mbgraph.models.options import ModelOptions
 from mbgraph.nn.relations import GraphLike, Relations
 
-__all__ = ["Popularity", "PopularityScorer", "target_popularity"]
+__all__ = ["Popularity", "PopularityScorer", "target_popularity", "tie_breaker"]
+
+_TIE = 1e-9  # popularity's part of a score: below any difference that matters, above float64's grain
 
 
 def target_popularity(relations: Relations, target: str) -> Tensor:
     """Return the number of train users of every item under the target behavior: float64 (I,)."""
     return relations[target].degree("item").double()
+
+
+def tie_breaker(popularity: Tensor) -> Tensor:
+    """Return what orders equal scores by popularity when it is added to them: float64 (I,), from 0 to 1e-9."""
+    return popularity * (_TIE / (float(popularity.max()) + 1.0))
 
 
 class PopularityScorer:

@@ -48,7 +48,7 @@ class RMBRecOptions(EmbeddingOptions):
     padding: bool = False
     """Keep the published code's padding node: users who lack a behavior become a row of it, which adds ``ln 2`` to the
     sum of that behavior's losses and stays in the divisor."""
-    gamma: Annotated[float, Field(ge=0)] = 0.0
+    gamma: Annotated[float, Field(ge=0, le=1_000_000)] = 0.0
     """Added inside the logarithm of BPR, see `mbgraph.nn.bpr`."""
 
     def training(self) -> TrainingOptions:

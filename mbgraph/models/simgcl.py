@@ -29,9 +29,9 @@ class SimGCLOptions(OneGraphOptions):
 
     num_layers: Annotated[int, Field(ge=1, le=64)] = 2
     """Number of propagation steps."""
-    eps: Annotated[float, Field(ge=0)] = 0.1
+    eps: Annotated[float, Field(ge=0, le=1_000_000)] = 0.1
     """Length of the noise that is added to every row of every layer."""
-    gamma: Annotated[float, Field(ge=0)] = 1e-5
+    gamma: Annotated[float, Field(ge=0, le=1_000_000)] = 1e-5
     """Added inside the logarithm of BPR, see `mbgraph.nn.bpr`."""
 
     def training(self) -> TrainingOptions:

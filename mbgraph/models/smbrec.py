@@ -54,9 +54,9 @@ class SMBRecOptions(EmbeddingOptions):
     """Round the shares of a user's behaviors to two decimals."""
     anchors: Literal["nodes", "rows"] = "nodes"
     """What is contrasted: the batch's distinct nodes, or those of its rows, where a node meets itself as a negative."""
-    user_temperatures: tuple[Annotated[float, Field(gt=0)], ...] = ()
+    user_temperatures: tuple[Annotated[float, Field(gt=0, le=1_000_000)], ...] = ()
     """Temperatures of the users' contrast by auxiliary behavior, in order; empty: 0.2 of all."""
-    item_temperatures: tuple[Annotated[float, Field(gt=0)], ...] = ()
+    item_temperatures: tuple[Annotated[float, Field(gt=0, le=1_000_000)], ...] = ()
     """The same for items."""
 
     def training(self) -> TrainingOptions:

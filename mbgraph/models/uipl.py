@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["UIPL", "UIPLBatch"]
 
-Weight = Annotated[float, Field(ge=0)]
+Weight = Annotated[float, Field(ge=0, le=1_000_000)]
 
 
 class UIPLOptions(EmbeddingOptions):
@@ -60,13 +60,13 @@ class UIPLOptions(EmbeddingOptions):
     """Factor of the cross entropy that the invariant part of every environment must keep low."""
     contrast_weight: Weight = 0.01
     """Factor of the contrast between invariant and specific parts."""
-    temperature: Annotated[float, Field(gt=0)] = 0.1
+    temperature: Annotated[float, Field(gt=0, le=1_000_000)] = 0.1
     """Of that contrast."""
     sampled_scores: bool = False
     """Draw the encoder's noise for scores, too (published code; seeded here), instead of scoring with its mean."""
     padding: bool = False
     """Keep the published code's padding node, see `RMBRec`; its rows start as zeros."""
-    gamma: Annotated[float, Field(ge=0)] = 0.0
+    gamma: Annotated[float, Field(ge=0, le=1_000_000)] = 0.0
     """Added inside the logarithm of BPR, see `mbgraph.nn.bpr`."""
 
     def training(self) -> TrainingOptions:

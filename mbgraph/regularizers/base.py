@@ -28,7 +28,7 @@ class Regularizer(Section):
 
     name: ClassVar[str]
 
-    weight: Annotated[float, Field(ge=0)] = 1.0
+    weight: Annotated[float, Field(ge=0, le=1_000_000)] = 1.0
     """Factor of the term in the total loss; 0 leaves it out."""
     warmup: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     """Epochs over which the weight rises linearly to its full size."""

@@ -253,9 +253,9 @@ class InfoNCE(Regularizer):
 
     name: ClassVar[str] = "infonce"
 
-    temperature: Annotated[float, Field(gt=0)] = 0.07
+    temperature: Annotated[float, Field(gt=0, le=1_000_000)] = 0.07
     """Divides the cosine."""
-    temperatures: tuple[Annotated[float, Field(gt=0)], ...] = ()
+    temperatures: tuple[Annotated[float, Field(gt=0, le=1_000_000)], ...] = ()
     """Temperature of each auxiliary behavior, in order; empty: ``temperature`` of all."""
     direction: Literal["both", "anchor", "other"] = "both"
     """Whose rows pick among the other side's rows; ``both`` is the mean of the two."""
@@ -281,7 +281,7 @@ class InfoNCE(Regularizer):
     memory linear in the batch; or all nodes but those that the model calls similar, by the anchor's rows only."""
     zero_similar: bool = False
     """With all nodes as candidates: count a similar node as a cosine of 0 (published MBSSL) instead of not at all."""
-    block: Annotated[int, Field(ge=1)] = 1024
+    block: Annotated[int, Field(ge=1, le=2**24)] = 1024
     """Rows per block, with ``block`` or all nodes as candidates."""
 
     @model_validator(mode="after")

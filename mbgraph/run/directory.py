@@ -2,30 +2,43 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import tomli_w
 import torch
 
-from mbgraph import __version__, processes
+from mbgraph import __version__, manifest, processes
 from mbgraph.config import FitConfig, read_config
 from mbgraph.data.catalog import find_dataset
 from mbgraph.data.dataset import MultiBehaviorDataset
 from mbgraph.errors import RunError
-from mbgraph.files import atomic_write, check_folder, read_json, write_json
+from mbgraph.files import LOCK_FILES, check_folder, read_json, safe_name, sweep, write_json
+from mbgraph.locks import claimed
 from mbgraph.machine import cpu_name, package_versions
 from mbgraph.models.base import Recommender
 from mbgraph.run.preparation import make_model, prepare_dataset
 from mbgraph.schema import read_toml
-from mbgraph.training.checkpoint import load_weights
+from mbgraph.training.checkpoint import WEIGHTS, check_weights, load_weights
 from mbgraph.training.trainer import resolve_device
 
-__all__ = ["PER_USER", "Run", "make_directory", "write_config", "write_extension", "write_facts"]
+__all__ = [
+    "PER_USER",
+    "Run",
+    "make_directory",
+    "write_config",
+    "write_extension",
+    "write_facts",
+    "write_source",
+    "writing",
+]
 
 FORMAT = 2
 PER_USER = {"test": "per_user.npz", "valid": "per_user_valid.npz"}
@@ -73,13 +86,17 @@ class Run:
 
     def dataset(self) -> MultiBehaviorDataset:
         """Load the run's data as it was prepared then; other content raises `RunError`."""
+        manifest.check(self.path, ["config.toml", "dataset.json"])
         recorded = read_json(self.path / "dataset.json")
+        if not isinstance(recorded, dict) or not isinstance(recorded.get("source"), str):
+            raise RunError(f"{self.path / 'dataset.json'} does not say which data it was made with", "fit again")
         dataset = prepare_dataset(self.config.replace(dataset=recorded["source"]))
-        if dataset.content_hash() != recorded["content_hash"]:
-            raise RunError(
-                f"{self.path} was made with other data than {recorded['source']!r} holds now",
-                "restore that data, or fit the model again",
-            )
+        for hash, what in (("content_hash", "data"), ("ids_hash", "ids of users and items")):
+            if getattr(dataset, hash)() != recorded.get(hash):
+                raise RunError(
+                    f"{self.path} was made with other {what} than {recorded['source']!r} holds now",
+                    "restore that data, or fit the model again",
+                )
         return dataset
 
     def model(self, dataset: MultiBehaviorDataset | None = None) -> Recommender:
@@ -87,11 +104,9 @@ class Run:
         dataset = self.dataset() if dataset is None else dataset
         model = make_model(self.config, dataset)
         if model.trainable:
-            weights = load_weights(self.path / "model.safetensors")
-            try:
-                model.load_state_dict(weights)
-            except RuntimeError as error:
-                raise RunError(f"{self.path} holds weights of another model", "fit the model again") from error
+            weights = load_weights(self.path / WEIGHTS)
+            check_weights(model, weights, f"{self.path / WEIGHTS}")
+            model.load_state_dict(weights)
         return model.eval()
 
 
@@ -107,36 +122,66 @@ def make_directory(
     RunError
         If it cannot be made.
     """
-    if directory is None:
-        parts = [dataset.name, config.model, *([config.variant] if config.variant else []), f"s{config.seed}"]
-        stem = Path("runs") / "-".join(parts)
-        path, number = stem, 2
-        while path.exists():
-            path, number = stem.with_name(f"{stem.name}-{number}"), number + 1
-    else:
+    if directory is not None:
         path = Path(directory)
         check_folder(path, remedy=f"continue it with --resume {path}, or choose another --out")
+        return _made(path, exist_ok=True)
+    parts = [safe_name(dataset.name), config.model, *([config.variant] if config.variant else []), f"s{config.seed}"]
+    stem = Path("runs") / "-".join(parts)
+    path, number = stem, 2
+    while True:
+        try:
+            return _made(path, exist_ok=False)
+        except FileExistsError:
+            path, number = stem.with_name(f"{stem.name}-{number}"), number + 1
+
+
+def _made(path: Path, exist_ok: bool) -> Path:
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        path.mkdir(parents=True, exist_ok=exist_ok)
+    except FileExistsError:
+        raise
     except OSError as error:
         raise RunError(f"cannot make {path}: {error.strerror or error}", "choose another --out") from error
     return path
 
 
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Be the only one who writes into a run directory while the block runs; what a killed one left is removed.
+
+    Of several processes that train together the first one writes, for all of them.
+
+    Raises
+    ------
+    RunError
+        If somebody else is at it; names process and host.
+    """
+    with contextlib.ExitStack() as held:
+
+        def claim() -> None:
+            held.enter_context(claimed(path / LOCK_FILES[0], path))
+            sweep(path)
+
+        processes.first(claim)
+        yield
+
+
 def write_config(path: Path, config: FitConfig) -> None:
     """Write a resolved configuration as ``config.toml``, atomically."""
-    with atomic_write(path / "config.toml") as file:
-        tomli_w.dump({"format": FORMAT, "mbgraph": __version__, **config.plain()}, file)
+    with manifest.recorded(path, ["config.toml"]) as files:
+        tomli_w.dump({"format": FORMAT, "mbgraph": __version__, **config.plain()}, files[0])
 
 
 def write_facts(path: Path, config: FitConfig, dataset: MultiBehaviorDataset, chosen: Sequence[str] = ()) -> None:
     """Write what the run stands on: ``dataset.json``, and ``env.json`` with a line for each number ``auto`` chose."""
-    write_json(
-        path / "dataset.json",
+    _write_dataset(
+        path,
         {
             "name": dataset.name,
             "source": config.dataset if config.dataset == "demo" else str(find_dataset(config.dataset)),
             "content_hash": dataset.content_hash(),
+            "ids_hash": dataset.ids_hash(),
             "users": dataset.num_users,
             "items": dataset.num_items,
             "counts": dataset.counts,
@@ -160,6 +205,17 @@ def write_facts(path: Path, config: FitConfig, dataset: MultiBehaviorDataset, ch
             **({"chosen": list(chosen)} if chosen else {}),
         },
     )
+
+
+def _write_dataset(path: Path, facts: dict[str, Any]) -> None:
+    with manifest.recorded(path, ["dataset.json"]) as files:
+        files[0].write(f"{json.dumps(facts, indent=1)}\n".encode())
+
+
+def write_source(path: Path, source: str) -> None:
+    """Write down where the data of a run lie now, if they were moved."""
+    manifest.check(path, ["dataset.json"])
+    _write_dataset(path, {**read_json(path / "dataset.json"), "source": source})
 
 
 def write_extension(path: Path, config: FitConfig) -> None:

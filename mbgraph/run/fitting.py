@@ -10,18 +10,18 @@ from typing import Any
 
 import torch
 
-from mbgraph import processes
+from mbgraph import manifest, processes
 from mbgraph.config import FitConfig
 from mbgraph.data.dataset import MultiBehaviorDataset
 from mbgraph.errors import UsageError
 from mbgraph.evaluation.evaluate import EvaluationResult, evaluate_splits
-from mbgraph.files import write_json
+from mbgraph.files import reading, write_json
 from mbgraph.machine import peak_memory_mb
 from mbgraph.models.base import Recommender
-from mbgraph.run.directory import PER_USER, Run, make_directory, write_config, write_extension, write_facts
+from mbgraph.run.directory import PER_USER, Run, make_directory, write_config, write_extension, write_facts, writing
 from mbgraph.run.preparation import make_model, notices, prepare_dataset, settled
 from mbgraph.training.callbacks import Callback, EarlyStopping
-from mbgraph.training.checkpoint import load_checkpoint
+from mbgraph.training.checkpoint import CHECKPOINT, load_checkpoint
 from mbgraph.training.trainer import Trainer
 
 __all__ = ["fit", "resume"]
@@ -65,15 +65,16 @@ def fit(
     config = config.resolve(dataset.num_items)
     announce(config)
     told = _told([*chosen, *notices(config, dataset)], warn)
+    path = Path(processes.first(lambda: str(make_directory(config, dataset, directory))))
 
-    def make() -> str:
-        path = make_directory(config, dataset, directory)
+    def write() -> None:
+        make_directory(config, dataset, path)  # somebody may have been here before the lock was
         write_facts(path, config, dataset, chosen)
         write_config(path, config)
-        return str(path)
 
-    path = Path(processes.first(make))
-    return _execute(config, path, dataset, model, callbacks, told, resumed=False)
+    with writing(path):
+        processes.first(write)
+        return _execute(config, path, dataset, model, callbacks, told, resumed=False)
 
 
 def resume(
@@ -111,11 +112,12 @@ def resume(
     asked = {"epochs": epochs, "patience": patience}
     changes = {name: value for name, value in asked.items() if value is not None}
     told: list[str] = []
-    if changes:
-        config = config.replace(training={**config.training, **changes})
-        told = _told(processes.first(lambda: _extend(run, config, changes)), warn)
-    dataset = run.dataset()
-    return _execute(config, run.path, dataset, make_model(config, dataset), callbacks, told, resumed=True)
+    with writing(run.path):
+        dataset = run.dataset()
+        if changes:
+            config = config.replace(training={**config.training, **changes})
+            told = _told(processes.first(lambda: _extend(run, config, changes)), warn)
+        return _execute(config, run.path, dataset, make_model(config, dataset), callbacks, told, resumed=True)
 
 
 def use_threads(threads: int) -> None:
@@ -133,8 +135,9 @@ def _told(lines: Sequence[str], warn: Callable[[str], None]) -> list[str]:
 def _extend(run: Run, config: FitConfig, changes: dict[str, int]) -> list[str]:
     """Check that the run can go on with other limits, and write them down; return what to tell."""
     records: list[dict[str, Any]] = []
-    if (run.path / "checkpoint.pt").exists():
-        records = json.loads(load_checkpoint(run.path / "checkpoint.pt")["records"])
+    if (run.path / CHECKPOINT).exists():
+        with reading(run.path / CHECKPOINT, "restore it, or fit the model again"):
+            records = json.loads(load_checkpoint(run.path / CHECKPOINT)["records"])
     limits, done = config.training_options, len(records)
     if limits.epochs < done:
         raise UsageError(
@@ -204,7 +207,7 @@ def _execute(
             directory=path,
             callbacks=callbacks,
         )
-        result = trainer.fit(resume=resumed and (path / "checkpoint.pt").exists())
+        result = trainer.fit(resume=resumed and (path / CHECKPOINT).exists())
         outcome.update(
             epochs=result.epochs,
             best_epoch=result.best_epoch,
@@ -225,9 +228,11 @@ def _execute(
     outcome["users_evaluated"] = results["test"].users_evaluated if "test" in results else 0
     if not outcome["interrupted"] and processes.is_first():
         details = {split: result.to_dict() for split, result in results.items()}
+        written = [name for split, name in PER_USER.items() if split in results]
         for split, name in PER_USER.items():
             if split in results:
                 results[split].save_per_user(path / name)
         write_json(path / "test.json", {**outcome, "details": details})
+        manifest.note(path, [*written, "test.json"])
         outcome["details"] = details
     return outcome

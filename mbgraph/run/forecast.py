@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from mbgraph import limits
 from mbgraph.config import FitConfig
 from mbgraph.data.dataset import MultiBehaviorDataset
 from mbgraph.errors import DataError, MbgraphError, RunError, UsageError
@@ -59,7 +60,11 @@ def plan(
         What a fit would raise; `RunError` also if the process dies, as it does where memory ends.
     """
     available = available_memory_mb()
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    environment = {
+        **os.environ,
+        **limits.environment(),
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+    }
     done = subprocess.run(
         [sys.executable, "-c", _CHILD],
         input=json.dumps(config.plain()),

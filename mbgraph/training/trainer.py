@@ -19,7 +19,7 @@ from mbgraph.data.dataset import MultiBehaviorDataset
 from mbgraph.errors import RunError, UnknownNameError, UsageError
 from mbgraph.evaluation.evaluate import evaluate
 from mbgraph.evaluation.options import EvaluationOptions
-from mbgraph.files import atomic_write
+from mbgraph.files import append_line, atomic_write
 from mbgraph.models.base import Recommender
 from mbgraph.models.batch_rule import choose_batch
 from mbgraph.models.context import StepContext
@@ -27,7 +27,7 @@ from mbgraph.models.options import TrainingOptions
 from mbgraph.nn.blocks import Block, reading
 from mbgraph.regularizers.base import Regularizer
 from mbgraph.training.callbacks import Callback, EarlyStopping
-from mbgraph.training.checkpoint import load_checkpoint, save_checkpoint, save_weights
+from mbgraph.training.checkpoint import CHECKPOINT, check_weights, load_checkpoint, save_checkpoint, save_weights
 from mbgraph.training.interrupts import Interrupts
 
 __all__ = ["FitResult", "Trainer", "resolve_device"]
@@ -335,48 +335,57 @@ class Trainer:
     def _save(self, best: bool) -> None:
         assert self.directory is not None
         # The checkpoint is the truth: the other files are written from it, and again on resume if a kill fell between.
-        save_checkpoint(
-            self.directory / "checkpoint.pt",
-            {
-                "epoch": self.epoch,
-                "rng": self.rng,
-                "records": json.dumps(self.records),
-                "stopping": self.stopping.state_dict(),
-                "model": self.model.state_dict(),
-                "rule": self.rule.state_dict(),
-                "best": self._best,
-            },
-        )
-        if best:
-            save_weights(self.directory / "model.safetensors", self._best)
-        with (self.directory / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(self.records[-1]) + "\n")
+        state = {
+            "epoch": self.epoch,
+            "rng": self.rng,
+            "records": json.dumps(self.records),
+            "stopping": self.stopping.state_dict(),
+            "model": self.model.state_dict(),
+            "rule": self.rule.state_dict(),
+            "best": self._best,
+        }
+        save_checkpoint(self.directory, state, self._best if best else None)
+        append_line(self.directory / "metrics.jsonl", json.dumps(self.records[-1]))
 
     def _load(self) -> None:
         if self.directory is None:
             raise UsageError("nothing to resume from", "give the trainer the run's directory")
-        state = load_checkpoint(self.directory / "checkpoint.pt")
+        path = self.directory / CHECKPOINT
+        state = load_checkpoint(path)
+        try:
+            self._restore(state)
+        except RunError:
+            raise
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            # a state dict of another shape raises any of them, in torch as well as here
+            reason = " ".join(str(error).split())[:120]
+            raise RunError(
+                f"checkpoint {path} is not one of this run ({type(error).__name__}: {reason})",
+                "restore it, or fit the model again",
+            ) from error
+        if not processes.is_first():
+            return
+        save_weights(self.directory, self._best)
+        with atomic_write(self.directory / "metrics.jsonl", "w") as file:
+            file.writelines(json.dumps(record) + "\n" for record in self.records)
+
+    def _restore(self, state: dict[str, Any]) -> None:
         if state["rng"] != self.rng:
             raise RunError(
                 f"the checkpoint was made with seed {state['rng']}, not {self.rng}",
                 "resume with the same seed",
             )
-        try:
-            self.model.load_state_dict(state["model"])
-        except RuntimeError as error:
-            raise RunError(
-                "the checkpoint belongs to another model", "resume with the run's own configuration"
-            ) from error
+        records = json.loads(state["records"])
+        if not isinstance(records, list) or [record["epoch"] for record in records] != [
+            number + 1 for number in range(state["epoch"])
+        ]:
+            raise ValueError("its records are not one for each epoch")
+        check_weights(self.model, state["model"], "the checkpoint")
+        check_weights(self.model, state["best"], "the checkpoint")
+        self.model.load_state_dict(state["model"])
         self.rule.load_state_dict(state["rule"])
         self.stopping.load_state_dict(state["stopping"])
-        self.records = json.loads(state["records"])
-        self.epoch = state["epoch"]
-        self._best = state["best"]
-        if not processes.is_first():
-            return
-        save_weights(self.directory / "model.safetensors", self._best)
-        with atomic_write(self.directory / "metrics.jsonl", "w") as file:
-            file.writelines(json.dumps(record) + "\n" for record in self.records)
+        self.records, self.epoch, self._best = records, state["epoch"], state["best"]
 
 
 def _with_options(

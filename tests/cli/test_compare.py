@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from mbgraph import manifest
 from mbgraph.cli.main import cli
 
 
@@ -24,6 +25,7 @@ def write(path, values, *, users=None, content="a", mask="train-target", ties="r
         user_id=ids,
         **{"HR@10": np.array(values, float), "NDCG@10": np.array(values) / 2, "MAP@10": np.array(values) / 3},
     )
+    manifest.note(path, ["config.toml", "dataset.json", "per_user.npz"])
     return path
 
 
@@ -89,6 +91,7 @@ def test_other_mask_or_ties_is_an_error_even_by_force(runs, tmp_path, how):
 def test_a_run_that_does_not_say_its_data(runs, content):
     for path in runs:
         (path / "dataset.json").write_text(content)
+        manifest.note(path, ["dataset.json"])
     result = run(*runs)
     assert result.exit_code == 1
     assert "dataset.json does not say which data the run stands on; fit the model again" in result.stderr
@@ -98,6 +101,7 @@ def test_validation_results(runs):
     for path in runs:
         with np.load(path / "per_user.npz") as arrays:
             np.savez(path / "per_user_valid.npz", **{**arrays, "split": np.array("valid")})
+        manifest.note(path, ["per_user_valid.npz"])
     assert json.loads(run(*runs, "--split", "valid", "--json").stdout)["split"] == "valid"
 
 

@@ -146,7 +146,7 @@ def test_errors_are_one_line_and_write_nothing(log, tmp_path, arguments, message
 def test_missing_log(tmp_path):
     result = run("import", tmp_path / "none.csv", "--target", "buy", "-o", tmp_path / "shop")
     assert result.exit_code == 2
-    assert "none.csv: No such file or directory; give a CSV with a header, JSON lines or" in result.stderr
+    assert "none.csv: No such file or directory; restore the file or correct the path" in result.stderr
 
 
 def test_a_taken_folder_is_said_before_the_log_is_read(log, tmp_path, tiny):

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from mbgraph.cli import main as entry
 from mbgraph.cli.common import Command, console, emit_json, format_number
 from mbgraph.cli.main import cli
+from mbgraph.data.formats.npz import write_npz
 from mbgraph.errors import DataError, RunError
 
 COMMANDS = cli.list_commands(click.Context(cli))
@@ -151,3 +152,15 @@ def test_numbers_in_tables(value, text):
 
 def test_notices_go_to_stderr():
     assert console.stderr
+
+
+def test_limits_are_raised_for_one_command(tiny, tmp_path):
+    write_npz(tiny, tmp_path / "tiny")
+    refused = run("--limit", "users=5", "inspect", str(tmp_path / "tiny"))
+    assert refused.exit_code == 2
+    assert "6 users are more than the limit of 5 (users); if the file is to be trusted, raise it" in refused.stderr
+    assert run("inspect", str(tmp_path / "tiny")).exit_code == 0
+    for wrong in ("users=0", "user=5", "users"):
+        result = run("--limit", wrong, "inspect", str(tmp_path / "tiny"))
+        assert result.exit_code == 2
+        assert result.stderr.startswith("error: ")

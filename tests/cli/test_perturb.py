@@ -118,3 +118,16 @@ def test_never_imports_torch_or_dgl(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["added"] == {"view": 12_000, "cart": 3_600}
+
+
+@pytest.mark.parametrize("name", ["../../../EVIL", "/tmp/EVIL", "a\0b", "x" * 300, "\ud800", "-o [/b]"])
+def test_a_dataset_name_never_decides_where_files_go(tiny, name, tmp_path, monkeypatch):
+    inside = tmp_path / "a" / "b" / "c" / "d"
+    inside.mkdir(parents=True)
+    write_npz(tiny.replace(name=name), inside / "source")
+    monkeypatch.chdir(inside)
+    result = run("source", "--add", "1")
+    assert result.exit_code == 0, result.output
+    made = {path for path in tmp_path.rglob("manifest.json")}
+    assert len(made) == 1
+    assert made.pop().parent.parent == inside

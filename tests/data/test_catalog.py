@@ -57,7 +57,7 @@ def test_unknown_names(data_home, tiny):
 def test_odd_names(data_home, name, monkeypatch, tmp_path):
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")
-    with pytest.raises((UsageError, DataError), match=r"unknown dataset|is no dataset"):
+    with pytest.raises((UsageError, DataError), match=r"unknown dataset|is no dataset|cannot use the path"):
         load_dataset(name)
 
 

@@ -410,7 +410,7 @@ PARQUET = pd.DataFrame({"a": range(100)}).to_parquet()
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "cannot read .*log: No such file or directory; give a CSV with a header, JSON lines or"),
+        (None, "cannot read .*log: No such file or directory; restore the file or correct the path"),
         (b"", "log is empty; give a CSV with a header"),
         (b"user,item,behavior\n", "log holds no events; give a file with at least one row"),
         (b"a,b\n1,2\n3\n", "cannot read .*Expected 2 columns, got 1"),

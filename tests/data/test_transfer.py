@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from dataclasses import replace
 
@@ -222,3 +223,51 @@ def test_both_hashes_must_be_right(tmp_path):
         path, CardFile(part="view", path="file", format="pairs", git_blob=blob, sha256="0" * 64)
     )
     assert "no hash" in check_file(path, CardFile(part="view", path="file", format="pairs"))
+
+
+def test_passwords_reach_one_host_and_nothing_else(card, root, site, get, policy):
+    asked = []
+    good = site.answer
+
+    def answer(handler):
+        asked.append(handler.headers.get("Authorization"))
+        good(handler)
+
+    site.answer = answer
+    secret = site.address.replace("http://", "http://ann:s3cr%40t@") + "/npz"
+    place = get(card, source=secret)
+    assert set(asked) == {"Basic YW5uOnMzY3JAdA=="}
+    for file in place.iterdir():
+        assert b"s3cr" not in file.read_bytes()
+    assert json.loads((place / "meta.json").read_text())["metadata"]["download"]["from"] == site.address + "/npz"
+    for wrong in (secret + "/none", secret.replace(site.address[7:], "127.0.0.1:1"), secret.replace("http", "ftp")):
+        with pytest.raises((RunError, UsageError)) as caught:
+            get(card, source=wrong, force=True)
+        assert "s3cr" not in str(caught.value)
+        assert "ann:" not in str(caught.value)
+
+
+def test_a_redirect_to_another_host_takes_no_password_along(card, site, get):
+    asked = {"127.0.0.1": set(), "localhost": set()}
+    good = site.answer
+
+    def answer(handler):
+        host = handler.headers["Host"].partition(":")[0]
+        asked[host].add(handler.headers.get("Authorization"))
+        if host == "localhost":
+            good(handler)
+            return
+        handler.send_response(302)
+        handler.send_header("Location", site.address.replace("127.0.0.1", "localhost") + handler.path)
+        handler.end_headers()
+
+    site.answer = answer
+    get(card, source=site.address.replace("http://", "http://ann:s3cret@") + "/npz")
+    assert asked == {"127.0.0.1": {"Basic YW5uOnMzY3JldA=="}, "localhost": {None}}
+
+
+@pytest.mark.parametrize("source", ["http://[::1", "http://a:99999999/x", "https://", "http://ann:s3cret@"])
+def test_urls_that_are_none(card, get, source):
+    with pytest.raises(UsageError, match="cannot download from") as caught:
+        get(card, source=source)
+    assert "s3cret" not in str(caught.value)

@@ -168,7 +168,7 @@ def test_results_must_stand_on_the_same():
 
 def test_broken_files_are_one_line(tmp_path):
     path = tmp_path / "per_user.npz"
-    with pytest.raises(DataError, match=r"cannot read per-user results from .*No such file"):
+    with pytest.raises(DataError, match=r"cannot read .*per_user.npz: No such file"):
         read_per_user(path)
     path.write_bytes(b"PK\x03\x04 torn")
     with pytest.raises(DataError, match=r"cannot read per-user results .*; write it again with"):

@@ -53,6 +53,7 @@ def test_gamma_clips_and_softplus_does_not():
     far = torch.tensor([-60.0], requires_grad=True)
     assert bpr(far).item() == pytest.approx(-math.log(1e-10), rel=1e-4)
     assert bpr(far, gamma=0).item() == pytest.approx(60.0)
+    assert bpr(torch.tensor(-200.0), gamma=0).item() == pytest.approx(200.0)  # whose sigmoid is 0
     (gradient,) = torch.autograd.grad(bpr(far, gamma=0).sum(), far)
     assert gradient.item() == pytest.approx(-1.0)
 

@@ -251,6 +251,19 @@ def test_a_named_backend_runs_and_not_the_compiled_kernels(backend, has_rows, mo
     assert encoded == [1] * (backend == "auto")  # one that names a backend speaks for all of a round
 
 
+@pytest.mark.parametrize("options", [{}, {"between": noise}, {"residual": True}], ids=shown)
+@pytest.mark.parametrize("has_rows", [True, False])
+def test_weights_of_zero_give_zeros(path, has_rows, options):
+    """All of them, layer 0 too: rows of zeros, and a gradient of zeros."""
+    relation, both, at = random_relation(backend=path), tables(), AT if has_rows else None
+    made = propagate(relation, *both, 2, weights=(0.0, 0.0, 0.0), at=at, **options)
+    (again,) = propagate_each([relation], *both, 2, weights=(0.0, 0.0, 0.0), at=at and [at])
+    shapes = [(len(rows), D) for rows in (AT if has_rows else both)]
+    assert [tuple(rows.shape) for rows in made] == [tuple(rows.shape) for rows in again] == shapes
+    for rows in (*made, *again, *torch.autograd.grad(sum(rows.sum() for rows in (*made, *again)), both)):
+        assert not rows.any()
+
+
 def test_a_layer_that_nobody_reads_is_not_computed(path, monkeypatch):
     """Weights that end in zeros: the layers are left out, not multiplied by zero."""
     relation = random_relation(backend=path)

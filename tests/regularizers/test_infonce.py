@@ -332,7 +332,8 @@ def test_supported_only_leaves_nodes_out_and_weighted_counts_them(step):
 @pytest.mark.parametrize("zero", [False, True])
 @pytest.mark.parametrize("supported_only", [False, True])
 @pytest.mark.parametrize("side", ["user", "item"])
-def test_all_nodes_as_candidates_without_the_similar_ones(step, side, supported_only, zero):
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_all_nodes_as_candidates_without_the_similar_ones(step, reduction, side, supported_only, zero):
     anchors, nodes = step.anchors[side], step.nodes[side]
     lists = [[number for number in own if number >= 0] for own in step.similar[side].tolist()]
     assert any(lists)
@@ -342,9 +343,15 @@ def test_all_nodes_as_candidates_without_the_similar_ones(step, side, supported_
         keep = range(len(lists)) if weights is None or not supported_only else (weights > 0).nonzero()[:, 0].tolist()
         keep = list(keep)
         chosen = anchors["buy"][keep], anchors[name][keep]
-        total += loop_among(*chosen, nodes[name], 0.5, [lists[n] for n in keep], zero, "mean", None)
+        total += loop_among(*chosen, nodes[name], 0.5, [lists[n] for n in keep], zero, reduction, None)
     made = InfoNCE(
-        candidates="all", side=side, supported_only=supported_only, zero_similar=zero, temperature=0.5, block=2
+        candidates="all",
+        side=side,
+        supported_only=supported_only,
+        zero_similar=zero,
+        temperature=0.5,
+        reduction=reduction,
+        block=2,
     )
     assert made(step).item() == pytest.approx(total, rel=1e-9)
 

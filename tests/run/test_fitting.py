@@ -10,6 +10,7 @@ import time
 import pytest
 import torch
 
+from mbgraph import manifest
 from mbgraph.config import FitConfig
 from mbgraph.data.formats.npz import write_npz
 from mbgraph.data.interactions import Pairs
@@ -38,7 +39,7 @@ def test_the_directory_holds_what_the_design_promises(finished):
     names = {entry.name for entry in path.iterdir()}
     assert names == {
         "config.toml", "env.json", "dataset.json", "metrics.jsonl", "model.safetensors", "checkpoint.pt", "test.json",
-        "per_user.npz", "per_user_valid.npz",
+        "per_user.npz", "per_user_valid.npz", "manifest.json", ".lock",
     }  # fmt: skip
     assert len((path / "metrics.jsonl").read_text().splitlines()) == 3
     assert json.loads((path / "test.json").read_text())["test"] == outcome["test"]
@@ -150,6 +151,7 @@ def test_kill_and_resume_reach_the_same_numbers(folder, finished, tmp_path, epoc
     # the same configuration, but few epochs, so that the comparison is quick
     text = (path / "config.toml").read_text().replace("epochs = 400", "epochs = 12")
     (path / "config.toml").write_text(text)
+    manifest.note(path, ["config.toml"])
     done = len(lines.read_text().splitlines()) if lines.exists() else 0
     if done > 12:
         pytest.skip("the machine was too quick to be interrupted in time")

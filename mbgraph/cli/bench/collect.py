@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from mbgraph.cli.common import Command, console, emit_json, json_option, table
+from mbgraph.cli.common import PATH, Command, console, emit_json, json_option, table
 
 
 @click.command(
@@ -17,8 +17,8 @@ Example:
   mbgraph bench collect runs/* -o results.csv
 """,
 )
-@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN...")
-@click.option("-o", "--out", "path", type=click.Path(path_type=Path), help="CSV file to write.")
+@click.argument("runs", nargs=-1, required=True, type=PATH, metavar="RUN...")
+@click.option("-o", "--out", "path", type=PATH, help="CSV file to write.")
 @json_option
 def command(runs: tuple[Path, ...], path: Path | None, as_json: bool) -> None:
     """Collect finished runs into one table, and a CSV file."""
@@ -28,7 +28,7 @@ def command(runs: tuple[Path, ...], path: Path | None, as_json: bool) -> None:
     rows = collect(runs)
     if path is not None:
         write_rows(path, rows)
-        console.print(f"wrote {path}", markup=False)
+        console.print(f"wrote {path}")
     if as_json:
         emit_json(rows)
         return

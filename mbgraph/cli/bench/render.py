@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from mbgraph.cli.common import Command, console, emit_json, json_option
+from mbgraph.cli.common import PATH, Command, console, emit_json, json_option
 
 
 @click.command(
@@ -17,8 +17,8 @@ Example:
   mbgraph bench render docs/reproduce.md
 """,
 )
-@click.argument("pages", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PAGE...")
-@click.option("--root", default=".", type=click.Path(path_type=Path), help="Where CSV paths start.  [default: here]")
+@click.argument("pages", nargs=-1, required=True, type=PATH, metavar="PAGE...")
+@click.option("--root", default=".", type=PATH, help="Where CSV paths start.  [default: here]")
 @json_option
 def command(pages: tuple[Path, ...], root: Path, as_json: bool) -> None:
     """Fill the tables of Markdown pages from their CSV files."""
@@ -29,6 +29,6 @@ def command(pages: tuple[Path, ...], root: Path, as_json: bool) -> None:
         text = render_page(page, root)
         with atomic_write(page, "w") as file:
             file.write(text)
-        console.print(f"rendered {page}", markup=False)
+        console.print(f"rendered {page}")
     if as_json:
         emit_json({"pages": list(pages)})

@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from mbgraph.cli.common import Command, console, emit_json, json_option, table
+from mbgraph.cli.common import PATH, Command, console, emit_json, json_option, table
+from mbgraph.machine import MOST_THREADS
 
 PARTS = ("datasets", "growth", "costs")
 TITLES = {
@@ -39,8 +40,8 @@ Examples:
     show_default=True,
     help="Datasets beside the plain loop; generated graphs that grow; one property of them at a time; or all.",
 )
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: torch's]")
-@click.option("-o", "--out", "folder", type=click.Path(path_type=Path), help="Folder for speed*.csv.")
+@click.option("--threads", type=click.IntRange(1, MOST_THREADS), help="CPU threads.  [default: torch's]")
+@click.option("-o", "--out", "folder", type=PATH, help="Folder for speed*.csv.")
 @json_option
 def command(
     datasets: tuple[str, ...], quick: bool, part: str, threads: int | None, folder: Path | None, as_json: bool
@@ -63,7 +64,7 @@ def command(
     chosen = PARTS if part == "all" else (part,)
 
     def notify(text: str) -> None:
-        console.print(text, markup=False)
+        console.print(text)
 
     def generated(shapes: list[costs.Shape]) -> Iterator[dict[str, Any]]:
         bandwidth, rate = copy_bandwidth(), gemm_rate()
@@ -89,11 +90,11 @@ def command(
             if rows:
                 path = folder / ("speed.csv" if name == "parts" else f"speed_{name}.csv")
                 write_rows(path, [{**row, **machine} for row in rows])
-                console.print(f"wrote {path}", markup=False)
+                console.print(f"wrote {path}")
     if as_json:
         emit_json({"machine": machine, **made})
         return
-    console.print(f"medians on {machine['threads']} threads of {machine['cpu']}", markup=False)
+    console.print(f"medians on {machine['threads']} threads of {machine['cpu']}")
     for name, rows in made.items():
         if rows:
             _show(TITLES[name], rows)

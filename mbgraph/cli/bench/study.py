@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mbgraph.cli.bench import EVERY, is_file
-from mbgraph.cli.common import Command, console, emit_json, json_option, out, table
+from mbgraph.cli.common import PATH, Command, console, emit_json, json_option, out, table
+from mbgraph.machine import MOST_THREADS
 
 if TYPE_CHECKING:
     from mbgraph.bench.results import Results
@@ -76,16 +77,14 @@ def study_command(name: str) -> click.Command:
         click.Option(["--seeds"], type=Seeds(), help="Instead of the study's."),
         click.Option(["--budget"], type=Span(), help="Begin no epoch after this time; the next call goes on."),
         click.Option(["--jobs"], type=click.IntRange(1, 256), default=1, show_default=True, help="Processes."),
-        click.Option(["--threads"], type=click.IntRange(1, 4096), help="CPU threads of all processes.  [default: all]"),
+        click.Option(
+            ["--threads"], type=click.IntRange(1, MOST_THREADS), help="CPU threads of all processes.  [default: all]"
+        ),
         click.Option(["--quick"], is_flag=True, help="Smoke run: one seed, one epoch, few settings, on demo."),
         click.Option(["--list", "listed"], is_flag=True, help="Say what is finished and what is not; run nothing."),
         click.Option(["--dry-run"], is_flag=True, help="Say what is left and what it takes; run nothing."),
-        click.Option(
-            ["--store"], type=click.Path(path_type=Path), help="Runs.  [default: $MBGRAPH_STORE or runs/bench]"
-        ),
-        click.Option(
-            ["--out", "folder"], type=click.Path(path_type=Path), help="Folder for CSV, Markdown, LaTeX and pictures."
-        ),
+        click.Option(["--store"], type=PATH, help="Runs.  [default: $MBGRAPH_STORE or runs/bench]"),
+        click.Option(["--out", "folder"], type=PATH, help="Folder for CSV, Markdown, LaTeX and pictures."),
     ]
     made = Command(
         name,
@@ -144,7 +143,7 @@ def _run(
     studies = [Study.load(each) for each in (shipped_studies() if name == EVERY else [name])]
     plans = [plan(study, datasets, seeds, is_quick=quick) for study in studies]
     for note in dict.fromkeys(note for made in plans for note in made.notes):
-        console.print(f"note: {note}", markup=False)
+        console.print(f"note: {note}")
     if listed or dry_run:
         told = [_listed(made, kept) if listed else _planned(made, kept) for made in plans]
         if as_json:
@@ -166,13 +165,13 @@ def _run(
         if folder is not None:
             drawn = write_pictures(results, folder) if can_draw() else []
             for path in [*write_all(results, folder), *drawn]:
-                console.print(f"wrote {path}", markup=False)
+                console.print(f"wrote {path}")
     if folder is not None and not can_draw():
-        console.print('note: pictures are left out; install them with: pip install "mbgraph[plot]"', markup=False)
+        console.print('note: pictures are left out; install them with: pip install "mbgraph[plot]"')
     if as_json:
         emit_json(_plain(collected[0]) if name != EVERY else {"studies": [_plain(each) for each in collected]})
     if interrupted:
-        console.print("stopped; the same command goes on where this one ended", markup=False)
+        console.print("stopped; the same command goes on where this one ended")
         if budget is None:
             click.get_current_context().exit(130)
 
@@ -191,7 +190,7 @@ def show(results: Results) -> None:
         wide = Measurement.get(out, out.options.update(max_width=1000), made).maximum
         out.print(made, width=wide, crop=False, no_wrap=True, overflow="ignore")
         for note in grid.notes:
-            console.print(f"failed: {note}", markup=False)
+            console.print(f"failed: {note}")
     decided = verdicts(results)
     if decided:
         rows = [[each.claim.text, each.claim.place, each.dataset, each.verdict] for each in decided]
@@ -228,7 +227,7 @@ def _listed(made: Plan, store: Store) -> dict[str, Any]:
     if made.jobs:
         table(f"{made.study.title}: runs", ["run", "status", "epochs", "address"], rows)
     else:
-        out.print(f"{made.study.title}: describes {', '.join(made.datasets)}, trains nothing", markup=False)
+        out.print(f"{made.study.title}: describes {', '.join(made.datasets)}, trains nothing")
     keys = ("run", "status", "epochs", "address")
     return {"study": made.study.name, "runs": [dict(zip(keys, row, strict=True)) for row in rows]}
 
@@ -271,5 +270,5 @@ def _planned(made: Plan, store: Store) -> dict[str, Any]:
         ],
     )
     more = f"; nothing like {unknown} of them was ever measured in this store" if unknown else ""
-    out.print(f"about {duration(seconds)} in one process{more}", markup=False)
+    out.print(f"about {duration(seconds)} in one process{more}")
     return {"study": made.study.name, "left": len(left), "seconds": seconds, "unknown": unknown, "rows": rows}

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -15,6 +15,7 @@ from mbgraph.bench.estimates import Estimates
 from mbgraph.bench.jobs import Job
 from mbgraph.bench.runner import Event
 from mbgraph.bench.store import Store
+from mbgraph.cli.consoles import PlainConsole
 
 __all__ = ["Watch", "duration"]
 
@@ -35,12 +36,12 @@ class Watch:
 
     Parameters
     ----------
-    console : Console
+    console : PlainConsole
     store : Store
     jobs : sequence of Job
     """
 
-    def __init__(self, console: Console, store: Store, jobs: Sequence[Job]) -> None:
+    def __init__(self, console: PlainConsole, store: Store, jobs: Sequence[Job]) -> None:
         self.console, self.store, self.total = console, store, len(jobs)
         self.estimates = Estimates(store)
         self.left = {str(job): job for job in jobs}
@@ -81,7 +82,7 @@ class Watch:
         line += f": {event.error}" if event.error else ""
         self.lines.append(line)
         if self._live is None:
-            self.console.print(f"{line} ({self.total - len(self.left)}/{self.total}{self._remaining()})", markup=False)
+            self.console.print(f"{line} ({self.total - len(self.left)}/{self.total}{self._remaining()})")
 
     def _remaining(self) -> str:
         """Return the time that what is left takes, at the pace of what was measured, or nothing."""

@@ -43,9 +43,9 @@ def command(dataset: str, strict: bool, as_json: bool) -> None:
     elif findings:
         rows = [[found.code, found.severity, found.title, found.text] for found in findings]
         table(f"{dataset}: findings", ["code", "severity", "what", "found"], rows)
-        console.print("explained in docs/checks.md", markup=False)
+        console.print("explained in docs/checks.md")
     else:
-        console.print(f"{dataset}: nothing to report", markup=False)
+        console.print(f"{dataset}: nothing to report")
     serious = [found.code for found in findings if found.severity != "note"]
     if strict and serious:
         raise RunError(f"{dataset} has {len(serious)} findings: {', '.join(serious)}", "see docs/checks.md")

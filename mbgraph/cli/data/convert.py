@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from mbgraph.cli.common import Command, console, emit_json, json_option, table
+from mbgraph.cli.common import PATH, Command, console, emit_json, json_option, table
 from mbgraph.cli.data.filtering import filter_notes, filter_of, filter_options
 from mbgraph.data.formats import FORMATS, WRITERS
 from mbgraph.errors import UsageError
@@ -30,8 +30,8 @@ Examples:
 """,
 )
 @click.argument("source", metavar="IN")
-@click.argument("place", metavar="[OUT]", required=False, type=click.Path(path_type=Path))
-@click.option("-o", "--out", "directory", type=click.Path(path_type=Path), help="Folder to write, instead of OUT.")
+@click.argument("place", metavar="[OUT]", required=False, type=PATH)
+@click.option("-o", "--out", "directory", type=PATH, help="Folder to write, instead of OUT.")
 @click.option("--to", "to", type=click.Choice(WRITERS), default="npz", show_default=True, help="Format to write.")
 @click.option("--format", "format", type=click.Choice(_READ), help="Format of IN.  [default: found by content]")
 @click.option(
@@ -89,7 +89,7 @@ def command(
         path = Path(source).expanduser() if format is not None else find_dataset(source)
         if path.resolve() == out.resolve():
             raise UsageError(f"{out} is the dataset itself", "choose another folder")
-        console.print(f"reading {path}", markup=False)
+        console.print(f"reading {path}")
         ds = formats.read(path, format, target=target, **files)
     before = ds
     ds = filter_dataset(ds, rule)
@@ -118,8 +118,8 @@ def command(
     counts = [[f"{part} (target, train)" if part == ds.target else part, n] for part, n in ds.counts.items()]
     table(ds.name, ["", "count"], [["users", ds.num_users], ["items", ds.num_items], *counts])
     for line in [*_notes(source_facts), *filter_notes(filters)]:
-        console.print(line, markup=False)
-    console.print(f"wrote {out} ({to})", markup=False)
+        console.print(line)
+    console.print(f"wrote {out} ({to})")
 
 
 def _out(place: Path | None, directory: Path | None) -> Path:

@@ -7,18 +7,17 @@ from types import TracebackType
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
     Progress,
     TaskID,
-    TextColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
 
-from mbgraph.cli.common import Command, console, emit_json, json_option
+from mbgraph.cli.common import PATH, Command, console, emit_json, json_option
+from mbgraph.cli.consoles import PlainConsole, TextColumn
 
 
 @click.command(
@@ -36,7 +35,7 @@ Examples:
 @click.option(
     "--to",
     "root",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Folder of datasets; NAME is made in it.  [default: $MBGRAPH_DATA, else ~/.cache/mbgraph]",
 )
 @click.option("--force", is_flag=True, help="Replace an existing dataset of this name.")
@@ -48,20 +47,20 @@ def command(name: str, source: str | None, root: Path | None, force: bool, as_js
     the publishers': mbgraph data show NAME.
     """
     from mbgraph.data.cards import get_card
-    from mbgraph.data.catalog import data_folders
+    from mbgraph.data.catalog import default_folder
     from mbgraph.data.download import download
     from mbgraph.data.formats.npz import read_meta
 
     card = get_card(name)
     with TransferProgress(console) as progress:
-        path = download(card, root or data_folders()[0], source=source, force=force, progress=progress)
+        path = download(card, root or default_folder(), source=source, force=force, progress=progress)
     meta = read_meta(path)
     if as_json:
         emit_json({"name": card.name, "path": str(path.resolve()), **{key: meta[key] for key in _FACTS}})
         return
-    console.print(f"licence: {card.licence}", markup=False)
-    console.print(f"cite: {card.citation}", markup=False)
-    console.print(f"wrote {path}", markup=False)
+    console.print(f"licence: {card.licence}")
+    console.print(f"cite: {card.citation}")
+    console.print(f"wrote {path}")
 
 
 _FACTS = ("users", "items", "behaviors", "target", "splits", "counts")
@@ -72,10 +71,10 @@ class TransferProgress:
 
     Parameters
     ----------
-    console : rich.console.Console
+    console : PlainConsole
     """
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: PlainConsole) -> None:
         self.console = console
         self._bars: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
@@ -83,7 +82,7 @@ class TransferProgress:
     def __enter__(self) -> TransferProgress:
         if self.console.is_terminal:
             self._bars = Progress(
-                TextColumn("{task.description}", markup=False),
+                TextColumn("{task.description}"),
                 BarColumn(),
                 DownloadColumn(),
                 TransferSpeedColumn(),
@@ -103,7 +102,7 @@ class TransferProgress:
         """Take one step; see `mbgraph.data.transfer.Progress`."""
         if note:
             size = f" ({done / 1e6:,.1f} MB)" if note == "verified" else ""
-            self.console.print(f"{name}: {note}{size}", markup=False)
+            self.console.print(f"{name}: {note}{size}")
         if self._bars is None or note in ("reading", "writing"):
             return
         if name not in self._tasks:

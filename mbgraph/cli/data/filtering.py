@@ -17,7 +17,7 @@ __all__ = ["filter_notes", "filter_of", "filter_options"]
 
 def filter_options(function: F) -> F:
     """Add ``--min-user``, ``--min-item``, ``--of``, ``--core`` and ``--window``."""
-    at_least = click.IntRange(min=0)
+    at_least = click.IntRange(0, 2**31 - 1)
     for option in (
         click.option("--window", metavar="A..B", help="Only events from A to B, dates or numbers, both included."),
         click.option("--core", is_flag=True, help="Count again until every user and item has as many (k-core)."),

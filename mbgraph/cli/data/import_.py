@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from mbgraph.cli.common import Command, console, emit_json, json_option, table
+from mbgraph.cli.common import PATH, SEED, Command, console, emit_json, json_option, table
 from mbgraph.cli.data.filtering import filter_notes, filter_of, filter_options
 from mbgraph.cli.data.reading import ReadingProgress
 from mbgraph.errors import UsageError
@@ -29,7 +29,7 @@ Examples:
   mbgraph data import events.jsonl --rename 1=view --rename 4=buy --target buy --time time --cutoff target -o shop
 """,
 )
-@click.argument("events", metavar="EVENTS...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("events", metavar="EVENTS...", nargs=-1, required=True, type=PATH)
 @click.option("--user", help="Column of user ids.  [default: user, in a file of RecBole user_id]")
 @click.option("--item", help="Column of item ids.  [default: item, in a file of RecBole item_id]")
 @click.option("--behavior", default="behavior", show_default=True, help="Column of behaviors.")
@@ -63,9 +63,9 @@ Examples:
 )
 @filter_options
 @click.option("--name", help="Name of the dataset.  [default: the folder's]")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of what is random.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of what is random.")
 @click.option("--force", is_flag=True, help="Replace an existing dataset folder.")
-@click.option("-o", "--out", "directory", type=click.Path(path_type=Path), required=True, help="Folder to write.")
+@click.option("-o", "--out", "directory", type=PATH, required=True, help="Folder to write.")
 @json_option
 def command(events: tuple[Path, ...], directory: Path, name: str | None, **options: Any) -> None:
     """Turn an event log into a dataset folder.
@@ -79,6 +79,7 @@ def command(events: tuple[Path, ...], directory: Path, name: str | None, **optio
     """
     from mbgraph.data.catalog import check_name
     from mbgraph.data.events import import_events
+    from mbgraph.data.formats.folder import claimed_folder
     from mbgraph.data.formats.npz import check_place, write_npz
 
     check_name(directory)
@@ -87,8 +88,8 @@ def command(events: tuple[Path, ...], directory: Path, name: str | None, **optio
     rename = _renames(options["rename"])
     given: dict[str, Any] = {key: options[key] for key in _AS_THEY_ARE}
     given.update({key: _listed(options[key]) for key in ("columns", "one_hot", "behaviors")})
-    console.print(f"reading {', '.join(map(str, events))}", markup=False)
-    with ReadingProgress(console) as reading:
+    console.print(f"reading {', '.join(map(str, events))}")
+    with claimed_folder(directory), ReadingProgress(console) as reading:
         ds = import_events(
             events,
             rename=rename,
@@ -98,7 +99,7 @@ def command(events: tuple[Path, ...], directory: Path, name: str | None, **optio
             progress=reading.update,
             **given,
         )
-    write_npz(ds, directory, overwrite=options["force"])
+        write_npz(ds, directory, overwrite=options["force"])
     facts, act, filters = ds.metadata["import"], ds.metadata["splits"][0], ds.metadata.get("filters", [])
     split_facts = {"split": act["protocol"], "by": act["by"], "seed": act.get("seed"), "cutoff": act["cutoff"]}
     if "ties" in act:
@@ -127,8 +128,8 @@ def command(events: tuple[Path, ...], directory: Path, name: str | None, **optio
         [["users", ds.num_users], ["items", ds.num_items], *counts],
     )
     for line in _notes(facts, act, filters):
-        console.print(line, markup=False)
-    console.print(f"wrote {directory}", markup=False)
+        console.print(line)
+    console.print(f"wrote {directory}")
 
 
 def _listed(text: str | None) -> list[str] | None:

@@ -39,7 +39,7 @@ def command(as_json: bool) -> None:
         return
     rows = [[entry["name"], entry["status"], entry.get("users"), entry.get("items"), _pairs(entry)] for entry in found]
     table("Datasets", ["name", "status", "users", "items", "pairs"], rows)
-    console.print("looked in: " + ", ".join(str(folder) for folder in data_folders()), markup=False)
+    console.print("looked in: " + ", ".join(str(folder) for folder in data_folders()))
 
 
 def _pairs(entry: dict[str, Any]) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time as clock
 from types import TracebackType
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn
+
+from mbgraph.cli.consoles import PlainConsole, TextColumn
 
 __all__ = ["ReadingProgress"]
 
@@ -18,12 +19,12 @@ class ReadingProgress:
 
     Parameters
     ----------
-    console : rich.console.Console
+    console : PlainConsole
     every : float
         Seconds between the lines of a pipe; a log that is read sooner gets none.
     """
 
-    def __init__(self, console: Console, every: float = _EVERY) -> None:
+    def __init__(self, console: PlainConsole, every: float = _EVERY) -> None:
         self.console, self.every = console, every
         self._bar: Progress | None = None
         self._ended = False
@@ -47,12 +48,12 @@ class ReadingProgress:
             self._bar.update(self._bar.task_ids[0], completed=done, total=total, note=note)
         elif now - self._said >= self.every:
             self._said = now
-            self.console.print(f"reading: {100 * done / max(total, 1):.0f}%, {note}", markup=False)
+            self.console.print(f"reading: {100 * done / max(total, 1):.0f}%, {note}")
         if done >= total:
             self._close()  # sorting what was read has no measure of its own
             if now - self._start >= self.every and not self._ended:
                 self._ended = True
-                self.console.print(f"reading took {now - self._start:.0f} s; making the dataset", markup=False)
+                self.console.print(f"reading took {now - self._start:.0f} s; making the dataset")
 
     def _open(self) -> Progress:
         bar = Progress(

@@ -81,5 +81,4 @@ def _hash(source: Any) -> str:
 def _say(text: str, indent: str = "") -> None:
     out.print(
         textwrap.fill(text, width=min(out.width, 100), initial_indent=indent, subsequent_indent=indent + "  "),
-        markup=False,
     )

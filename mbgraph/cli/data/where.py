@@ -31,14 +31,14 @@ def command(name: str | None, as_json: bool) -> None:
             emit_json({"folders": folders})
             return
         for folder in folders:
-            out.print(str(folder["path"]), markup=False, soft_wrap=True)
+            out.print(str(folder["path"]), soft_wrap=True)
             if not folder["exists"]:
-                console.print(f"{folder['path']} does not exist yet", markup=False)
+                console.print(f"{folder['path']} does not exist yet")
         return
     path = None if name == "demo" else find_dataset(name)
     if as_json:
         emit_json({"name": name, "path": path})
     elif path is None:
-        console.print("demo is generated and has no folder", markup=False)
+        console.print("demo is generated and has no folder")
     else:
-        out.print(str(path), markup=False, soft_wrap=True)
+        out.print(str(path), soft_wrap=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mbgraph.errors import DataError, UnknownNameError, UsageError
+from mbgraph.files import reading, user_path
 
 if TYPE_CHECKING:
     from mbgraph.data.dataset import MultiBehaviorDataset
@@ -102,7 +103,7 @@ def read(
     """
     from mbgraph.data.formats import detection
 
-    path = Path(path).expanduser()
+    path = user_path(path)
     if format is None:
         format = detect(path)
     elif format not in FORMATS:
@@ -111,14 +112,13 @@ def read(
     if format not in _FILES and not path.is_dir():
         raise DataError(f"{path} is a file", f"give the folder, {format} datasets are made of several files")
     try:
-        ds = _reader(format)(path, target=target, name=name, **options)
-    except TypeError as error:
-        unknown = [option for option in options if f"unexpected keyword argument '{option}'" in str(error)]
+        with reading(path):
+            ds = _reader(format)(path, target=target, name=name, **options)
+    except DataError as error:
+        unknown = [option for option in options if f"unexpected keyword argument '{option}'" in str(error.__cause__)]
         if not unknown:
             raise
         raise UsageError(f"format {format} has no option {unknown[0]!r}", "leave it out") from error
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}", "restore the files") from error
     if target is not None and ds.target != target:
         raise UsageError(
             f"{path} holds out pairs of {ds.target!r}, not of {target!r}", "leave the target out, or split it anew"
@@ -179,7 +179,9 @@ def read_part(
     """
     if format not in PART_FORMATS:
         raise UnknownNameError("format of single files", format, PART_FORMATS)
-    pairs: Pairs = _module(format).read_part(Path(path).expanduser(), users=users, items=items)
+    path = user_path(path)
+    with reading(path):
+        pairs: Pairs = _module(format).read_part(path, users=users, items=items)
     return pairs
 
 
@@ -217,12 +219,15 @@ def write(ds: MultiBehaviorDataset, path: str | os.PathLike[str], format: str, *
     DataError
         If a name or an id cannot be written in this format.
     RunError
-        If the disk is full or the place cannot be written.
+        If the disk is full, the place cannot be written, or another process is writing it.
     """
-    check_place(path, format, overwrite=overwrite)
-    if format == "npz":
-        from mbgraph.data.formats.npz import write_npz
+    from mbgraph.data.formats.folder import claimed_folder
 
-        write_npz(ds, path, overwrite=overwrite)
-        return
-    _module(format).write(ds, Path(path), overwrite=overwrite)
+    check_place(path, format, overwrite=overwrite)
+    with claimed_folder(Path(path)):
+        if format == "npz":
+            from mbgraph.data.formats.npz import write_npz
+
+            write_npz(ds, path, overwrite=overwrite)
+        else:
+            _module(format).write(ds, Path(path), overwrite=overwrite)

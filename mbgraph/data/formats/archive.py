@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mbgraph import limits
 from mbgraph.errors import DataError
+from mbgraph.files import open_file, reading
 
-__all__ = ["read_arrays"]
+__all__ = ["check_unpacked", "opened_npz", "read_arrays"]
 
 _RATIO = 1032  # deflate cannot make more bytes of one than this; whoever claims more lies
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
@@ -36,6 +40,35 @@ _BROKEN = (
 )
 
 
+def check_unpacked(file: Path, size: int, unpacked: int) -> None:
+    """Raise `DataError` if a file of ``size`` bytes is too small for the bytes that it unpacks to."""
+    allowed = limits.current()
+    if unpacked <= allowed.allowed_bytes(size):
+        return
+    told = f"{file}: {unpacked >> 20:,} MiB unpacked from {size / 2**20:,.1f}"
+    raise limits.refusal("unpacked_mib", told, (unpacked >> 20) + 1)
+
+
+@contextmanager
+def opened_npz(file: Path, remedy: str, problem: str) -> Iterator[Any]:
+    """Open an npz file of numpy's whose arrays are as large as the limits allow; it holds no objects.
+
+    ``remedy`` and ``problem`` are those of `mbgraph.files.reading`.
+
+    Raises
+    ------
+    DataError
+        If it is missing, no npz file, or unpacks to more; also for whatever goes wrong in the block.
+    """
+    with reading(file, remedy, problem), open_file(file) as source:
+        size = os.fstat(source.fileno()).st_size
+        with zipfile.ZipFile(source) as archive:
+            check_unpacked(file, size, sum(info.file_size for info in archive.infolist()))
+        source.seek(0)
+        with np.load(source, allow_pickle=False) as arrays:
+            yield arrays
+
+
 def read_arrays(
     file: Path, required: Sequence[str], optional: Sequence[str], length: int
 ) -> dict[str, np.ndarray[Any, Any]]:
@@ -56,22 +89,23 @@ def read_arrays(
         claim what the file does not hold.
     """
     try:
-        size = file.stat().st_size
-        with zipfile.ZipFile(file) as archive:
+        with open_file(file) as source, zipfile.ZipFile(source) as archive:
+            size = os.fstat(source.fileno()).st_size
             held = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
             for name in required:
                 if name not in held:
                     raise DataError(f"{file} holds no array {name!r}", f"it needs {', '.join(required)}")
             wanted = [name for name in (*required, *optional) if name in held]
-            return {name: _read_array(archive, held[name], file, size, length) for name in wanted}
+            for name in wanted:
+                _check_member(held[name], file, size)
+            check_unpacked(file, size, sum(held[name].file_size for name in wanted))
+            return {name: _read_array(archive, held[name], file, length) for name in wanted}
     except _BROKEN as error:
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise DataError(f"{file} is truncated or no npz file ({reason})", "restore the file") from error
 
 
-def _read_array(
-    archive: zipfile.ZipFile, info: zipfile.ZipInfo, file: Path, size: int, length: int
-) -> np.ndarray[Any, Any]:
+def _check_member(info: zipfile.ZipInfo, file: Path, size: int) -> None:
     what = f"{file}: {info.filename}"
     if info.flag_bits & 1:
         raise DataError(f"{what} is encrypted", "save it without a password")
@@ -81,6 +115,10 @@ def _read_array(
         raise DataError(
             f"{what} claims {info.file_size} bytes out of {info.compress_size}, the file has {size}", "restore the file"
         )
+
+
+def _read_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, file: Path, length: int) -> np.ndarray[Any, Any]:
+    what = f"{file}: {info.filename}"
     with archive.open(info) as opened:
         member: Any = opened  # zipfile's stubs leave readinto out
         version = np.lib.format.read_magic(member)

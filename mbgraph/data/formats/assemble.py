@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mbgraph import limits
 from mbgraph.data.aliases import canonical_behavior
 from mbgraph.data.dataset import MultiBehaviorDataset
 from mbgraph.data.interactions import Pairs, Vocabulary
@@ -118,11 +119,13 @@ def assemble(
     DataError
         If the parts make no dataset; see `MultiBehaviorDataset`.
     """
+    limits.check("behaviors", len(edges), source.path)
     parts = {**edges, **splits}
     sizes = {}
     for kind, given in (("user", users), ("item", items)):
         found = max((int(getattr(part, kind).max()) + 1 for part in parts.values() if len(part)), default=0)
         sizes[kind] = found if given is None else given
+        limits.check(f"{kind}s", sizes[kind], source.path)
     distinct, repeated = {}, {}
     for part, pairs in parts.items():
         distinct[part], count = unique_pairs(pairs, sizes["item"])

@@ -22,7 +22,7 @@ from mbgraph.data.formats.matrix_folder import check_shapes
 from mbgraph.data.formats.text import read_adjacency, read_pairs
 from mbgraph.data.interactions import Pairs
 from mbgraph.errors import DataError, UsageError, nearest
-from mbgraph.files import inside
+from mbgraph.files import inside, open_file
 
 __all__ = ["Layout", "find_layout", "read", "suggestion"]
 
@@ -93,7 +93,7 @@ def _may_hold(file: Path) -> bool:
 
 
 def _under_header(file: Path) -> bool:
-    with file.open("rb") as source:
+    with open_file(file) as source:
         lines = source.read(4096).splitlines()[1:2]
     words = lines[0].split() if lines else []
     return len(words) > 1 and words[0].isdigit() and words[1].isdigit()

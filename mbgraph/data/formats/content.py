@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from mbgraph.data.aliases import SPLIT_ALIASES
-from mbgraph.data.formats.text import Tokens, blocks, line_lengths, opened
+from mbgraph.data.formats.text import Tokens, blocks, line_lengths
 from mbgraph.data.interactions import Pairs
 from mbgraph.errors import DataError
+from mbgraph.files import open_file
 from mbgraph.typing import IntArray
 
 __all__ = ["Survey", "archive", "first_words", "is_pickle", "repeats_users", "same_pairs", "split_files", "survey"]
@@ -54,7 +55,7 @@ class Survey:
 
 
 def _head(file: Path) -> bytes:
-    with opened(file) as source:
+    with open_file(file) as source:
         return source.read(_HEAD)
 
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 import codecs
 import csv
 import io
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mbgraph import limits
 from mbgraph.data.aliases import is_known
-from mbgraph.data.formats.log_file import BLOCK, GZIP, LogFile, exact_tables, reading, unpacked
+from mbgraph.data.formats.log_file import BLOCK, GZIP, LogFile, exact_tables, place_in, reading_log, unpacked
 from mbgraph.data.formats.recbole_table import parse_header
 from mbgraph.errors import DataError, UsageError
+from mbgraph.files import open_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,10 +82,10 @@ class CsvLog(LogFile):
 
     def __init__(self, path: Path, names: Sequence[str] | None = None, encoding: str | None = None) -> None:
         super().__init__(path)
-        self.size = path.stat().st_size
-        with path.open("rb") as file:
-            self._gzipped = file.read(2) == GZIP
-        with reading(path):
+        with open_file(path) as source:
+            self.size = os.fstat(source.fileno()).st_size
+            self._gzipped = source.read(2) == GZIP
+        with reading_log(path):
             with unpacked(path) as file:
                 head = file.read(_HEAD)
             self._encoding = encoding or encoding_of(head)
@@ -93,6 +97,10 @@ class CsvLog(LogFile):
                 # newline="" finds all line ends, those of an old Mac (CR) too
                 text = io.TextIOWrapper(file, encoding=self._encoding, newline="")
                 first, second = text.readline(_HEAD).removeprefix("\ufeff"), text.readline(_HEAD)
+        if len(first) == _HEAD:
+            raise DataError(
+                f"the first line of {path} has more than {_HEAD:,} letters", "give a CSV with an event a line"
+            )
         self.separator = max(SEPARATORS, key=first.count)
         self._first = self._fields(first)
         types = parse_header(first)
@@ -104,6 +112,7 @@ class CsvLog(LogFile):
             self.typed = types is not None
             self._columns = self._first if types is None else list(types)
         self.names = [name for name in self._columns if not name.startswith("\0")]
+        limits.check("columns", len(self._columns), path)
 
     def _fields(self, line: str) -> list[str]:
         try:
@@ -139,14 +148,26 @@ class CsvLog(LogFile):
         """Yield tables of text."""
         yield from exact_tables(self._batches(list(wanted)), wanted, rows)
 
+    @contextmanager
+    def _bytes(self) -> Iterator[tuple[pa.NativeFile, Callable[[], int]]]:
+        """Give the bytes to parse, and what says how much of the file is read."""
+        import pyarrow as pa
+
+        if not self._gzipped:
+            with pa.OSFile(str(self.path)) as plain:
+                yield plain, plain.tell
+            return
+        with unpacked(self.path) as file:
+            yield pa.PythonFile(file, mode="r"), lambda: place_in(file)
+
     def _batches(self, wanted: list[str]) -> Iterator[tuple[pa.RecordBatch, int]]:
         import pyarrow as pa
         import pyarrow.csv as arrow_csv
 
-        with pa.OSFile(str(self.path)) as file:
+        with self._bytes() as (file, place):
             # one thread: as fast, for reading waits for parsing anyway, and errors say which line
             reader = arrow_csv.open_csv(
-                pa.CompressedInputStream(file, "gzip") if self._gzipped else file,
+                file,
                 arrow_csv.ReadOptions(
                     column_names=self._columns,
                     skip_rows=int(self._has_header),
@@ -165,7 +186,7 @@ class CsvLog(LogFile):
             )
             with reader:
                 for batch in reader:
-                    yield batch, min(file.tell(), self.size)
+                    yield batch, min(place(), self.size)
 
     def frame(self, pieces: Sequence[pa.Table]) -> pd.DataFrame:
         """Return text, and integers for the columns in which every value is written plainly as one."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
+from mbgraph import limits
 from mbgraph.data.aliases import is_known
 from mbgraph.data.formats.content import repeats_users
 from mbgraph.data.formats.events import is_json_lines
@@ -14,6 +16,7 @@ from mbgraph.data.formats.mbgcn import SIZES
 from mbgraph.data.formats.npz import is_npz
 from mbgraph.data.formats.recbole_table import parse_header
 from mbgraph.errors import DataError
+from mbgraph.files import open_file, reading, user_path
 
 __all__ = ["LOOKED_FOR", "by_hand", "candidates", "check_exists", "detect"]
 
@@ -46,7 +49,7 @@ def detect(path: str | os.PathLike[str]) -> str:
     DataError
         If there is nothing, nothing known, or the marks of two formats.
     """
-    path = Path(path)
+    path = user_path(path)
     found = candidates(path)
     if len(found) == 1:
         return found[0]
@@ -64,36 +67,30 @@ def by_hand(path: Path) -> str | None:
     """Return the command that converts a folder whose files must be named, None where none hold numbers."""
     from mbgraph.data.formats.by_part import suggestion
 
-    try:
+    with reading(path):
         return suggestion(path) if path.is_dir() else None
-    except (OSError, ValueError):  # a locked folder, or a name that no file can have
-        return None
 
 
 def check_exists(path: Path) -> None:
     """Raise `DataError` if nothing is there."""
-    try:
-        exists = path.exists()
-    except (OSError, ValueError):  # a name that no file can have: too long, with a NUL
-        exists = False
-    if not exists:
+    if not path.exists():
         raise DataError(f"there is no {path}", "correct the path")
 
 
 def candidates(path: Path) -> list[str]:
     """Return the formats whose marks a path bears; none for a path that does not exist."""
-    try:
+    path = user_path(path)
+    with reading(path):
         if path.is_dir():
-            names = frozenset(entry.name for entry in path.iterdir())
+            names = frozenset(entry.name for entry in islice(path.iterdir(), limits.current().files + 1))
+            limits.check("files", len(names), path)
             found = [name for name, looks_so in _FOLDERS.items() if looks_so(path, names)]
             return found or (["by-part"] if _parts(path) else [])
-        return _of_file(path) if path.is_file() else []
-    except (OSError, ValueError):  # a locked folder, or a name that no file can have
-        return []
+        return _of_file(path) if path.exists() else []
 
 
 def _of_file(path: Path) -> list[str]:
-    with path.open("rb") as file:
+    with open_file(path) as file:
         head = file.read(_HEAD)
     if head.startswith(b"PAR1"):
         return ["events"]
@@ -128,7 +125,7 @@ def _is_number(word: str) -> bool:
 
 def _first_words(file: Path) -> list[bytes]:
     """Return the words of the first line; none if it is too long for a line of text, or the file is empty."""
-    with file.open("rb") as source:
+    with open_file(file) as source:
         return source.readline(_HEAD).removeprefix(b"\xef\xbb\xbf").split()
 
 

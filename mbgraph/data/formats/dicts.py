@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,9 @@ from mbgraph.data.dataset import MultiBehaviorDataset
 from mbgraph.data.formats.assemble import Origin, assemble, find_target
 from mbgraph.data.formats.content import split_files
 from mbgraph.data.formats.pairs import read_count
-from mbgraph.data.formats.text import opened
 from mbgraph.data.interactions import Pairs
 from mbgraph.errors import DataError
+from mbgraph.files import read_json
 from mbgraph.typing import IntArray
 
 __all__ = ["read", "read_part"]
@@ -33,12 +32,7 @@ def read_part(path: Path, *, users: int | None = None, items: int | None = None)
         If the file is missing, truncated, no JSON object of lists of integers, has a user twice, or an id is out of
         range; the message names the user.
     """
-    try:
-        with opened(path) as file:
-            table = json.load(file, object_pairs_hook=_Table)
-    except (ValueError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise DataError(f"{path} is not valid JSON: {reason}", _REMEDY) from error
+    table = read_json(path, _Table)
     if not isinstance(table, _Table):
         raise DataError(f"{path} is not a JSON object", "this format maps users to lists of items")
     for key, values in table.entries:

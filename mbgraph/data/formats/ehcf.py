@@ -14,10 +14,12 @@ from typing import Any
 
 from mbgraph.data.aliases import SPLIT_ALIASES
 from mbgraph.data.dataset import MultiBehaviorDataset
+from mbgraph.data.formats.archive import check_unpacked
 from mbgraph.data.formats.assemble import Origin, assemble, find_target
 from mbgraph.data.formats.text import read_pairs
 from mbgraph.data.interactions import Pairs
 from mbgraph.errors import DataError
+from mbgraph.files import open_file
 
 __all__ = ["read", "read_part"]
 
@@ -36,12 +38,13 @@ def read_part(path: Path, *, users: int | None = None, items: int | None = None)
         return read_pairs(path, **options)
     try:
         with ExitStack() as stack:
-            archive = stack.enter_context(zipfile.ZipFile(path))
+            archive = stack.enter_context(zipfile.ZipFile(stack.enter_context(open_file(path))))
             members = [info for info in archive.infolist() if not info.is_dir() and not info.filename.startswith("__")]
             if len(members) != 1:
                 raise DataError(f"{path} holds {len(members)} files, not one", "unpack the table beside it")
             if members[0].file_size > _RATIO * (members[0].compress_size + 1):
                 raise DataError(f"{path} claims {members[0].file_size} bytes that it cannot hold", "restore the file")
+            check_unpacked(path, path.stat().st_size, members[0].file_size)
             member: Any = archive.open(members[0])
             return read_pairs(path, stream=member, **options)
     except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, NotImplementedError) as error:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mbgraph import limits
 from mbgraph.data.formats.csv_log import CsvLog, check_encoding, encoding_of
 from mbgraph.data.formats.json_log import JsonLog
-from mbgraph.data.formats.log_file import CHUNK_ROWS, REMEDY, LogFile, reading, unpacked
+from mbgraph.data.formats.log_file import CHUNK_ROWS, REMEDY, LogFile, reading_log, unpacked
 from mbgraph.data.formats.parquet_log import PARQUET, ParquetLog
 from mbgraph.errors import DataError, UnknownNameError, UsageError
+from mbgraph.files import open_file, user_path
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,7 +68,7 @@ class EventFiles:
             check_encoding(encoding)
         if names is not None:
             _check_names(names)
-        self.paths = [path for one in given for path in _files(Path(one).expanduser())]
+        self.paths = [path for one in given for path in _files(user_path(one))]
         self.files = [_open(path, names, encoding) for path in self.paths]
         first = self.files[0]
         for file in self.files[1:]:
@@ -118,7 +121,7 @@ class EventFiles:
         DataError, UnknownNameError
         """
         for file, piece in self._pieces(self.wanted(columns), rows, progress):
-            with reading(file.path):
+            with reading_log(file.path):
                 frame = file.frame([piece])
             yield frame
 
@@ -127,7 +130,7 @@ class EventFiles:
         pieces = list(self._pieces(self.wanted(columns), CHUNK_ROWS, None))
         if not pieces:
             raise DataError(f"{self.told()} holds no events", "give a file with at least one row")
-        with reading(self.paths[0]):
+        with reading_log(self.paths[0]):
             return self.files[0].frame([piece for _, piece in pieces])
 
     def place(self, row: int) -> str:
@@ -150,7 +153,7 @@ class EventFiles:
         self._starts = []
         for file in self.files:
             self._starts.append(events)
-            with reading(file.path):
+            with reading_log(file.path):
                 for piece, length, done in file.pieces(wanted, rows):
                     events += length
                     yield file, piece
@@ -174,9 +177,11 @@ def _files(path: Path) -> list[Path]:
     """Return a file itself, and of a folder the files in it and below."""
     if not path.is_dir():
         return [path]
+    entries = list(islice(path.rglob("*"), limits.current().files + 1))
+    limits.check("files", len(entries), path)
     found = [
         file
-        for file in sorted(path.rglob("*"), key=lambda file: _natural(file.relative_to(path)))
+        for file in sorted(entries, key=lambda file: _natural(file.relative_to(path)))
         if file.is_file()
         and file.name.lower().endswith(_ENDINGS)
         and not any(part.startswith((".", "_")) for part in file.relative_to(path).parts)
@@ -192,14 +197,11 @@ def _natural(path: Path) -> list[Any]:
 
 
 def _open(path: Path, names: Sequence[str] | None, encoding: str | None) -> LogFile:
-    try:
-        with path.open("rb") as file:
-            head = file.read(_HEAD)
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}", REMEDY) from error
+    with open_file(path) as source:
+        head = source.read(_HEAD)
     if not head:
         raise DataError(f"{path} is empty", REMEDY)
-    with reading(path):
+    with reading_log(path):
         if head.startswith(PARQUET):
             kind: type[LogFile] = ParquetLog
         else:

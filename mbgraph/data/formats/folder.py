@@ -2,16 +2,49 @@
 
 from __future__ import annotations
 
+import glob
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mbgraph.errors import RunError
+from mbgraph.locks import beside, claimed
 
-__all__ = ["new_folder"]
+__all__ = ["claimed_folder", "new_folder"]
+
+_LEFT_BEHIND = re.compile(r"\.[a-z0-9_]{8}\.(tmp|old)")
+
+
+@contextmanager
+def claimed_folder(path: Path) -> Iterator[None]:
+    """Be the only one who makes a dataset folder while the block runs, reading before included.
+
+    What a killed one left beside the place is cleared away; an old folder that it had moved aside comes back.
+
+    Raises
+    ------
+    RunError
+        If another process is at it, named with its host.
+    """
+    place = path.resolve()
+    lock = beside(place)
+    with claimed(lock, path):
+        for left in place.parent.glob(f".{glob.escape(place.name)}.*"):
+            if _LEFT_BEHIND.fullmatch(left.name.removeprefix(f".{place.name}")) and left.is_dir():
+                if left.suffix == ".old" and not place.exists() and (left / place.name).is_dir():
+                    os.replace(left / place.name, place)
+                shutil.rmtree(left, ignore_errors=True)
+        try:
+            yield
+        finally:
+            # Whoever opened the file in this very moment may hold a lock that nobody else sees. That costs nothing:
+            # every writer has a scratch folder of its own, and looks at the place again once it has the lock.
+            with suppress(OSError):
+                lock.unlink()
 
 
 @contextmanager

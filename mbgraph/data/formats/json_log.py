@@ -10,8 +10,9 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
+from mbgraph import limits
 from mbgraph.data.formats.csv_log import encoding_of
-from mbgraph.data.formats.log_file import LogFile, reading, unpacked
+from mbgraph.data.formats.log_file import LogFile, place_in, reading_log, unpacked
 from mbgraph.errors import DataError
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ __all__ = ["JsonLog"]
 
 _LOOKED_AT = 1000  # lines whose keys are the columns
 _ROWS = 200_000  # objects of Python take several times the memory of arrays
-_LINE = 1 << 24
 
 
 class JsonLog(LogFile):
@@ -46,7 +46,7 @@ class JsonLog(LogFile):
     def __init__(self, path: Path, encoding: str | None = None) -> None:
         super().__init__(path)
         self.size = path.stat().st_size
-        with reading(path):
+        with reading_log(path):
             if encoding is None:
                 with unpacked(path) as file:
                     encoding = encoding_of(file.read(4))
@@ -57,15 +57,16 @@ class JsonLog(LogFile):
                     if number == _LOOKED_AT:
                         break
                     names.update(dict.fromkeys(row))
+                    limits.check("columns", len(names), path)
         self.names = list(names)
 
     def _objects(self, file: IO[bytes]) -> Iterator[dict[str, Any]]:
         text = io.TextIOWrapper(file, encoding=self._encoding)
-        number = 0
-        while line := text.readline(_LINE):
+        number, most = 0, limits.current().line_mib
+        while line := text.readline(most << 20):
             number += 1
-            if len(line) == _LINE:
-                raise DataError(f"{self.path} line {number} is longer than {_LINE >> 20} MiB", "write one event a line")
+            if len(line) == most << 20:
+                raise limits.refusal("line_mib", f"{self.path} line {number}: {most:,} MiB and more")
             if not line.strip():
                 continue
             try:
@@ -95,8 +96,7 @@ class JsonLog(LogFile):
                 yield columns, length, self.size
 
     def _done(self, file: Any) -> int:
-        raw = getattr(file, "fileobj", None) or file  # of gzip the file below: bytes on disk
-        return min(int(raw.tell()), self.size)
+        return min(place_in(file), self.size)
 
     def frame(self, pieces: Sequence[dict[str, list[Any]]]) -> pd.DataFrame:
         """Return the objects."""

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import gzip
-import zlib
+import io
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
 
+from mbgraph.data.formats.archive import check_unpacked
 from mbgraph.errors import DataError
+from mbgraph.files import open_file, reading
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-__all__ = ["BLOCK", "CHUNK_ROWS", "GZIP", "REMEDY", "LogFile", "exact_tables", "reading", "unpacked"]
+__all__ = ["BLOCK", "CHUNK_ROWS", "GZIP", "REMEDY", "LogFile", "exact_tables", "place_in", "reading_log", "unpacked"]
 
 CHUNK_ROWS = 1_000_000
 """Events read at a time: enough that a piece's own cost does not show, some 100 MB."""
@@ -66,27 +68,58 @@ class LogFile:
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[None]:
+def reading_log(path: Path) -> Iterator[None]:
     """Turn what readers raise on files that they cannot use into a `DataError`."""
-    import pyarrow as pa
-
     try:
-        yield
-    except (pa.ArrowException, zlib.error, OSError, EOFError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
-        if isinstance(error, UnicodeError) or "invalid UTF8" in reason:
-            raise DataError(
-                f"cannot read {path} as text ({reason})", "name its encoding, such as --encoding gbk or latin-1"
-            ) from error
-        raise DataError(f"cannot read {path} ({reason})", REMEDY) from error
+        with reading(path, REMEDY):
+            yield
+    except DataError as error:
+        cause = error.__cause__
+        if isinstance(cause, UnicodeError) or "invalid UTF8" in str(cause):
+            message = error.message.replace(f"cannot read {path}", f"cannot read {path} as text", 1)
+            raise DataError(message, "name its encoding, such as --encoding gbk or latin-1") from cause
+        raise
 
 
 def unpacked(path: Path) -> IO[bytes]:
-    """Open a file, through gzip if its content is packed so."""
-    with path.open("rb") as file:
-        packed = file.read(2) == GZIP
-    # a GzipFile reads whatever binary file does, although it is none to the type checker
-    return gzip.open(path, "rb") if packed else path.open("rb")  # type: ignore[return-value]
+    """Open a file, through gzip if its content is packed so; more than it may unpack to raises `DataError`."""
+    file = open_file(path)
+    packed = file.read(2) == GZIP
+    file.seek(0)
+    return cast(IO[bytes], io.BufferedReader(_Unpacking(path, file), BLOCK)) if packed else file
+
+
+def place_in(file: Any) -> int:
+    """Return how many bytes of the file on disk were read, of one that `unpacked` opened."""
+    raw = getattr(file, "raw", None)
+    return raw.packed_place() if isinstance(raw, _Unpacking) else int(file.tell())
+
+
+class _Unpacking(io.RawIOBase):
+    """What a gzipped file holds, counted."""
+
+    def __init__(self, path: Path, file: BinaryIO) -> None:
+        self._path, self._size = path, path.stat().st_size
+        self._file, self._unpacked = file, gzip.GzipFile(fileobj=file)
+        self._count = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Read into a buffer."""
+        got = self._unpacked.readinto(buffer)
+        self._count += got
+        check_unpacked(self._path, self._size, self._count)
+        return got
+
+    def packed_place(self) -> int:
+        """Return how many bytes of the file were read."""
+        return self._file.tell()
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 def exact_tables(

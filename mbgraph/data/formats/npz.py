@@ -19,12 +19,13 @@ from typing import Any
 
 import numpy as np
 
+from mbgraph import limits
 from mbgraph.data.dataset import SPLITS, MultiBehaviorDataset, check_behavior_name, check_pairs
 from mbgraph.data.formats.archive import read_arrays
 from mbgraph.data.formats.folder import new_folder
 from mbgraph.data.interactions import Pairs, Vocabulary
 from mbgraph.errors import DataError, UsageError, nearest
-from mbgraph.files import atomic_write, check_folder, inside, read_json, write_json
+from mbgraph.files import atomic_write, check_folder, inside, read_json, read_whole, reading, write_json
 
 __all__ = [
     "OWN_KEYS",
@@ -58,11 +59,7 @@ def is_npz(path: str | os.PathLike[str]) -> bool:
 def read_meta(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read and check ``meta.json``; raises `DataError` that names the file and the key."""
     file = Path(path) / "meta.json"
-    try:
-        meta = read_json(file)
-    except RecursionError as error:
-        raise DataError(f"{file} is nested too deeply", "restore the file") from error
-    return check_meta(file, meta)
+    return check_meta(file, read_json(file))
 
 
 def check_meta(file: Path, meta: Any) -> dict[str, Any]:
@@ -78,9 +75,11 @@ def check_meta(file: Path, meta: Any) -> dict[str, Any]:
     for key in ("users", "items"):
         if not _is_count(meta[key]) or not 0 < meta[key] <= _MAX_ROWS:
             raise DataError(f"{file}: {key!r} must be a positive integer, not {meta[key]!r}", "give the number of them")
+        limits.check(key, meta[key], file)
     for key in ("behaviors", "splits"):
         if not isinstance(meta[key], list):
             raise DataError(f"{file}: {key!r} must be a list of names, not {meta[key]!r}", "correct it")
+        limits.check("behaviors", len(meta[key]), file)
         for name in meta[key]:
             check_file_name(f"{file}: {key!r}", name)
         if len(set(meta[key])) != len(meta[key]):
@@ -104,6 +103,11 @@ def read_npz(path: str | os.PathLike[str]) -> MultiBehaviorDataset:
         not integers or out of range, a pair stands twice, or ``meta.json`` disagrees with the arrays.
     """
     path = Path(path)
+    with reading(path):
+        return _read(path)
+
+
+def _read(path: Path) -> MultiBehaviorDataset:
     meta = read_meta(path)
     parts = {name: _read_pairs(path, name, meta) for name in (*meta["behaviors"], *meta["splits"])}
     metadata = dict(meta.get("metadata", {}))
@@ -241,8 +245,8 @@ def read_ids(path: Path, kind: str, meta: Mapping[str, Any]) -> Vocabulary:
             raise DataError(f"{file} is missing, but meta.json says that it holds the ids", "restore the file")
         return Vocabulary(size=count, kind=kind)
     try:
-        text = inside(path, file.name).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_whole(inside(path, file.name)).decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
+    except UnicodeDecodeError as error:
         raise DataError(f"cannot read {file} ({error})", "restore it as UTF-8 text") from error
     lines = text.removesuffix("\n").split("\n") if text else []
     if len(lines) != count:

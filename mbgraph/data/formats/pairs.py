@@ -35,7 +35,7 @@ from mbgraph.data.formats.sidecar import (
 from mbgraph.data.formats.text import read_pairs
 from mbgraph.data.interactions import Pairs
 from mbgraph.errors import DataError
-from mbgraph.files import atomic_write, read_json, write_json
+from mbgraph.files import atomic_write, read_json, read_whole, write_json
 
 __all__ = ["pair_files", "read", "read_count", "read_part", "write"]
 
@@ -51,10 +51,7 @@ _MAX = 2**31 - 1
 def read_count(path: Path) -> tuple[int, int]:
     """Return the numbers of users and items in ``count.txt``; `DataError` if it is anything else."""
     file = path / "count.txt"
-    try:
-        content = read_json(file)
-    except RecursionError as error:
-        raise DataError(f"{file} is nested too deeply", "restore the file") from error
+    content = read_json(file)
     remedy = 'write {"user": 3, "item": 4}, with your numbers'
     if not isinstance(content, dict):
         raise DataError(f"{file} is not a JSON object", remedy)
@@ -154,10 +151,7 @@ def _read_own(path: Path, sidecar: Sidecar, users: int, items: int) -> MultiBeha
 
 
 def _read_times(file: Path, sidecar: Sidecar, part: str) -> np.ndarray[Any, Any]:
-    try:
-        words = file.read_bytes().split()
-    except OSError as error:
-        raise DataError(f"cannot read {file}: {error.strerror or error}", "restore the file") from error
+    words = read_whole(file).split()
     if len(words) != sidecar.meta["counts"][part]:
         raise DataError(f"{file} holds {len(words)} times, not {sidecar.meta['counts'][part]}", "restore the file")
     return parse_times(str(file), np.array(words, dtype=bytes), sidecar.times[part])

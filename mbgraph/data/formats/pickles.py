@@ -19,17 +19,13 @@ from typing import Any
 
 import numpy as np
 
-from mbgraph.data.formats.text import opened
+from mbgraph import limits
 from mbgraph.errors import DataError
+from mbgraph.files import read_whole
 
 __all__ = ["Array", "Sparse", "Unusable", "broken", "load"]
 
-MAX_BYTES = 1 << 31
-"""Larger files are refused; the published ones have a tenth of it."""
-
-MAX_OPERATIONS = 20_000_000
-"""A list of so many items could stand for as many users; an array is one operation."""
-
+_MAX_ENTRIES = 10_000  # of dictionaries; matrices have a handful, and keys can be chosen so that they collide
 _MAX_SHARED = 20  # tuples used twice: they could nest into one that takes for ever to hash
 _REMEDY = "convert the file, where you trust it, to arrays and SciPy matrices alone"
 _NUMBERS = re.compile(r"[iuf][1248]|b1")
@@ -40,6 +36,7 @@ BYTEARRAY8 EMPTY_LIST LIST APPEND APPENDS EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3
 PUT BINPUT LONG_BINPUT MEMOIZE GET BINGET LONG_BINGET GLOBAL STACK_GLOBAL REDUCE BUILD NEWOBJ
 """
 _ALLOWED = frozenset(_OPERATIONS.split())
+_TO_MARK = frozenset(["POP_MARK", "LIST", "APPENDS", "TUPLE", "DICT", "SETITEMS"])
 # What the unpickler, the lister and the stand-ins raise on bytes that are no pickle of arrays.
 Unusable = pickle.UnpicklingError
 _BROKEN = (
@@ -248,18 +245,12 @@ def load(file: Path) -> Any:
     Raises
     ------
     DataError
-        If the file is missing, truncated, no pickle, larger than `MAX_BYTES`, or names anything else, such as a
+        If the file is missing, truncated, no pickle, beyond the limits, or names anything else, such as a
         function; the message says what.
     """
-    with opened(file) as source:
-        try:
-            content = source.read(MAX_BYTES + 1)
-        except OSError as error:
-            raise DataError(f"cannot read {file}: {error.strerror or error}", "restore the file") from error
+    content = read_whole(file)
     if not content:
         raise DataError(f"{file} is empty", "restore the file")
-    if len(content) > MAX_BYTES:
-        raise DataError(f"{file} is larger than {MAX_BYTES >> 30} GiB", _REMEDY)
     try:
         _check_operations(file, content)
         return _Unpickler(file, content).load()
@@ -275,15 +266,26 @@ def broken(file: Path, error: Exception) -> DataError:
 
 def _check_operations(file: Path, content: bytes) -> None:
     """Refuse operations that no array needs, and those that take time or memory without end."""
-    shared = memo = 0
+    shared = memo = entries = 0
+    most = limits.current().objects
+    marks: list[int] = []
     before = ""
     tuples: set[int] = set()
     for count, (operation, argument, _) in enumerate(pickletools.genops(content)):
         name, place = operation.name, argument if type(argument) is int else memo
         if name not in _ALLOWED:
             raise DataError(f"{file} uses the pickle operation {name}, which arrays have no need of", _REMEDY)
-        if count >= MAX_OPERATIONS:
-            raise DataError(f"{file} holds more than {MAX_OPERATIONS:,} pickled objects", _REMEDY)
+        if count >= most:
+            raise limits.refusal("objects", f"{file}: {count:,} values and more")
+        if name == "MARK":
+            marks.append(count)
+        elif name in _TO_MARK and marks:
+            begun = marks.pop()
+            entries += (count - begun) // 2 if name in ("DICT", "SETITEMS") else 0
+        elif name == "SETITEM":
+            entries += 1
+        if entries > _MAX_ENTRIES:
+            raise DataError(f"{file} holds dictionaries of more than {_MAX_ENTRIES:,} entries", _REMEDY)
         if name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
             if place > count:  # the unpickler would make room for all places before it
                 raise Unusable(f"place {place} after {count} operations")

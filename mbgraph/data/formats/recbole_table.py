@@ -8,9 +8,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mbgraph.data.formats.text import opened
 from mbgraph.errors import DataError, UnknownNameError
-from mbgraph.files import atomic_write
+from mbgraph.files import atomic_write, open_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -31,7 +30,7 @@ def parse_header(line: str) -> dict[str, str] | None:
 
 def column_types(file: Path) -> dict[str, str]:
     """Return the columns of a file with their types; `DataError` if its first line is no header."""
-    with opened(file) as source:
+    with open_file(file) as source:
         line = source.readline(1 << 16)
     try:
         types = parse_header(line.decode("utf-8-sig"))

@@ -85,11 +85,7 @@ def read_sidecar(folder: Path, format: str) -> Sidecar | None:
     file = folder / SIDECAR
     if not file.exists():
         return None
-    try:
-        content = read_json(file)
-    except RecursionError as error:
-        raise DataError(f"{file} is nested too deeply", "restore the file") from error
-    return Sidecar(file, content, format)
+    return Sidecar(file, read_json(file), format)
 
 
 def describe(ds: MultiBehaviorDataset, format: str, files: list[str]) -> dict[str, Any]:

@@ -14,18 +14,18 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from mbgraph import limits
 from mbgraph.data.interactions import Pairs
 from mbgraph.errors import DataError
+from mbgraph.files import open_file
 from mbgraph.typing import IntArray
 
-__all__ = ["Tokens", "blocks", "line_lengths", "opened", "read_adjacency", "read_pairs"]
+__all__ = ["Tokens", "blocks", "line_lengths", "read_adjacency", "read_pairs"]
 
 BLOCK = 1 << 24
 """Bytes that are parsed at a time; memory beyond the result is about twenty times this at most."""
 
-_LINE = 1 << 28
 _DIGITS = 18  # so many always fit into 64 bits
-_MAX_ID = 2**31 - 2  # the numbers of users and items fit into 32 bits, as in the npz layout
 _BOM = b"\xef\xbb\xbf"
 _SEPARATOR = np.zeros(256, bool)
 _SEPARATOR[list(b" \t\r\n")] = True
@@ -98,7 +98,8 @@ class Tokens:
         if len(values) == 0:
             return values
         low, high = int(values.min()), int(values.max())
-        most = _MAX_ID + base if count is None else count - 1 + base
+        allowed = getattr(limits.current(), f"{kind}s")
+        most = (allowed if count is None else count) - 1 + base
         if base <= low and high <= most:
             return values - base if base else values
         first = int(np.flatnonzero((values < base) | (values > most))[0])
@@ -110,7 +111,8 @@ class Tokens:
                 + (", or convert with --base 0 if all of them start there" if base == 1 else ""),
             )
         if count is None:
-            raise DataError(f"{where}: {kind} id {value} is too large", f"number {kind}s from {base} without gaps")
+            what = f"{where}: {kind} ids up to {value:,} without gaps"
+            raise limits.refusal(f"{kind}s", what, value + 1 - base)
         raise DataError(
             f"{where}: {kind} id {value} is out of range",
             f"there are {count} {kind}s ({base}..{count - 1 + base}); correct the line or the number of {kind}s",
@@ -125,15 +127,6 @@ class Tokens:
         return DataError(f"{where}: {word!r} is no integer", "this format holds whole numbers only; correct the line")
 
 
-def opened(file: Path) -> BinaryIO:
-    """Open a file for reading; one that is missing, locked or a folder raises `DataError`."""
-    try:
-        return file.open("rb")
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise DataError(f"cannot read {file}: {reason}", "restore the file or correct the path") from error
-
-
 def blocks(file: Path, *, header: bool = False, stream: BinaryIO | None = None) -> Iterator[Tokens]:
     """Yield the words of a file in blocks of whole lines.
 
@@ -146,7 +139,7 @@ def blocks(file: Path, *, header: bool = False, stream: BinaryIO | None = None) 
         Where the bytes come from if not from ``file`` itself; it is closed.
     """
     line = 1
-    with stream or opened(file) as source:
+    with stream or open_file(file) as source:
         kept = b""
         first, old_mac = True, False
         while True:
@@ -159,8 +152,8 @@ def blocks(file: Path, *, header: bool = False, stream: BinaryIO | None = None) 
             end = chunk.rfind(b"\n") + 1 if chunk else 0
             if chunk and not end:
                 kept += chunk
-                if len(kept) > _LINE:
-                    raise DataError(f"{file} line {line} is longer than {_LINE >> 20} MiB", "give a text file")
+                if len(kept) >> 20 >= limits.current().line_mib:
+                    raise limits.refusal("line_mib", f"{file} line {line}: {len(kept) >> 20:,} MiB and more")
                 continue
             block, kept = kept + chunk[:end] if chunk else kept, chunk[end:]
             if block:

@@ -6,7 +6,7 @@ import pytest
 from mbgraph.data.catalog import find_dataset, load_dataset
 from mbgraph.data.formats import FORMATS, WRITERS, detect, write
 from mbgraph.data.formats.detection import LOOKED_FOR
-from mbgraph.errors import DataError
+from mbgraph.errors import DataError, UsageError
 
 
 def files(folder, **texts):
@@ -92,8 +92,9 @@ def test_two_formats_in_one_folder_are_asked_about(tmp_path):
 def test_paths_that_are_none(tmp_path):
     with pytest.raises(DataError, match="there is no .*none; correct the path"):
         detect(tmp_path / "none")
-    with pytest.raises(DataError, match="there is no xxx"):
-        detect("x" * 5000)
+    for odd in ("x" * 5000, "a\0b", "~nobody-at-all/x"):
+        with pytest.raises(UsageError, match="cannot use the path"):
+            detect(odd)
 
 
 def test_event_logs_are_imported_first(tmp_path):

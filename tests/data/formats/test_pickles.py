@@ -9,6 +9,7 @@ import scipy.sparse as sparse
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mbgraph import limits
 from mbgraph.data.formats import pickles as module
 from mbgraph.data.formats.matrices import read_held_out, read_matrix
 from mbgraph.errors import DataError
@@ -218,14 +219,21 @@ def test_any_damage_is_a_data_error(tmp_path_factory, data):
         assert found.pairs.item.max() < found.items
 
 
-def test_limits(tmp_path, monkeypatch):
+def test_limits(tmp_path):
     file = put(tmp_path, list(range(100)))
-    monkeypatch.setattr(module, "MAX_OPERATIONS", 90)
-    with pytest.raises(DataError, match="holds more than 90 pickled objects"):
+    told = r"90 values and more are more than the limit of 90 \(objects\); .* mbgraph --limit objects=180 COMMAND"
+    with limits.raised(objects=90), pytest.raises(DataError, match=told):
         read_held_out(file)
-    monkeypatch.setattr(module, "MAX_BYTES", 50)
-    with pytest.raises(DataError, match="is larger than 0 GiB"):
-        read_held_out(file)
+    with limits.raised(objects=200):
+        assert len(read_held_out(file)[0]) == 100
+
+
+def test_dictionaries_whose_keys_collide_are_refused_before_they_are_made(tmp_path):
+    """Integers that differ by a multiple of 2**61 - 1 have one hash: 20,000 of them take minutes to put in a dict."""
+    keys = list(range(20_000))
+    for protocol in (0, 2, 4):
+        with pytest.raises(DataError, match="dictionaries of more than 10,000 entries"):
+            module.load(put(tmp_path, dict.fromkeys(keys, 1), protocol=protocol))
 
 
 def state_of(**changes):

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mbgraph import limits
 from mbgraph.data.formats import text as module
 from mbgraph.data.formats.text import read_adjacency, read_pairs
 from mbgraph.errors import DataError
@@ -25,7 +26,8 @@ def test_pairs_whatever_the_block(tmp_path_factory, cells, blank, end, size):
     file = put(tmp_path_factory.mktemp("text"), text + (end if size % 2 else ""))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "BLOCK", size)
-        pairs = read_pairs(file, base=1)
+        with limits.raised(users=2**31 - 1, items=2**31 - 1):
+            pairs = read_pairs(file, base=1)
     assert list(zip(pairs.user.tolist(), pairs.item.tolist(), strict=True)) == cells
 
 
@@ -53,7 +55,8 @@ def test_marks_blank_lines_and_headers(tmp_path):
 
 
 def test_leading_zeros_and_large_ids(tmp_path):
-    pairs = read_pairs(put(tmp_path, f"007 {2**31 - 2}\n"))
+    with limits.raised(items=2**31 - 1):
+        pairs = read_pairs(put(tmp_path, f"007 {2**31 - 2}\n"))
     assert (pairs.user.tolist(), pairs.item.tolist()) == ([7], [2**31 - 2])
 
 
@@ -101,22 +104,25 @@ def test_broken_adjacency_names_the_line(tmp_path, text, message):
 
 
 def test_ids_without_a_count_stay_below_32_bits(tmp_path):
-    with pytest.raises(DataError, match="line 1: user id 2147483647 is too large; number users from 0 without gaps"):
+    told = r"line 1: user ids up to {} without gaps are more than the limit of 10,000,000 \(users\)"
+    with pytest.raises(DataError, match=told.format("1,000,000,000") + ".*mbgraph --limit users=1000000001 COMMAND"):
+        read_pairs(put(tmp_path, "1000000000 1\n"))
+    with pytest.raises(DataError, match=told.format("2,147,483,647") + "; no limit goes beyond 2,147,483,647"):
         read_pairs(put(tmp_path, "2147483647 1\n"))
 
 
 def test_files_that_cannot_be_opened(tmp_path):
     with pytest.raises(DataError, match=r"cannot read .*none.txt: No such file or directory; restore the file"):
         read_pairs(tmp_path / "none.txt")
-    with pytest.raises(DataError, match="Is a directory"):
+    with pytest.raises(DataError, match="it is a folder, not a file; give a file"):
         read_pairs(tmp_path)
 
 
 def test_a_line_without_end_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "BLOCK", 10)
-    monkeypatch.setattr(module, "_LINE", 50)
-    with pytest.raises(DataError, match="view.txt line 2 is longer than"):
-        read_adjacency(put(tmp_path, "1 2\n" + "3 " * 40))
+    monkeypatch.setattr(module, "BLOCK", 1 << 19)
+    file = put(tmp_path, "1 2\n" + "3 " * (1 << 19))
+    with limits.raised(line_mib=1), pytest.raises(DataError, match=r"view.txt line 2: 1 MiB and more .*line_mib=2"):
+        read_adjacency(file)
 
 
 def test_empty_is_allowed_where_it_is_asked_for(tmp_path):
