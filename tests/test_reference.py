@@ -25,7 +25,7 @@ def test_sections_by_name():
 def test_a_table_has_a_row_per_field():
     lines = option_table("training").splitlines()
     assert len(lines) == 2 + len(section_called("training").names())
-    assert "| `lr` | a number above 0 | `0.001` | Step size of the optimizer. |" in lines
+    assert "| `weight_decay` | a number of at least 0 | `0.0` | L2 on all parameters by the optimizer. |" in lines
     assert not any("``" in line for line in lines)
 
 

@@ -1,9 +1,8 @@
-"""Steps over blocks of users: whose pairs they read, that a run repeats and resumes, and who cannot."""
+"""Steps over blocks of users: whose pairs they read, and that a run repeats and resumes."""
 
 import pytest
 import torch
 
-from mbgraph.errors import UsageError
 from mbgraph.models import MODELS
 from mbgraph.models.context import StepContext
 from mbgraph.testing.recommenders import toy_dataset
@@ -51,16 +50,3 @@ def test_it_repeats_and_resumes(name, tmp_path):
     assert [record["terms"] for record in resumed.records] == [record["terms"] for record in whole.records]
     for one, two in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
         assert torch.equal(one, two)
-
-
-@pytest.mark.parametrize("name", [name for name in MODELS if MODELS.get(name).trainable])
-def test_models_that_read_more_than_propagate_say_so(name):
-    ds = toy_dataset()
-    model = MODELS.get(name)(ds.graph, ds.target)
-    if model.reads_blocks:
-        assert Trainer(model, ds, block_users=5).training.block_users == 5
-        return
-    with pytest.raises(
-        UsageError, match=f"model '{name}' reads the whole graph in a step and knows no block_users; le"
-    ):
-        Trainer(model, ds, block_users=5)
