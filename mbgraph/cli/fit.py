@@ -201,7 +201,6 @@ def show_plan(planned: dict[str, Any]) -> None:
         console.print(
             f"an epoch passes over the whole graph {planned['steps_per_epoch']:,} times; --batch-size auto has fewer, "
             "larger steps",
-            markup=False,
         )
     if planned["device_mb"] is not None:
         out.print(f"on the card {planned['device_mb']:,.0f} MiB")
