@@ -16,7 +16,7 @@ KNOWN = Path(__file__).with_name("defaults.json")
 
 
 def defaults(name):
-    """Return plain options, what the model says of its training, its regularizers, and what variants change of these."""
+    """Return options, what the model says of its training, its regularizers, and what variants change of these."""
     kind = MODELS.get(name)
 
     def facts(options):
