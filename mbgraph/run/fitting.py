@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from mbgraph.models.base import Recommender
 from mbgraph.run.directory import PER_USER, Run, make_directory, write_config, write_extension, write_facts
 from mbgraph.run.preparation import make_model, notices, prepare_dataset
 from mbgraph.training.callbacks import Callback, EarlyStopping
-from mbgraph.training.checkpoint import load_checkpoint
+from mbgraph.training.checkpoint import load_checkpoint, save_weights
 from mbgraph.training.trainer import Trainer
 
 __all__ = ["fit", "resume"]
@@ -200,6 +201,11 @@ def _execute(
             seconds_per_epoch=result.seconds_per_epoch,
             interrupted=result.interrupted,
         )
+    elif model.learns:
+        start = time.perf_counter()
+        outcome["learned"] = model.learn(dataset)
+        save_weights(path / "model.safetensors", model.state_dict())
+        outcome.update(epochs=1, best_epoch=1, seconds_per_epoch=time.perf_counter() - start)
     results: dict[str, EvaluationResult] = {}
     if not outcome["interrupted"]:
         model.eval()
