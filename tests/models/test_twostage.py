@@ -127,7 +127,7 @@ def test_a_label_leaves_every_count(ds, monkeypatch):
     keep = ~np.isin(ds.edges["buy"].keys(17), found.users * 17 + found.items)
     never = ds.replace(edges={**ds.edges, "buy": ds.edges["buy"][keep]}, splits={})
     other = build(never)
-    fresh = Weighing(other._facts(other.relations), Layout.of(other.layout.setting))
+    fresh = Weighing(other.facts(), Layout.of(other.layout.setting))
     measured, expected = whole(weighing, pairs), whole(fresh, pairs)
     for name in measured:
         np.testing.assert_array_equal(measured[name], expected[name])
@@ -137,7 +137,7 @@ def test_a_label_leaves_every_count(ds, monkeypatch):
 def test_validation_labels_are_in_no_number(ds):
     """Other validation pairs of the same users, and everything measured stays as it is."""
     model, other = learned(ds), learned(ds.replace(splits={}), labels="held-out")
-    for facts in (model._facts(model.relations), other._facts(other.relations)):
+    for facts in (model.facts(), other.facts()):
         assert np.array_equal(facts.bought, np.sort(ds.edges["buy"].keys(17)))
 
 

@@ -8,7 +8,7 @@ import torch
 
 from mbgraph.errors import RunError
 from mbgraph.models.twostage import logit
-from mbgraph.models.twostage.folds import FOLDS, cross_fitted, fold_of
+from mbgraph.models.twostage.folds import FOLDS, cross_fitted, fold_of, within_lists
 from mbgraph.models.twostage.head import Head, inputs, rescaled
 
 L2 = 1e-2
@@ -186,6 +186,18 @@ def test_a_user_without_a_label_on_the_lists_is_a_miss():
         made.owner, made.rows, [np.where(o < 15, c, 0) for c, o in zip(made.chosen, made.owner, strict=True)], 30
     )
     assert cross_fitted(fewer, L2, fold_of(30, 0), np.zeros(5))["HR@10"] <= 0.5
+
+
+def test_figures_of_each_user():
+    made = choices(12)
+    made.chosen[0][made.owner[0] == 3], made.chosen[1][made.owner[1] == 3] = 0.0, 0.0
+    scores = [np.zeros(len(each)) for each in made.owner]
+    found = within_lists(made, scores)
+    size = np.bincount(np.concatenate(made.owner), minlength=12)
+    rank = (1 + size) / 2  # all scores are equal
+    expected = np.where(np.arange(12) == 3, 0.0, 1 / np.log2(rank + 1))
+    np.testing.assert_allclose(found["NDCG@20"], expected)
+    assert found["HR@20"].tolist() == [float(user != 3) for user in range(12)]
 
 
 def test_too_few_labels_are_not_cross_fitted():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from mbgraph.models.twostage import logit
 from mbgraph.random import stream
 from mbgraph.typing import FloatArray, IntArray
 
-__all__ = ["FOLDS", "Rerank", "cross_fitted", "fold_of"]
+__all__ = ["FOLDS", "Rerank", "cross_fitted", "fold_of", "within_lists"]
 
 Rerank = Callable[[np.ndarray, FloatArray], FloatArray]
 """From which users are asked for, bool (n,), and the weighted scores of their seen lists, to other scores of these."""
@@ -46,13 +46,16 @@ def cross_fitted(
         scores: list[FloatArray] = [rows @ each for rows, each in zip(part.rows, part.split(weights), strict=True)]
         if rerank is not None:
             scores[0] = rerank(labelled & own, scores[0])
-        for name, value in _metrics(part, scores).items():
-            totals[name] = totals.get(name, 0.0) + value
+        for name, values in within_lists(part, scores).items():
+            totals[name] = totals.get(name, 0.0) + float(values.sum())
     return {name: value / choices.count for name, value in totals.items()}
 
 
-def _metrics(choices: logit.Choices, scores: list[FloatArray]) -> dict[str, float]:
-    """Return sums of the users' metrics; equal scores share their places."""
+def within_lists(choices: logit.Choices, scores: Sequence[FloatArray]) -> dict[str, FloatArray]:
+    """Return each user's metrics of the labels among the user's lists; equal scores share their places.
+
+    Shapes: scores (P_l,) per list -> (n,) by name of the metric, 0 for users without a label.
+    """
     owner, values = np.concatenate(choices.owner), np.concatenate(scores)
     chosen = np.concatenate(choices.chosen) > 0
     order = np.lexsort((-values, owner))
@@ -64,5 +67,9 @@ def _metrics(choices: logit.Choices, scores: list[FloatArray]) -> dict[str, floa
     size = np.diff(np.r_[start, len(owner)])
     greater, equal = start[tied] - first[owner], size[tied] - 1
     ranks = rank_from_counts(greater, equal, "realistic")[chosen]
-    found = per_user_metrics(ranks, owner[chosen], num_owners=choices.count, cutoffs=_CUTOFFS)
-    return {f"{name}@{k}": float(found[f"{name}@{k}"].sum()) for k in _CUTOFFS for name in ("HR", "NDCG")}
+    users, number = np.unique(owner[chosen], return_inverse=True)
+    found = per_user_metrics(ranks, number, num_owners=len(users), cutoffs=_CUTOFFS)
+    made = {f"{name}@{k}": np.zeros(choices.count) for k in _CUTOFFS for name in ("HR", "NDCG")}
+    for name, values in made.items():
+        values[users] = found[name]
+    return made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from mbgraph.models.twostage.folds import Rerank, cross_fitted, fold_of
 from mbgraph.models.twostage.head import Head
 from mbgraph.models.twostage.labels import Labels, labels_of
 from mbgraph.models.twostage.options import TwoStageOptions
-from mbgraph.models.twostage.rows import Layout, Measured, Scale, Weighing
+from mbgraph.models.twostage.rows import Layout, Scale, Weighing
 from mbgraph.models.twostage.scorer import TwoStageScorer, block_of_users
 from mbgraph.nn.relations import GraphLike, Relations
 from mbgraph.random import stream
@@ -27,10 +28,42 @@ from mbgraph.typing import FloatArray, IntArray
 if TYPE_CHECKING:
     from mbgraph.data.dataset import MultiBehaviorDataset
 
-__all__ = ["TwoStage"]
+__all__ = ["Problem", "TwoStage"]
 
 _FEW = 5  # labels per weight, below which a notice says so
 _KEPT = ("weight", "error", "offset", "mean", "spread")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What the weights are fitted to.
+
+    Attributes
+    ----------
+    choices : Choices
+        The lists of users with a label, and which pairs are labels.
+    labels : Labels
+    users : int64 array (n,)
+        The users, ascending.
+    pairs : Candidates
+        Their lists.
+    found : dict of str to int
+        Labels on each list, and ``missed``.
+    scale : Scale
+    facts : Facts
+        Of the graph without the labels.
+    fold : int64 array (n,)
+        Each user's fold.
+    """
+
+    choices: logit.Choices
+    labels: Labels
+    users: IntArray
+    pairs: Candidates
+    found: dict[str, int]
+    scale: Scale
+    facts: Facts
+    fold: IntArray
 
 
 @MODELS.register("twostage")
@@ -90,6 +123,35 @@ class TwoStage(Recommender):
         UsageError
             If the options do not fit the data, or a run was trained on the labels.
         """
+        problem = self.problem(dataset)
+        choices, labels, found = problem.choices, problem.labels, problem.found
+        kept = choices.labels > 0
+        if not kept.any():
+            raise DataError(
+                f"none of the {len(labels.users)} labels stands on its user's lists",
+                "retrieve more items: --set retrieved=100",
+            )
+        fitted = logit.fit(choices.of(kept), self.options.l2)
+        self._keep(fitted, problem.scale)
+        rerank = self._learn_head(problem)
+        self.get_buffer("learned_on").fill_(int(choices.labels.sum()))
+        return {
+            "labels": {
+                "source": labels.source,
+                "pairs": len(labels.users),
+                "visited_share": labels.visited,
+                "users": len(problem.users),
+                **found,
+            },
+            "notices": _notices(choices, found),
+            "loss": fitted.loss,
+            "steps": fitted.steps,
+            "cross_fitted": cross_fitted(choices, self.options.l2, problem.fold, fitted.weights, rerank),
+            "weights": self.weights(),
+        }
+
+    def problem(self, dataset: MultiBehaviorDataset) -> Problem:
+        """Return what the weights are fitted to; raises what `learn` does."""
         self.check_dataset(dataset)
         self._check_runs()
         labels = labels_of(dataset, self.relations, self.options, self.rng)
@@ -98,51 +160,31 @@ class TwoStage(Recommender):
                 f"{next(iter(self.runs))} was trained on the purchases that labels=held-out fits the weights on",
                 "hold them out for both: fit both with --validation holdout",
             )
-        facts = self._facts(self.relations) if labels.relations is self.relations else self._new_facts(labels.relations)
+        facts = self.facts() if labels.relations is self.relations else self._new_facts(labels.relations)
         weighing = Weighing(facts, self.layout)
         users = np.unique(labels.users)
         if len(users) > self.options.fit_users:
             users = np.sort(stream(self.rng, "fit").permutation(users)[: self.options.fit_users])
-        pairs, measured = self._measured(weighing, users)
-        scale = weighing.scale(measured)
-        rows = weighing.rows(measured, scale)
+        size = block_of_users(facts)
+        parts = [candidates_of(facts, users[start : start + size]) for start in range(0, len(users), size)]
+        measured = [weighing.measured(part) for part in parts]
+        pairs = Candidates.joined(parts)
+        together = {name: np.concatenate([part[name] for part in measured]) for name in LISTS}
         del measured
-        choices, found = _choices(users, pairs, rows, labels)
-        kept = choices.labels > 0
-        if not kept.any():
-            raise DataError(
-                f"none of the {len(labels.users)} labels stands on its user's lists",
-                "retrieve more items: --set retrieved=100",
-            )
-        fitted = logit.fit(choices.of(kept), self.options.l2)
-        self._keep(fitted, scale)
-        fold = fold_of(self.num_users, self.rng)[users]
-        rerank = self._learn_head(facts, pairs[pairs.seen], choices, users)
-        self.get_buffer("learned_on").fill_(int(choices.labels.sum()))
-        return {
-            "labels": {
-                "source": labels.source,
-                "pairs": len(labels.users),
-                "visited_share": labels.visited,
-                "users": len(users),
-                **found,
-            },
-            "notices": _notices(choices, found, [column for name in LISTS for _, column in self.layout.columns(name)]),
-            "loss": fitted.loss,
-            "steps": fitted.steps,
-            "cross_fitted": cross_fitted(choices, self.options.l2, fold, fitted.weights, rerank),
-            "weights": self.weights(),
-        }
+        scale = weighing.scale(together)
+        choices, found = _choices(users, pairs, weighing.rows(together, scale), labels)
+        return Problem(choices, labels, users, pairs, found, scale, facts, fold_of(self.num_users, self.rng)[users])
 
-    def _learn_head(self, facts: Facts, seen: Candidates, choices: logit.Choices, users: IntArray) -> Rerank | None:
+    def _learn_head(self, problem: Problem) -> Rerank | None:
         """Fit the head, if there is one, and return how it ranks the seen lists of some of the users."""
         if self.head is None:
             return None
-        level, rows, own = UserLevel(facts).measure(seen), choices.rows[0], self.head
-        own.learn(seen.users, rows, level, choices.chosen[0])
+        seen, rows, own = problem.pairs[problem.pairs.seen], problem.choices.rows[0], self.head
+        level = UserLevel(problem.facts).measure(seen)
+        own.learn(seen.users, rows, level, problem.choices.chosen[0])
 
         def rerank(asked: np.ndarray, weighted: FloatArray) -> FloatArray:
-            place = asked[np.searchsorted(users, seen.users)]
+            place = asked[problem.choices.owner[0]]
             return own.rerank(seen.users[place], rows[place], level[place], weighted)
 
         return rerank
@@ -153,13 +195,6 @@ class TwoStage(Recommender):
             raise UsageError(
                 f"the embeddings of run {missing[0]!r} are not there", "attach them: model.attach({name: model})"
             )
-
-    def _measured(self, weighing: Weighing, users: IntArray) -> tuple[Candidates, Measured]:
-        """Return the lists of some users and what was measured of them, a block of users at a time."""
-        size = block_of_users(weighing.facts)
-        parts = [candidates_of(weighing.facts, users[start : start + size]) for start in range(0, len(users), size)]
-        measured = [weighing.measured(part) for part in parts]
-        return Candidates.joined(parts), {name: np.concatenate([part[name] for part in measured]) for name in LISTS}
 
     def _keep(self, fitted: logit.Fitted, scale: Scale) -> None:
         start = 0
@@ -204,8 +239,9 @@ class TwoStage(Recommender):
     def _new_facts(self, relations: Relations) -> Facts:
         return Facts(relations, self.options, self.rng, self.runs)
 
-    def _facts(self, relations: Relations) -> Facts:
-        """Return the facts of a graph, those of the model's own made once."""
+    def facts(self, graph: GraphLike | None = None) -> Facts:
+        """Return what evidence may ask of a graph; of the model's own it is computed once."""
+        relations = self.other_relations(graph)
         if relations is not self.relations:
             return self._new_facts(relations)
         if self._kept_facts is None:
@@ -214,10 +250,9 @@ class TwoStage(Recommender):
 
     def scorer(self, graph: GraphLike | None = None) -> TwoStageScorer:
         """Return the scorer of a graph, by the weights that were learned."""
-        relations = self.other_relations(graph)
+        facts = self.facts(graph)
         self._check_learned()
         self._check_runs()
-        facts = self._facts(relations)
         weighing, scale, level = Weighing(facts, self.layout), self._scale(), UserLevel(facts)
 
         def score(pairs: Candidates) -> FloatArray:
@@ -239,7 +274,7 @@ class TwoStage(Recommender):
         """
         self._check_learned()
         self._check_runs()
-        weighing, scale = Weighing(self._facts(self.relations), self.layout), self._scale()
+        weighing, scale = Weighing(self.facts(), self.layout), self._scale()
         made: list[dict[str, float]] = [{} for _ in range(len(users))]
         size = 4096
         distinct = np.unique(users)
@@ -281,12 +316,12 @@ def _choices(
     return choices, {**found, "missed": len(keys) - sum(found.values())}
 
 
-def _notices(choices: logit.Choices, found: dict[str, int], columns: list[str]) -> list[str]:
+def _notices(choices: logit.Choices, found: dict[str, int]) -> list[str]:
     """Return what people should know before they read the weights, a line each."""
     told = []
     labels = sum(found[name] for name in LISTS)
-    if labels < _FEW * len(columns):
-        told.append(f"only {labels} labels for {len(columns)} weights: most of what is known is the penalty")
+    if labels < _FEW * choices.width:
+        told.append(f"only {labels} labels for {choices.width} weights: most of what is known is the penalty")
     for name, rows in zip(LISTS, choices.rows, strict=True):
         if not len(rows):
             told.append(f"no user has an item on the {name} list, whose weights are 0")

@@ -57,6 +57,11 @@ class TwoStageScorer:
             scores.append(made[low:high])
         return np.concatenate(where), Candidates.joined(pairs), np.concatenate(scores)
 
+    def alike(self, users: IntArray) -> FloatArray:
+        """Return how like every item is to what users touched, the order behind the lists: (B,) -> float32 (B, I)."""
+        made: FloatArray = (self.facts.weights[users] @ self.facts.similarities["all"]).toarray()
+        return made
+
     def _of(self, block: int) -> tuple[Candidates, FloatArray]:
         if block not in self._made:
             users = np.arange(block * self._block, min((block + 1) * self._block, self.num_users))
@@ -72,7 +77,7 @@ class TwoStageScorer:
         """Write (B, I) scores for user rows (B,) to ``out`` and return it."""
         rows = users.numpy(force=True)
         scores = out.copy_(self.ties).numpy()
-        alike = (self.facts.weights[rows] @ self.facts.similarities["all"]).toarray().astype(np.float64)  # (B, I)
+        alike = self.alike(rows).astype(np.float64)  # (B, I)
         scores += alike / (1.0 + alike)  # below 1, in the same order
         where, pairs, values = self.lists(rows)
         lowest = np.zeros(len(rows))
