@@ -47,6 +47,7 @@ def recommend(
     fallback: str | None = None,
     chunk_size: int | None = None,
     progress: Callable[[int], None] | None = None,
+    explain: bool = False,
 ) -> pd.DataFrame:
     """Return the ``k`` items with the highest scores of each user.
 
@@ -72,19 +73,24 @@ def recommend(
         held. With the same chunk size a user gets the same list and scores alone and among others.
     progress : callable, optional
         Called after each block with the number of users in it.
+    explain : bool
+        Also say what speaks for each item; the model must be one that can, such as `TwoStage`.
 
     Returns
     -------
     pandas.DataFrame
         Columns ``user``, ``rank`` (from 1), ``item``, ``score``, best first per user; equal scores in the
-        order of the item rows. With ``fallback`` also ``fallback``: true where the score counts buyers.
+        order of the item rows. With ``fallback`` also ``fallback``: true where the score counts buyers. With
+        ``explain`` also ``evidence``: what each piece of evidence adds to the score, by name, largest first; nothing
+        where the model has none of an item.
 
     Raises
     ------
     DataError
         For an unknown user without ``fallback``, or a dataset of other size than the model's.
     UsageError
-        If ``k`` is not between 1 and the number of items, or a name is not one of its choices.
+        If ``k`` is not between 1 and the number of items, a name is not one of its choices, or ``explain`` is asked of
+        a model that cannot.
     RunError
         If the model gives NaN.
 
@@ -134,7 +140,20 @@ def recommend(
     }
     if fallback:
         columns["fallback"] = stranger[at]
+    if explain:
+        columns["evidence"] = _evidence(model, rows[at], items[at, rank], stranger[at])
     return pd.DataFrame(columns)
+
+
+def _evidence(model: Any, users: IntArray, items: IntArray, stranger: np.ndarray) -> list[dict[str, float]]:
+    """Return what speaks for each pair, nothing for those of strangers: three (N,) -> N mappings."""
+    if not hasattr(model, "explain"):
+        raise UsageError(f"a {type(model).__name__} has no evidence to show", "give the model itself")
+    made: list[dict[str, float]] = [{} for _ in range(len(users))]
+    known = np.flatnonzero(~stranger)
+    for place, found in zip(known.tolist(), model.explain(users[known], items[known]), strict=True):
+        made[place] = found
+    return made
 
 
 def _best(scorer: Scorer, rows: IntArray, seen: CSR, k: int, least: int) -> tuple[np.ndarray, np.ndarray]:

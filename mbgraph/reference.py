@@ -82,7 +82,7 @@ def describe_models() -> dict[str, dict[str, Any]]:
         made[name] = {
             "summary": _summary(model),
             "citation": model.citation,
-            "trained": model.trainable,
+            "trained": model.has_weights(),
             "variants": list(model.variants()),
             "options": [fact.to_dict() for fact in model.Options.facts()],
             "training": own.training().plain() if model.trainable else {},

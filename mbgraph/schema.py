@@ -155,9 +155,13 @@ class Section(BaseModel):
         field = cls.model_fields.get(name)
         if field is None or not isinstance(value, str):
             return value
+        words: list[str] | None = None
         if _accepts(field, tuple) and not value.strip().startswith("["):
+            words = [word.strip() for word in value.split(",")]
             value = f"[{value}]"
         read = parse_value(value)
+        if words is not None and isinstance(read, str) and _fits(field, words):
+            return words  # texts without quotes
         if not isinstance(read, str):
             return read if not _accepts(field, str) or _fits(field, read) else value
         if read.lower() == "none" and _accepts(field, type(None)):

@@ -18,7 +18,7 @@ from click.testing import CliRunner
 
 from mbgraph.bench.report import render_page
 from mbgraph.cli.main import cli
-from mbgraph.models import MODELS, RMBRec
+from mbgraph.models import EVIDENCE, MODELS, RMBRec
 from mbgraph.regularizers import REGULARIZERS
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -86,7 +86,7 @@ def test_examples_run(page, tmp_path, monkeypatch, data_home):
     folder = tmp_path / "work"
     folder.mkdir()
     monkeypatch.chdir(folder)
-    for registry in (MODELS, REGULARIZERS):  # what an example registers is gone after it
+    for registry in (MODELS, REGULARIZERS, EVIDENCE):  # what an example registers is gone after it
         monkeypatch.setattr(registry, "_entries", {name: registry.get(name) for name in registry})
     names: dict[str, object] = {"__name__": "__docs__"}
     for block in blocks(page):

@@ -41,6 +41,32 @@ class Box(Section):
     hidden: int = Field(default=0, exclude=True)
 
 
+class Words(Section):
+    called = "words"
+
+    labels: tuple[str, ...] = ()
+    counts: tuple[int, ...] = ()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("one", ["one"]),
+        ("runs/a-1, runs/b", ["runs/a-1", "runs/b"]),
+        ('["a, b", "c"]', ["a, b", "c"]),
+        ('"a", "b"', ["a", "b"]),
+        ("[]", []),
+    ],
+)
+def test_a_list_of_texts_needs_no_quotes(text, expected):
+    assert list(Words.from_text({"labels": text}).labels) == expected
+
+
+def test_words_are_no_numbers():
+    with pytest.raises(UsageError, match=r"counts of words must be a list of whole numbers, got '\[one, 2\]'"):
+        Words.from_text({"counts": "one, 2"})
+
+
 class Parcel(Section):
     called = "parcel"
 

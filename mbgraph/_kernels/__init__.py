@@ -1,10 +1,11 @@
 """The compiled stack, behind one door. No module outside imports anything else of this package.
 
-Three functions stand in front, each with a plain path of torch or numpy beside it in the module that calls it:
+Four functions stand in front, each with a plain path of torch or numpy beside it in the module that calls it:
 
 * `encode`: all layers of several relations, combined, at chosen rows (plain: `mbgraph.nn.propagation`);
 * `count_above` and `count_products`: how many items score higher than held-out ones, with `subtract_masked` and
-  `subtract_masked_products` for those that are no candidates (plain: `mbgraph.evaluation.ranking`).
+  `subtract_masked_products` for those that are no candidates (plain: `mbgraph.evaluation.ranking`);
+* `walk` and `nearest`: from what users touched to what is like it (plain: `mbgraph.models.twostage.walks`).
 
 `available` says whether numba is installed; without it only the plain paths run. Kernels are compiled for a width,
 which takes longer than it saves for rows of more than `WIDEST` numbers: those take the plain paths too.
@@ -15,6 +16,7 @@ from mbgraph._kernels.compiled import is_kept
 from mbgraph._kernels.counts import count_above, count_products, subtract_masked, subtract_masked_products
 from mbgraph._kernels.encode import Operator, Workspace, encode
 from mbgraph._kernels.rows import available
+from mbgraph._kernels.walks import nearest, walk
 
 WIDEST = 1024
 """Numbers of a row, at most."""
@@ -29,6 +31,8 @@ __all__ = [
     "count_products",
     "encode",
     "is_kept",
+    "nearest",
     "subtract_masked",
     "subtract_masked_products",
+    "walk",
 ]

@@ -58,7 +58,7 @@ class Estimates:
         else:
             return Estimate()
         memory = statistics.median(float(each["peak_memory_mb"]) for each in like)
-        if not config.model_class.trainable:
+        if not config.model_class.has_weights():
             return Estimate(0.0, 0, memory)
         epochs = min(config.training_options.epochs, round(statistics.median(each["epochs"] for each in like)))
         seconds = epochs * statistics.median(each["seconds_per_epoch"] for each in like)

@@ -83,7 +83,7 @@ def expand(study: Study, datasets: Sequence[str] | None = None, seeds: Sequence[
     datasets : sequence of str, optional
         Those of the study by default.
     seeds : sequence of int, optional
-        Instead of the study's. A model that is not trained runs with the first one only.
+        Instead of the study's. A model without weights runs with the first one only.
     """
     jobs = []
     for dataset in study.datasets if datasets is None else datasets:
@@ -94,7 +94,7 @@ def expand(study: Study, datasets: Sequence[str] | None = None, seeds: Sequence[
             for named, recipe in _rows(row, dataset):
                 for cell, changes, noisy in _settings(study, named, recipe, dataset):
                     config = study.config(named, dataset, chosen[0], changes)
-                    for seed in chosen if config.model_class.trainable else chosen[:1]:
+                    for seed in chosen if config.model_class.has_weights() else chosen[:1]:
                         jobs += [
                             Job(cell, config.replace(seed=seed), each, each.seed if each is not recipe else None)
                             for each in noisy

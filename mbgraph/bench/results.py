@@ -106,7 +106,7 @@ class CellResult:
     @property
     def is_trained(self) -> bool:
         """Whether luck of a seed plays a part in it."""
-        return self.runs[0].job.config.model_class.trainable
+        return self.runs[0].job.config.model_class.has_weights()
 
 
 @dataclass(frozen=True)

@@ -356,7 +356,7 @@ def step_shares(name: str, steps: int = 8) -> list[dict[str, Any]]:
             "sampler": sampling,
             "encoder, forward": totals.get("_Encode", 0.0),
             "encoder, backward": totals.get("_EncodeBackward", 0.0),
-            "contrast, both ways": totals.get("_BothWays", 0.0) + totals.get("_BothWaysBackward", 0.0),
+            "contrast, both ways": totals.get("_Contrast", 0.0) + totals.get("_ContrastBackward", 0.0),
             "Adam": totals.get("Optimizer.step#Adam.step", 0.0),
         }
         named["rest: rows, losses, autograd"] = whole - sum(named.values()) + sampling

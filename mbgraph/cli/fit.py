@@ -201,7 +201,6 @@ def show_plan(planned: dict[str, Any]) -> None:
         console.print(
             f"an epoch passes over the whole graph {planned['steps_per_epoch']:,} times; --batch-size auto has fewer, "
             "larger steps",
-            markup=False,
         )
     if planned["device_mb"] is not None:
         out.print(f"on the card {planned['device_mb']:,.0f} MiB")
@@ -231,4 +230,25 @@ def show(outcome: dict[str, Any], details: dict[str, Any]) -> None:
         f"epochs {outcome['epochs']} (best {outcome['best_epoch']}), {outcome['seconds_per_epoch']:.2f} s per epoch, "
         f"{outcome['users_evaluated']:,} test users, peak memory {outcome['peak_memory_mb']:.0f} MB",
     )
+    if outcome.get("learned"):
+        show_learned(outcome["learned"])
     out.print(f"run: {outcome['run']}")
+
+
+def show_learned(learned: dict[str, Any]) -> None:
+    """Print the weights of a model that learns in one go, and what they were fitted on."""
+    table(
+        "Weights of standardised evidence, and their standard errors",
+        ["list", "evidence", "name", "weight", "error"],
+        [[each[key] for key in ("list", "evidence", "name", "weight", "error")] for each in learned["weights"]],
+    )
+    labels = learned["labels"]
+    out.print(
+        f"labels: {labels['pairs']:,} {labels['source']} pairs, {labels['visited_share']:.1%} of visited items; "
+        f"{labels['seen']:,} on the seen list, {labels['retrieved']:,} retrieved, {labels['missed']:,} on neither",
+    )
+    for line in learned["notices"]:
+        out.print(line)
+    if learned["cross_fitted"]:
+        words = ", ".join(f"{name} {value:.4f}" for name, value in learned["cross_fitted"].items())
+        out.print(f"labels within the lists, each user's with weights of other users: {words}")

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
+_SHOWN = 3  # pieces of evidence in a table
 FORMATS = ("table", "csv", "json", "parquet")
 
 EPILOG = """\b
@@ -31,6 +32,7 @@ Examples:
   mbgraph recommend runs/demo-rmbrec-mbgraph-s2026 --user u0001 u0002 -k 5
   mbgraph recommend runs/demo-rmbrec-mbgraph-s2026 --users-file ids.txt --exclude all --json
   mbgraph recommend runs/demo-rmbrec-mbgraph-s2026 --all -o recommendations.parquet
+  mbgraph recommend runs/demo-twostage-s2026 --user u0001 --explain
 """
 
 
@@ -54,6 +56,7 @@ Examples:
     metavar="|".join(FALLBACKS),
     help="What users get whom the data does not know: without it, an error.",
 )
+@click.option("--explain", is_flag=True, help="Say what speaks for each item, if the model can (twostage).")
 @click.option("--format", "format_", metavar="|".join(FORMATS), help="Default: by the suffix of -o, else table.")
 @click.option(
     "-o",
@@ -72,6 +75,7 @@ def command(
     k: int,
     exclude: str,
     fallback: str | None,
+    explain: bool,
     format_: str | None,
     output: Path | None,
     as_json: bool,
@@ -79,6 +83,8 @@ def command(
     """Recommend items from the run directory RUN, with original ids in and out.
 
     JSON is a list of {"user", "items", "scores"}; CSV and Parquet have the columns user, rank, item, score.
+    With --explain there is also "evidence", what each piece of it adds to the score: a mapping per item, in CSV and
+    Parquet as JSON text.
     """
     if as_json and not output:
         if format_ not in (None, "json"):
@@ -102,7 +108,7 @@ def command(
             served += users
             advance(users)
 
-        frame = recommend(loaded.model(ds), ds, asked, k, exclude, fallback, progress=count)
+        frame = recommend(loaded.model(ds), ds, asked, k, exclude, fallback, progress=count, explain=explain)
     if empty := served - int((frame["rank"] == 1).sum()):
         console.print(f"users without a candidate left, and so without a list: {empty:,}")
     if output:
@@ -185,10 +191,16 @@ def _lists(frame: pd.DataFrame) -> list[dict[str, Any]]:
     if "fallback" in frame:
         for one, flag in zip(lists, frame["fallback"].to_numpy()[starts].tolist(), strict=True):
             one["fallback"] = flag
+    if "evidence" in frame:
+        found = frame["evidence"].tolist()
+        for one, start, end in zip(lists, starts.tolist(), ends, strict=True):
+            one["evidence"] = found[start:end]
     return lists
 
 
 def _write(frame: pd.DataFrame, format_: str, file: IO[Any]) -> None:
+    if format_ in ("csv", "parquet") and "evidence" in frame:
+        frame = frame.assign(evidence=[json.dumps(each) for each in frame["evidence"]])
     if format_ == "parquet":
         frame.to_parquet(file, index=False)
     elif format_ == "csv":
@@ -214,4 +226,13 @@ def _print(frame: pd.DataFrame, title: str) -> None:
     columns = ["user", "rank", "item", "score", "fallback"]
     if "fallback" not in frame:
         columns, rows = columns[:-1], [row[:-1] for row in rows]
+    if "evidence" in frame:
+        columns = [*columns, "what speaks for it most"]
+        rows = [[*row, _most(found)] for row, found in zip(rows, frame["evidence"], strict=True)]
     table(title, columns, rows)
+
+
+def _most(evidence: dict[str, float]) -> str:
+    """Return the largest parts of a score in words."""
+    found = [f"{name} {value:+.2f}" for name, value in list(evidence.items())[:_SHOWN] if value > 0]
+    return "; ".join(found) or "-"

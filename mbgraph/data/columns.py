@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mbgraph.data.interactions import as_ids
+from mbgraph.data.interactions import TIME_REMEDY, as_ids
 from mbgraph.errors import DataError, UnknownNameError, UsageError
 from mbgraph.typing import IntArray
 
@@ -83,6 +83,8 @@ def numbers_of(text: pd.Series) -> pd.Series | None:
         numbers = pd.to_numeric(text.astype(object))
     except (ValueError, TypeError):
         return None
+    except OverflowError:  # more digits than any float has
+        return text.astype(object)
     if not pd.api.types.is_float_dtype(numbers.dtype) or not _is_large(numbers):
         return numbers
     written = text.astype(str)
@@ -144,6 +146,8 @@ def times_of(column: pd.Series, place: Callable[[int], str]) -> np.ndarray[Any, 
         return column.to_numpy() if isinstance(column.dtype, np.dtype) else column.to_numpy(dtype=np.int64)
     if types.is_datetime64_any_dtype(column.dtype):
         return _nanoseconds(column)
+    if column.dtype == object and all(isinstance(value, Number) for value in column):
+        raise DataError(f"column {column.name!r} holds numbers of more than 64 bits, which are no times", TIME_REMEDY)
     raise DataError(f"column {column.name!r} is {column.dtype}, not a time", "give numbers or dates")
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mbgraph.data.interactions import CSR, Pairs, Vocabulary
+from mbgraph.data.interactions import CSR, Pairs, Vocabulary, check_times
 from mbgraph.errors import DataError, UnknownNameError
 from mbgraph.keys import contains
 
@@ -26,7 +26,7 @@ _MAX_CELLS = np.iinfo(np.int64).max
 
 
 def check_pairs(what: str, pairs: Pairs, num_users: int, num_items: int) -> None:
-    """Raise `DataError` if a row number is negative or beyond its count, or a pair stands twice."""
+    """Raise `DataError` if a row number is negative or beyond its count, a time is none, or a pair stands twice."""
     for kind, rows, count in (("user", pairs.user, num_users), ("item", pairs.item, num_items)):
         if len(rows) == 0:
             continue
@@ -37,6 +37,8 @@ def check_pairs(what: str, pairs: Pairs, num_users: int, num_items: int) -> None
             raise DataError(
                 f"{what}: {kind} id {high} is out of range", f"the dataset has {count} {kind}s (0..{count - 1})"
             )
+    if pairs.time is not None:
+        check_times(what, pairs.time)
     keys = pairs.keys(num_items)
     if (keys[1:] > keys[:-1]).all():  # most files are sorted: no need to do it again
         return

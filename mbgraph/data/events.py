@@ -10,13 +10,14 @@ from mbgraph.data.columns import check_columns
 from mbgraph.data.dataset import MultiBehaviorDataset, check_behavior_name
 from mbgraph.data.filters import Filter
 from mbgraph.data.formats.events import EventFiles, Paths, Progress
-from mbgraph.data.formats.log_file import CHUNK_ROWS
+from mbgraph.data.formats.log_file import CHUNK_ROWS, REMEDY
 from mbgraph.data.formats.npz import check_file_name
 from mbgraph.data.log_dataset import make_dataset
 from mbgraph.data.one_hot import BEHAVIOR, OneHot
 from mbgraph.data.splits import CUTOFFS, TIES, parse_protocol
 from mbgraph.data.stream import EventLog, Piece
 from mbgraph.errors import DataError, UnknownNameError, UsageError
+from mbgraph.files import reading
 from mbgraph.random import RNGLike
 
 if TYPE_CHECKING:
@@ -237,18 +238,19 @@ def import_events(
         if empty:
             raise DataError(f"{files.told()} holds no events", "give a file with at least one row")
 
-    ds = make_dataset(
-        log,
-        source,
-        str(target),
-        protocol,
-        behaviors=behaviors,
-        cutoff=cutoff,
-        ties=ties,
-        rule=filter,
-        name=name or files.paths[0].name.split(".")[0] or "events",
-        rng=rng,
-    )
+    with reading(files.told(), REMEDY):
+        ds = make_dataset(
+            log,
+            source,
+            str(target),
+            protocol,
+            behaviors=behaviors,
+            cutoff=cutoff,
+            ties=ties,
+            rule=filter,
+            name=name or files.paths[0].name.split(".")[0] or "events",
+            rng=rng,
+        )
     if spread is not None and spread.empty:
         ds.metadata["import"]["rows_without_behavior"] = spread.empty
     return ds

@@ -12,9 +12,10 @@ import numpy as np
 from mbgraph.errors import DataError, UsageError
 from mbgraph.typing import IntArray
 
-__all__ = ["CSR", "Pairs", "Vocabulary", "as_ids"]
+__all__ = ["CSR", "TIME_REMEDY", "Pairs", "Vocabulary", "as_ids", "check_times"]
 
 _LARGEST = np.iinfo(np.int64).max
+TIME_REMEDY = "give seconds, or another count since a fixed moment"
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +78,23 @@ class Pairs:
     def csr(self, num_users: int) -> CSR:
         """Return the pairs grouped by user, items ascending."""
         return CSR.from_pairs(self.user, self.item, num_users)
+
+
+def check_times(what: str, times: np.ndarray[Any, Any]) -> None:
+    """Raise `DataError` unless all times, (N,), are finite numbers that fit into 64 bits with a sign.
+
+    The smallest such number is none: numpy and pandas take it for a time that is not known.
+    """
+    if not len(times) or (times.dtype.kind in "iu" and times.dtype.itemsize < 8):
+        return
+    if times.dtype.kind == "f":
+        wrong = np.flatnonzero(~np.isfinite(times))
+    elif times.dtype.kind == "u":
+        wrong = np.flatnonzero(times > np.uint64(_LARGEST))
+    else:
+        wrong = np.flatnonzero(times < -_LARGEST)
+    if len(wrong):
+        raise DataError(f"{what}: {times[wrong[0]]} is no time", TIME_REMEDY)
 
 
 def _rows(kind: str, values: Any) -> IntArray:

@@ -20,6 +20,7 @@ from mbgraph.models.rules import GradientBalance, UpdateRule
 from mbgraph.models.sequences import SequenceBatch, SequenceBatches, Sequences
 from mbgraph.models.simgcl import SimGCL
 from mbgraph.models.smbrec import SMBRec
+from mbgraph.models.twostage import EVIDENCE, Evidence, TwoStage
 from mbgraph.models.uipl import UIPL, UIPLBatch
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "MBCGCN",
     "MBSSL",
     "MISSL",
+    "EVIDENCE",
     "MODELS",
     "UIPL",
     "BCIPMBatch",
@@ -39,6 +41,7 @@ __all__ = [
     "EmbeddingOptions",
     "EmbeddingRecommender",
     "Encoded",
+    "Evidence",
     "GradientBalance",
     "ExtendedBatches",
     "ItemCosine",
@@ -58,6 +61,7 @@ __all__ = [
     "TrainingOptions",
     "TripleBatch",
     "TripleBatches",
+    "TwoStage",
     "UIPLBatch",
     "UpdateRule",
     "UserBatch",

@@ -20,6 +20,7 @@ from mbgraph.models.rules import UpdateRule
 from mbgraph.nn.relations import Relations
 from mbgraph.registry import Registry
 from mbgraph.regularizers.outputs import StepOutputs, Triple
+from mbgraph.typing import IntArray
 
 if TYPE_CHECKING:
     from mbgraph.data.dataset import MultiBehaviorDataset
@@ -81,6 +82,8 @@ class Recommender(nn.Module):
     name: ClassVar[str]
     Options: ClassVar[type[ModelOptions]] = ModelOptions
     trainable: ClassVar[bool] = True
+    learns: ClassVar[bool] = False
+    """Whether the model, which no trainer trains, has weights that `learn` finds in one go."""
     needs_auxiliary: ClassVar[bool] = False
     """Whether the model cannot do with the target behavior alone."""
     reads_blocks: ClassVar[bool] = False
@@ -124,6 +127,11 @@ class Recommender(nn.Module):
         if isinstance(rng, bool) or not isinstance(rng, int | np.integer) or rng < 0:
             raise UsageError(f"rng must be a non-negative integer, got {rng!r}", "it is the seed of the initialisation")
         self.rng = int(rng)
+
+    @classmethod
+    def has_weights(cls) -> bool:
+        """Return whether the model has something to keep that data and options alone do not give."""
+        return cls.trainable or cls.learns
 
     @classmethod
     def variants(cls) -> tuple[str, ...]:
@@ -216,7 +224,22 @@ class Recommender(nn.Module):
         """Return `step`, so that wrappers such as DistributedDataParallel train the model."""
         return self.step(batch, context)
 
+    def attach(self, runs: Mapping[str, Recommender]) -> None:
+        """Take trained models that the option ``runs`` names; only models with that option are given any."""
+        raise UsageError(f"model {self.name!r} reads no other runs", "use --model twostage")
+
+    def learn(self, dataset: MultiBehaviorDataset) -> dict[str, Any]:
+        """Find the weights in one go, from train and validation pairs alone, and return what they are as plain values.
+
+        Only models that say that they `learn` do; it comes to the same numbers whenever it is called.
+        """
+        raise UsageError(f"model {self.name!r} learns nothing in one go", "train it with mbgraph.Trainer")
+
     # --- use --------------------------------------------------------------------------------------------------------
+
+    def explain(self, users: IntArray, items: IntArray) -> list[dict[str, float]]:
+        """Return what speaks for pairs, by name, in the units of the score: (N,), (N,) -> N mappings, largest first."""
+        raise UsageError(f"model {self.name!r} has no evidence to show", "use --model twostage")
 
     def encode(self, graph: GraphLike | None = None) -> Encoded:
         """Return embeddings of all nodes; models without any raise `UsageError`."""

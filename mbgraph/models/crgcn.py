@@ -15,9 +15,10 @@ from mbgraph.models.batches import TripleBatch
 from mbgraph.models.context import StepContext
 from mbgraph.models.options import CascadeOptions, TrainingOptions
 from mbgraph.nn import bpr, propagate, triple_margin
-from mbgraph.nn.propagation import Rows
+from mbgraph.nn.propagation import Rows, rows_at
 from mbgraph.nn.relations import GraphLike, Relations
 from mbgraph.regularizers import L2, Regularizer, StepOutputs
+from mbgraph.regularizers.outputs import Triple
 
 __all__ = ["CRGCN"]
 
@@ -84,19 +85,18 @@ class CRGCN(EmbeddingRecommender):
         self._space = Workspace()
         self._padded = self.relations.padded(int(self.options.padding))
 
-    def _cascade(self, relations: Relations, **changes: Any) -> dict[str, Rows]:
-        """Return both sides after every behavior: K x ((U, D), (I, D)), padding rows included."""
+    def _cascade(self, relations: Relations, at: Rows | None = None, **changes: Any) -> dict[str, Rows]:
+        """Return both sides after every behavior, padding rows included: K x ((U, D), (I, D)); the target's at rows."""
         ends: Rows = self.tables
         made: dict[str, Rows] = {}
         for biases, (behavior, count) in zip(self.biases, self.layers.items(), strict=True):
-            last = [0.0] * count + [1.0]
+            last, chosen = [0.0] * count + [1.0], at if behavior == self.target else None
             users, items = propagate(
-                relations[behavior], *ends, count, weights=last, between=partial(_biased, biases),
+                relations[behavior], *ends, count, weights=last, between=partial(_biased, biases), at=chosen,
                 space=self._space, **changes,
             )  # fmt: skip
-            normalize = nn.functional.normalize
-            ends = (normalize(users, eps=_TINY) + ends[0], normalize(items, eps=_TINY) + ends[1])
-            made[behavior] = ends
+            start = rows_at(ends, chosen)
+            ends = made[behavior] = (_with_unit(start[0], users), _with_unit(start[1], items))
         return made
 
     def encode(self, graph: GraphLike | None = None) -> Encoded:
@@ -112,24 +112,49 @@ class CRGCN(EmbeddingRecommender):
         """Return the sum of the behaviors' BPR losses, one term each."""
         padding = (self.num_users, self.num_items) if self.options.padding else None
         rows = {behavior: batch.rows(behavior, padding) for behavior in self.behaviors}  # K x 3 x (B_b,)
-        made = self._cascade(self._padded, row_dtype=self.options.row_dtype)
-        triples = {
-            behavior: (users[rows[behavior][0]], items[rows[behavior][1]], items[rows[behavior][2]])
-            for behavior, (users, items) in made.items()
-        }
+        users, positives, negatives = rows[self.target]
+        nodes = batch.distinct("user", self.target)  # (N,)
+        at = (torch.cat([users, nodes]), torch.cat([positives, negatives.flatten()]))
+        made = self._cascade(self._padded, at, row_dtype=self.options.row_dtype)
+        found = {behavior: _picked(ends, rows[behavior]) for behavior, ends in made.items() if behavior != self.target}
+        of_users, of_items = made[self.target]  # (B + N, D), (B (1 + n), D)
+        own = _triple(of_users[: len(users)], of_items, negatives)
+        triples = {**found, self.target: own}
+
+        def anchors() -> dict[str, dict[str, Tensor]]:
+            others = {behavior: ends[0][nodes] for behavior, ends in made.items() if behavior != self.target}
+            return {"user": {**others, self.target: of_users[len(users) :]}}
+
         margins = {behavior: triple_margin(*triple) for behavior, triple in triples.items() if len(triple[0])}
         risks = {behavior: bpr(margin, self.options.gamma).mean() for behavior, margin in margins.items()}
-        anchors = batch.distinct("user", self.target)
         return StepOutputs(
             self.target,
             losses=risks,
             risks=risks,
             margins=margins,
-            anchors=lambda: {"user": {behavior: users[anchors] for behavior, (users, _) in made.items()}},
+            anchors=anchors,
             triples=triples,
             ego=partial(self.ego_triples, {self.target: rows[self.target]}),
             tables=self.tables,
         )
+
+
+def _with_unit(rows: Tensor, other: Tensor) -> Tensor:
+    """Return rows plus the others divided by their norms: (N, D), (N, D) -> (N, D)."""
+    norms = torch.linalg.vector_norm(other, dim=1, keepdim=True).clamp_min(_TINY)  # (N, 1)
+    return torch.addcmul(rows, other, norms.reciprocal())  # dividing the table costs as much again
+
+
+def _picked(ends: Rows, rows: Triple) -> Triple:
+    """Return the rows of triples; one gather per table, as each costs a gradient of the table's size."""
+    users, positives, negatives = rows
+    return _triple(*rows_at(ends, (users, torch.cat([positives, negatives.flatten()]))), negatives)
+
+
+def _triple(users: Tensor, items: Tensor, negatives: Tensor) -> Triple:
+    """Return users, positives and negatives: (B, D), (B (1 + n), D), (B, [n]) -> (B, D), (B, D), (B, [n,] D)."""
+    positive, negative = items.split([len(users), negatives.numel()])
+    return users, positive, negative.view(*negatives.shape, items.shape[-1])
 
 
 def _biased(biases: Tensor, layer: int, users: Tensor, items: Tensor) -> Rows:

@@ -31,7 +31,8 @@ Rows = tuple[Tensor, Tensor]
 """User rows and item rows: two tables (U, D), (I, D), or row numbers (N,), (M,)."""
 
 Between = Callable[[int, Tensor, Tensor], Rows]
-"""``between(layer, users, items)`` returns what takes the place of a layer (from 1): (U, D), (I, D) -> the same."""
+"""``between(layer, users, items)`` returns what takes the place of a layer (from 1): (U, D), (I, D) -> the same. Of the
+last layer it is given the wanted rows only, (N, D), (M, D), where rows are chosen."""
 
 
 def propagate(
@@ -64,7 +65,8 @@ def propagate(
     residual : bool
         Add each layer to the next: ``X + A X`` instead of ``A X`` (before ``layer_norm`` nothing is added).
     between : callable, optional
-        ``between(layer, users, items)`` replaces a propagated layer before it is read again: noise, a bias.
+        ``between(layer, users, items)`` replaces a propagated layer before it is read again: noise, a bias. With ``at``
+        it is given the last layer at those rows.
     at : (int64 tensor (N,), int64 tensor (M,)), optional
         Rows wanted; they may repeat. The last layer is then computed there only, where nothing stands against it.
     row_dtype : {"float32", "bfloat16"}
@@ -104,15 +106,14 @@ def propagate(
     layer = (users, items)
     for number, factor in enumerate(factors):
         if number:
-            last_alone = number == num_layers and between is None and at is not None
             layer = propagate(
-                relation, *layer, 1, layer_norm=layer_norm, weights=steps, at=at if last_alone else None,
+                relation, *layer, 1, layer_norm=layer_norm, weights=steps, at=at if number == num_layers else None,
                 row_dtype=row_dtype, space=space,
             )  # fmt: skip
             if between is not None:
                 layer = between(number, *layer)
         if factor:
-            here = layer if at is None or (number and number == num_layers and last_alone) else rows_at(layer, at)
+            here = layer if number and number == num_layers else rows_at(layer, at)
             scaled = (factor * here[0], factor * here[1])
             total = scaled if total is None else (total[0] + scaled[0], total[1] + scaled[1])
     return total if total is not None else rows_at((users * 0.0, items * 0.0), at)

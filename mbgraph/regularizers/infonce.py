@@ -27,6 +27,7 @@ __all__ = ["InfoNCE", "infonce", "infonce_among"]
 DIRECTIONS = ("both", "anchor", "other")
 NEGATIVES = ("cross", "intra")
 REDUCTIONS = ("mean", "sum")
+_SHARES = {"both": (0.5, 0.5), "anchor": (1.0, 0.0), "other": (0.0, 1.0)}
 _COLDEST = 0.025  # exp(-2 / temperature) is still a float32 number, so no row needs its maximum subtracted
 
 
@@ -98,8 +99,8 @@ def _losses(temperature: float, direction: str, negatives: str, include_positive
     """Return each row's own loss among all rows: two unit (N, D) -> (N,)."""
     if len(a) == 0 or (len(a) == 1 and not include_positive):
         return a.sum(1) * 0.0
-    if direction == "both" and negatives == "cross" and include_positive and temperature > _COLDEST:
-        return _BothWays.apply(a, o, temperature)
+    if negatives == "cross" and include_positive and temperature > _COLDEST:
+        return _Contrast.apply(a, o, temperature, _SHARES[direction])
     if negatives == "cross":
         similarity = a @ o.T / temperature  # (N, N)
         positive = similarity.diagonal()
@@ -196,22 +197,25 @@ def infonce_among(
     return _reduced(loss, reduction, weights)
 
 
-class _BothWays(torch.autograd.Function):
-    """The published form by hand: both directions share one exponential of the (N, N) matrix.
+class _Contrast(torch.autograd.Function):
+    """The published form by hand: one exponential of the (N, N) matrix, which both directions share.
 
     Cosines are at most 1, so ``1 / temperature`` bounds every entry and stands for the maximum of each row.
     """
 
     @staticmethod
-    def forward(ctx: Any, a: Tensor, o: Tensor, temperature: float) -> Tensor:
+    def forward(ctx: Any, a: Tensor, o: Tensor, temperature: float, shares: tuple[float, float]) -> Tensor:
         bound = 1 / temperature
         weights = torch.mm(a, o.T)  # (N, N)
-        own = weights.diagonal() * bound  # (N,)
+        loss = bound - weights.diagonal() * bound  # (N,)
         weights.sub_(1).mul_(bound).exp_()
-        rows, columns = weights.sum(1), weights.sum(0)  # (N,), (N,)
-        ctx.save_for_backward(a, o, weights, rows, columns)
-        ctx.temperature = temperature
-        return (rows.log() + columns.log()) / 2 + bound - own
+        sums = [weights.sum(1 - side) if share else None for side, share in enumerate(shares)]  # 2 x (N,)
+        for share, total in zip(shares, sums, strict=True):
+            if total is not None:
+                loss.add_(total.log(), alpha=share)
+        ctx.save_for_backward(a, o, weights, *sums)
+        ctx.temperature, ctx.shares = temperature, shares
+        return loss
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -219,13 +223,24 @@ class _BothWays(torch.autograd.Function):
         (gradient,) = gradients  # (N,)
         if torch.is_grad_enabled():  # somebody derives the derivative: let autograd write it down
             similarity = a @ o.T / ctx.temperature
-            positive = similarity.diagonal()
-            loss = (_one_way(similarity, positive, True) + _one_way(similarity.T, positive, True)) / 2
-            return (*torch.autograd.grad(loss, (a, o), gradient, create_graph=True), None)
-        half = gradient / (2 * ctx.temperature)
-        inner = torch.add((half / rows).unsqueeze(1), half / columns).mul_(weights)  # (N, N)
-        inner.diagonal().sub_(2 * half)
-        return inner @ o, inner.T @ a, None
+            positive, both = similarity.diagonal(), (similarity, similarity.T)
+            loss = sum(
+                share * _one_way(matrix, positive, True)
+                for share, matrix in zip(ctx.shares, both, strict=True)
+                if share
+            )
+            return (*torch.autograd.grad(loss, (a, o), gradient, create_graph=True), None, None)
+        gradient = gradient / ctx.temperature
+        of_rows, of_columns = (
+            None if total is None else share * gradient / total
+            for share, total in zip(ctx.shares, (rows, columns), strict=True)
+        )  # (N,), (N,)
+        if of_rows is not None and of_columns is not None:
+            inner = torch.add(of_rows.unsqueeze(1), of_columns).mul_(weights)  # (N, N)
+        else:
+            inner = weights * (of_columns if of_rows is None else of_rows.unsqueeze(1))
+        inner.diagonal().sub_(gradient)
+        return inner @ o, inner.T @ a, None, None
 
 
 def _one_way(similarity: Tensor, positive: Tensor, include_positive: bool) -> Tensor:

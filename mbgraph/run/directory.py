@@ -103,7 +103,7 @@ class Run:
         """Build the model on the run's data and load the best epoch's weights."""
         dataset = self.dataset() if dataset is None else dataset
         model = make_model(self.config, dataset)
-        if model.trainable:
+        if model.has_weights():
             weights = load_weights(self.path / WEIGHTS)
             check_weights(model, weights, f"{self.path / WEIGHTS}")
             model.load_state_dict(weights)

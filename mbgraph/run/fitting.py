@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from mbgraph.models.base import Recommender
 from mbgraph.run.directory import PER_USER, Run, make_directory, write_config, write_extension, write_facts, writing
 from mbgraph.run.preparation import make_model, notices, prepare_dataset, settled
 from mbgraph.training.callbacks import Callback, EarlyStopping
-from mbgraph.training.checkpoint import CHECKPOINT, load_checkpoint
+from mbgraph.training.checkpoint import CHECKPOINT, load_checkpoint, save_weights
 from mbgraph.training.trainer import Trainer
 
 __all__ = ["fit", "resume"]
@@ -214,6 +215,12 @@ def _execute(
             seconds_per_epoch=result.seconds_per_epoch,
             interrupted=result.interrupted,
         )
+    elif model.learns:
+        start = time.perf_counter()
+        outcome["learned"] = model.learn(dataset)
+        if processes.is_first():
+            save_weights(path, model.state_dict())
+        outcome.update(epochs=1, best_epoch=1, seconds_per_epoch=time.perf_counter() - start)
     results: dict[str, EvaluationResult] = {}
     if not outcome["interrupted"]:
         model.eval()

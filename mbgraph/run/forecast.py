@@ -125,7 +125,8 @@ def measure(config: FitConfig) -> Iterator[dict[str, Any]]:
     use_threads(config.threads)
     grown("imports")
     yield {"stage": "loading the data"}
-    dataset = _few_held_out(prepare_dataset(config))
+    whole = prepare_dataset(config)
+    dataset = _few_held_out(whole)
     grown("data")
     yield {"stage": "building the model"}
     model = make_model(config, dataset)
@@ -141,6 +142,11 @@ def measure(config: FitConfig) -> Iterator[dict[str, Any]]:
             _one_step(trainer)
             best = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
             grown("training step")
+        elif model.learns:
+            grown("model")
+            yield {"stage": "learning"}
+            model.learn(whole)
+            grown("learning")
         else:
             grown("model")
         yield {"stage": "a block of the evaluation"}

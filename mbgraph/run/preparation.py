@@ -39,11 +39,29 @@ def prepare_dataset(config: FitConfig) -> MultiBehaviorDataset:
 
 
 def make_model(config: FitConfig, dataset: MultiBehaviorDataset) -> Recommender:
-    """Build the model on a dataset's train edges."""
+    """Build the model on a dataset's train edges, and give it the runs that its options name.
+
+    Raises
+    ------
+    RunError
+        If one of these runs is not there.
+    DataError
+        If one was trained on other train pairs.
+    """
     options = config.options if config.variant is None else {"variant": config.variant, **config.options}
-    return build_model(
+    model = build_model(
         config.model, dataset.graph, dataset.target, options, behaviors=dataset.behaviors, rng=config.seed
     )
+    names: tuple[str, ...] = getattr(model.options, "runs", ())
+    if names:
+        from mbgraph.run.directory import Run  # a run builds its model here
+
+        found = {}
+        for name in names:
+            found[name] = Run.load(name).model()
+            found[name].check_dataset(dataset)
+        model.attach(found)
+    return model
 
 
 def settled(config: FitConfig, model: Recommender, dataset: MultiBehaviorDataset) -> tuple[FitConfig, list[str]]:

@@ -9,10 +9,16 @@ A new model's conformance test is two lines::
 """
 
 from mbgraph.testing.arrays import assert_matches, golden_dataset, golden_triples
-from mbgraph.testing.recommenders import RecommenderCases, TrainedRecommenderCases, recommender_cases
+from mbgraph.testing.recommenders import (
+    LearnedRecommenderCases,
+    RecommenderCases,
+    TrainedRecommenderCases,
+    recommender_cases,
+)
 from mbgraph.testing.regularizers import RegularizerCases, regularizer_cases
 
 __all__ = [
+    "LearnedRecommenderCases",
     "RecommenderCases",
     "RegularizerCases",
     "TrainedRecommenderCases",

@@ -1,4 +1,4 @@
-"""What every model must do. `RecommenderCases` are for all models, `TrainedRecommenderCases` for those that train."""
+"""What every model must do: `RecommenderCases` all, `TrainedRecommenderCases` and `LearnedRecommenderCases` some."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from mbgraph.nn.relation import Relation
 from mbgraph.recommend import recommend
 from mbgraph.training.trainer import Trainer
 
-__all__ = ["RecommenderCases", "TrainedRecommenderCases", "recommender_cases", "toy_dataset"]
+__all__ = ["LearnedRecommenderCases", "RecommenderCases", "TrainedRecommenderCases", "recommender_cases", "toy_dataset"]
 
 _USERS, _ITEMS = 24, 17
 _SMALL = {"embedding_dim": 8, "num_layers": 2, "intents": 4, "length": 12}
@@ -98,9 +98,12 @@ class RecommenderCases:
         """Return a model of a dataset."""
         return self.kind(ds.graph, ds.target, behaviors=ds.behaviors, rng=rng, **{**self.small(), **changes})
 
-    def ready(self, ds: MultiBehaviorDataset) -> Recommender:
+    def ready(self, ds: MultiBehaviorDataset, **changes: Any) -> Recommender:
         """Return a model that may be asked for scores."""
-        return self.build(ds)
+        model = self.build(ds, **changes)
+        if model.learns:
+            model.learn(ds)
+        return model
 
     def scores(self, model: Recommender) -> Tensor:
         """Return the scores of all users: (U, I)."""
@@ -137,7 +140,7 @@ class RecommenderCases:
             with pytest.raises(UsageError, match="--model"):
                 self.build(ds)
             return
-        model = self.build(ds)
+        model = self.ready(ds)
         assert model.behaviors == tuple(name for name in names if name in model.behaviors)
         assert self.scores(model).shape == (ds.num_users, ds.num_items)
 
@@ -184,9 +187,11 @@ class RecommenderCases:
     def test_options_rebuild_the_model(self) -> None:
         """The resolved options as plain values make the same model again."""
         ds = toy_dataset(self.behaviors)
-        model = self.build(ds)
+        model = self.ready(ds)
         again = self.kind(ds.graph, ds.target, rng=1, **self.kind.Options(**model.options.plain()).values())
         assert again.options == model.options
+        if again.learns:
+            again.learn(ds)
         assert torch.equal(self.scores(again), self.scores(model))
 
     @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -198,6 +203,59 @@ class RecommenderCases:
         expected = self.scores(model)
         made = self.scores(copy.deepcopy(model).cuda()).cpu()
         assert float((made - expected).abs().max()) <= 1e-4 * float(expected.abs().max())
+
+
+class LearnedRecommenderCases(RecommenderCases):
+    """For models that learn in one go."""
+
+    def test_learning_is_reproducible(self) -> None:
+        """Two models of one seed come to the same weights and scores, and so does one that learns again."""
+        ds = toy_dataset(self.behaviors)
+        one, two = self.ready(ds), self.ready(ds)
+        two.learn(ds)
+        for name, value in one.state_dict().items():
+            assert torch.equal(value, two.state_dict()[name]), name
+        assert torch.equal(self.scores(one), self.scores(two))
+
+    def test_state_is_saved_and_loaded(self) -> None:
+        """A state dict carries all that was learned."""
+        ds = toy_dataset(self.behaviors)
+        learned, twin = self.ready(ds), self.build(ds)
+        twin.load_state_dict(learned.state_dict())
+        assert torch.equal(self.scores(twin), self.scores(learned))
+
+    def test_it_gives_no_scores_before_it_has_learned(self) -> None:
+        """One line says what to call."""
+        with pytest.raises(UsageError, match=r"has not learned yet; call model.learn\(dataset\)"):
+            self.build(toy_dataset(self.behaviors)).scorer()
+
+    def test_pairs_of_the_test_split_are_not_read(self) -> None:
+        """Other test pairs, other nothing."""
+        ds = toy_dataset(self.behaviors)
+        bare = ds.replace(splits={"valid": ds.valid})
+        assert torch.equal(self.scores(self.ready(ds)), self.scores(self.ready(bare)))
+
+    def test_it_reads_the_graph_it_is_given(self) -> None:
+        """Another user's pair of a shared item changes scores."""
+        ds = toy_dataset(self.behaviors)
+        fewer = ds.replace(edges={**ds.edges, ds.target: ds.edges[ds.target][1:]})
+        model = self.ready(ds)
+        with torch.no_grad():
+            changed = model.scorer(fewer.graph).scores(torch.arange(ds.num_users))
+        assert not torch.allclose(self.scores(model), changed)
+
+    def test_a_foreign_dataset_is_not_learned(self) -> None:
+        """It would learn from held-out pairs."""
+        ds, other = toy_dataset(self.behaviors), toy_dataset(self.behaviors, seed=5)
+        with pytest.raises(DataError, match=r"was built on other .* edges"):
+            self.build(ds).learn(other)
+
+    def test_it_beats_popularity_on_the_demo_data(self) -> None:
+        """On test pairs."""
+        ds = load_dataset("demo")
+        popular, model = MODELS.get("popularity")(ds.graph, ds.target), self.ready(ds)
+        found = [evaluate(each, ds, k=(10,)).metrics["HR@10"] for each in (popular, model)]
+        assert found[1] > found[0]
 
 
 class TrainedRecommenderCases(RecommenderCases):
@@ -411,7 +469,9 @@ def recommender_cases() -> dict[str, type[RecommenderCases]]:
     """Return a test class for every registered model, by name: ``globals().update(recommender_cases())``."""
     made: dict[str, type[RecommenderCases]] = {}
     for name in MODELS:
-        base = TrainedRecommenderCases if MODELS.get(name).trainable else RecommenderCases
+        kind = MODELS.get(name)
+        base: type[RecommenderCases] = TrainedRecommenderCases if kind.trainable else RecommenderCases
+        base = LearnedRecommenderCases if kind.learns else base
         title = "Test" + "".join(part.capitalize() for part in name.split("-"))
         entries = {"model": name, "__doc__": f"Conformance of {name}.", **_CASES.get(name, {})}
         made[title] = type(title, (base,), entries)

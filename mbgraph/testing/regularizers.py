@@ -192,7 +192,7 @@ class RegularizerCases:
         falling = warmed.replace(schedule=lambda epoch: 1 / epoch)
         assert [falling.factor(epoch) for epoch in (1, 2, 5)] == [0.125, 0.125, 0.1]
         assert term.replace(weight=3.0).factor(1) == 3.0
-        with pytest.raises(UsageError, match=r"weight of regularizer .* must be a number of at least 0"):
+        with pytest.raises(UsageError, match=r"weight of regularizer .* must be a number from 0 to"):
             term.replace(weight=-1.0)
 
     def test_the_term_goes_by_its_label(self, term: Regularizer) -> None:

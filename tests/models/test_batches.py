@@ -168,8 +168,10 @@ def test_pairs_of_any_behavior_are_drawn_as_one():
 
 
 def test_positions_say_which_rows_stand_in_a_behavior():
-    batch = TripleBatch(torch.tensor([4, 5, 6]), {"buy": torch.tensor([2, -1, 1])}, {"buy": torch.tensor([0, -1, 3])})
+    batch = TripleBatch(torch.tensor([4, 5, 6]), {"buy": torch.tensor([0, -1, 1])}, {"buy": torch.tensor([2, -1, 3])})
     assert batch.positions("buy").tolist() == [0, 2]
+    assert [rows.tolist() for rows in batch.rows("buy")] == [[4, 6], [0, 1], [2, 3]]
+    assert [rows.tolist() for rows in batch.rows("buy", padding=(8, 9))] == [[4, 8, 6], [0, 9, 1], [2, 9, 3]]
     assert batch.users[batch.positions("buy")].tolist() == batch.rows("buy")[0].tolist()
     assert batch.positions("buy", padding=(9, 9)).tolist() == [0, 1, 2]
     assert batch.emptied().positions("buy").tolist() == []

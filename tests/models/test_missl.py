@@ -11,6 +11,7 @@ from mbgraph.errors import UsageError
 from mbgraph.models import MISSL, SequenceBatches, Sequences, StepContext
 from mbgraph.nn import Relations, softmax_among
 from mbgraph.nn.hypergraph import joined_positions
+from mbgraph.regularizers import L2
 from mbgraph.testing import assert_matches
 from mbgraph.testing.recommenders import toy_dataset
 
@@ -395,6 +396,24 @@ def test_softmax_among_all_rows(block):
         *(torch.autograd.grad(loss.sum(), (rows, table, bias)) for loss in (made, expected)), strict=True
     ):
         assert torch.allclose(one, two, atol=1e-6)
+
+
+def test_a_step_gives_regularizers_their_entries():
+    ds = toy_dataset()
+    model = MISSL(ds.graph, ds.target, embedding_dim=8, intents=4, length=6, rng=1)
+    model.prepare(ds)
+    context = StepContext(1, 0, 3)
+    training = model.options.training().replace(batch_size=9)
+    batch = next(iter(model.batches(ds, training, 3).epoch(1)))
+    outputs = model.step(batch, context)
+    assert outputs.risks.keys() == {"buy"}
+    assert torch.equal(outputs.risks["buy"], outputs.losses["main"])
+    assert outputs.tables[0] is model.item_embedding
+    norms = L2(on="tables")(outputs), L2(on="parameters")(outputs)
+    squares = {name: float(entry.detach().square().sum()) for name, entry in model.named_parameters()}
+    assert norms[0].item() == pytest.approx(squares["item_embedding"], rel=1e-5)
+    assert norms[1].item() == pytest.approx(sum(squares.values()) - squares["item_embedding"], rel=1e-5)
+    assert not model.step(batch.emptied(), context).risks
 
 
 def test_wrong_options_are_one_line():

@@ -200,6 +200,16 @@ def test_a_first_batch_without_rows_exempts_nobody(arrays):
     assert rule.exempt == other.exempt == str(z["hmg_nonshared_parameter"])
 
 
+def test_terms_may_share_what_they_are_made_of():
+    """One embedding that all terms read is derived for each of them."""
+    model = Toy()
+    shared = model.one.exp().sum()
+    rule = GradientBalance(model, TrainingOptions(optimizer="sgd", lr=1.0), main="main", relax=0.0)
+    before = model.one.detach().clone()
+    rule.step({"main": 2 * shared, "other": shared + model.two.sum(), "more": 0.5 * shared})
+    assert_close(model.one.detach(), before - 3.5 * before.exp())
+
+
 def test_the_balance_by_hand():
     """An auxiliary gradient twice as large that points against the main one, and one that is small."""
     model = nn.Module()

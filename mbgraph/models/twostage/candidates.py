@@ -1,0 +1,65 @@
+"""The two lists of every user: items touched and not bought, and untouched ones that a retriever found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mbgraph.models.twostage.facts import Facts
+from mbgraph.models.twostage.walks import nearest
+from mbgraph.typing import IntArray
+
+__all__ = ["LISTS", "Candidates", "candidates_of"]
+
+LISTS = ("seen", "retrieved")
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Pairs of some users, in the order of users, of each the touched items first.
+
+    Attributes
+    ----------
+    users, items : int64 array (P,)
+        Row numbers; users ascend.
+    seen : bool array (P,)
+        Whether the user touched the item.
+    """
+
+    users: IntArray
+    items: IntArray
+    seen: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    def __getitem__(self, selection: Any) -> Candidates:
+        return Candidates(self.users[selection], self.items[selection], self.seen[selection])
+
+    def on(self, name: str) -> np.ndarray:
+        """Return which pairs stand on a list: bool (P,)."""
+        return self.seen if name == "seen" else ~self.seen
+
+    @staticmethod
+    def joined(parts: list[Candidates]) -> Candidates:
+        """Return the pairs of several blocks of users, one after the other."""
+        return Candidates(
+            *(np.concatenate([getattr(part, name) for part in parts]) for name in ("users", "items", "seen"))
+        )
+
+
+def candidates_of(facts: Facts, users: IntArray) -> Candidates:
+    """Return the lists of some users, ascending: (B,) -> P pairs."""
+    where, items = facts.seen.gather(users)
+    popularity = facts.users_of(facts.setting.target)
+    near = nearest(
+        facts.weights, facts.similarities["all"], facts.known, popularity, users, facts.options.retrieved
+    )  # (B, M)
+    place, column = np.nonzero(near >= 0)
+    owners = np.concatenate([where, place])
+    items = np.concatenate([items, near[place, column]])
+    seen = np.arange(len(items)) < len(where)
+    order = np.argsort(owners, kind="stable")
+    return Candidates(users[owners[order]], items[order], seen[order])

@@ -1,0 +1,42 @@
+"""Options of the two-stage model."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from mbgraph.models.item_cosine import CosineOptions
+
+__all__ = ["TwoStageOptions"]
+
+
+class TwoStageOptions(CosineOptions):
+    """Options of `TwoStage`; those of item cosine are those of its retriever and of the evidence ``paths``."""
+
+    evidence: tuple[str, ...] = ("patterns", "counts", "paths", "kernel", "user", "recency", "dot")
+    """What speaks for a pair, by the names under which evidence is registered. ``recency`` says something where the
+    auxiliary behaviors have times, ``dot`` where there are ``runs``."""
+    runs: tuple[str, ...] = ()
+    """Run directories of embedding models, trained on the same train pairs: their dot products are evidence."""
+    retrieved: Annotated[int, Field(ge=0, le=10_000)] = 30
+    """Untouched items in each user's list."""
+    labels: Literal["auto", "validation", "held-out"] = "auto"
+    """Purchases that the weights are fitted on. ``validation``: the validation pairs; ``held-out``: one train pair per
+    user, taken out before anything is counted; ``auto``: validation pairs if there are any."""
+    held_out: Literal["random", "last"] = "random"
+    """Which train pair of a user is held out: any, or the last one, where the target has times."""
+    visited_share: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Share of future purchases that will be of items the user has touched, where it is assumed: as many held-out
+    pairs lose their auxiliary pairs. By default the share is that of the train pairs."""
+    fit_users: Annotated[int, Field(ge=1)] = 30_000
+    """Users whose lists the weights are fitted on, at most, drawn at random."""
+    l2: Annotated[float, Field(gt=0)] = 1e-3
+    """Weight of the squared norm of the weights in the fit."""
+    kernel_dim: Annotated[int, Field(ge=1, le=1024)] = 64
+    """Singular vectors that say which users are alike, in the evidence ``kernel``."""
+    kernel_users: Annotated[int, Field(ge=1)] = 300
+    """Users of an item who are compared with a candidate's user, at most."""
+    head: Literal["logit", "mlp"] = "logit"
+    """What ranks the touched items: the weights alone, or a small network, fitted in three folds by user so that none
+    has seen its own user's label. How likely a touched item is at all stays with the weights."""
