@@ -22,10 +22,19 @@ from mbgraph.evaluation.evaluate import evaluate
 from mbgraph.models.context import StepContext
 from mbgraph.training import Trainer
 
-RULES = {"none": lambda times: 1.0, "sqrt": math.sqrt, "linear": float}
+RULES = {
+    "none": lambda times: 1.0,
+    "sqrt": math.sqrt,
+    "linear": float,
+    "sqrt of 10": lambda times: math.sqrt(10),
+    "10": lambda times: 10.0,
+}
+"""Of the option ``lr_scaling``; the last two give the own batch the step sizes of one ten times as large."""
 PARTS = {
     "batches": (
         (1, "batch", "none", 0),
+        (1, "batch", "sqrt of 10", 0),
+        (1, "batch", "10", 0),
         (5, "block", "none", 0),
         (5, "block", "sqrt", 0),
         (5, "block", "linear", 0),
