@@ -252,7 +252,9 @@ def step_work(trainer: Trainer) -> tuple[float, float]:
     width = model.options.embedding_dim
     row = width * (2 if model.options.row_dtype == "bfloat16" else 4)
     layers, moved = model.options.num_layers, 0.0
-    for behavior, relation in encoder.relations.items():
+    block = trainer.block(batch, StepContext(1, 0, SEED))
+    for behavior, whole_relation in encoder.relations.items():
+        relation = whole_relation if block is None else block.of(whole_relation)
         sides = {
             "user": batch.users,
             "item": torch.unique(torch.cat([batch.positives[behavior], batch.negatives[behavior]])),

@@ -271,10 +271,10 @@ class Trainer:
 
     def weighted_terms(self, batch: Any, context: StepContext) -> dict[str, Tensor]:
         """Return every term of the objective for one batch, weighted, by name."""
-        with reading(self._block(batch, context)):
+        with reading(self.block(batch, context)):
             return self._terms(batch, context)
 
-    def _block(self, batch: Any, context: StepContext) -> Block | None:
+    def block(self, batch: Any, context: StepContext) -> Block | None:
         """Return the users whose pairs a step reads, None for the whole graph."""
         if not self.training.block_users:
             return None

@@ -62,6 +62,7 @@ def test_the_largest_graphs_are_measured_with_the_batch_of_the_rule_too(monkeypa
     assert measured["block users"] == 0
     few = costs.measure_step(Shape(20_000, users=2_000, items=300, width=8, batch=16, block_users=1))
     assert (few["batch"], few["block users"], few["steps"]) == (16, 16, 125)
+    assert few["moved"] < measured["moved"] / 2
 
 
 def test_a_row_puts_time_beside_its_floor():

@@ -20,14 +20,14 @@ def test_a_block_holds_the_batch_and_others_up_to_its_size():
     trainer = make(block_users=10)
     batch = next(iter(trainer.batches.epoch(1)))
     own = set(batch.users.tolist())
-    blocks = [set(trainer._block(batch, StepContext(1, step, 3)).users.tolist()) for step in (0, 0, 1)]
+    blocks = [set(trainer.block(batch, StepContext(1, step, 3)).users.tolist()) for step in (0, 0, 1)]
     assert [len(block) for block in blocks] == [10, 10, 10]
     assert all(own < block for block in blocks)
     assert blocks[0] == blocks[1] != blocks[2]
-    small = make(block_users=2)._block(batch, StepContext(1, 0, 3))
+    small = make(block_users=2).block(batch, StepContext(1, 0, 3))
     assert set(small.users.tolist()) == own
-    assert make(block_users=99)._block(batch, StepContext(1, 0, 3)).users.tolist() == list(range(24))
-    assert make()._block(batch, StepContext(1, 0, 3)) is None
+    assert make(block_users=99).block(batch, StepContext(1, 0, 3)).users.tolist() == list(range(24))
+    assert make().block(batch, StepContext(1, 0, 3)) is None
 
 
 def test_a_block_of_everybody_trains_as_the_whole_graph_does():
