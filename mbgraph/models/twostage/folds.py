@@ -69,7 +69,7 @@ def within_lists(choices: logit.Choices, scores: Sequence[FloatArray]) -> dict[s
     ranks = rank_from_counts(greater, equal, "realistic")[chosen]
     users, number = np.unique(owner[chosen], return_inverse=True)
     found = per_user_metrics(ranks, number, num_owners=len(users), cutoffs=_CUTOFFS)
-    made = {f"{name}@{k}": np.zeros(choices.count) for k in _CUTOFFS for name in ("HR", "NDCG")}
+    made: dict[str, FloatArray] = {f"{name}@{k}": np.zeros(choices.count) for k in _CUTOFFS for name in ("HR", "NDCG")}
     for name, values in made.items():
         values[users] = found[name]
     return made
