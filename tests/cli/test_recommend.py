@@ -135,7 +135,7 @@ def test_fallback(run):
 def test_users_without_candidates_are_counted(run, monkeypatch):
     frame = pd.DataFrame({"user": ["ü2"], "rank": [1], "item": ["i1"], "score": [1.0]})
 
-    def bought_everything(*args, progress):
+    def bought_everything(*args, progress, explain):
         progress(USERS)
         return frame
 

@@ -158,7 +158,7 @@ def test_lists_come_first_then_item_cosine_then_purchases(ds, head):
     scores = scorer.scores(EVERYONE).numpy()
     where, pairs, values = scorer.lists(np.arange(24))
     assert np.array_equal(where, pairs.users)
-    alike = scorer.facts.weights.toarray().astype(float) @ scorer.facts.similarities["all"].toarray().astype(float)
+    alike = scorer.facts.weights.toarray().astype(float) @ scorer.facts.similar("all").toarray().astype(float)
     popular = np.bincount(ds.edges["buy"].item, minlength=17)
     for user in range(24):
         own = pairs.items[pairs.users == user]

@@ -19,6 +19,9 @@ class TwoStageOptions(CosineOptions):
     auxiliary behaviors have times, ``dot`` where there are ``runs``."""
     runs: tuple[str, ...] = ()
     """Run directories of embedding models, trained on the same train pairs: their dot products are evidence."""
+    path_sources: tuple[str, ...] = ("all", "target")
+    """What makes items alike in the evidence ``paths``: ``all`` behaviors, weighed; the ``target``; or single auxiliary
+    behaviors by name."""
     retrieved: Annotated[int, Field(ge=0, le=10_000)] = 30
     """Untouched items in each user's list."""
     labels: Literal["auto", "validation", "held-out"] = "auto"
