@@ -25,14 +25,14 @@ def test_sections_by_name():
 def test_a_table_has_a_row_per_field():
     lines = option_table("training").splitlines()
     assert len(lines) == 2 + len(section_called("training").names())
-    assert "| `weight_decay` | a number of at least 0 | `0.0` | L2 on all parameters by the optimizer. |" in lines
+    assert "| `weight_decay` | a number from 0 to 1000000 | `0.0` | L2 on all parameters by the optimizer. |" in lines
     assert not any("``" in line for line in lines)
 
 
 def test_what_all_regularizers_share_is_told_once():
     assert "`weight`" not in option_table("regularizer infonce")
     shared = option_table("regularizer")
-    assert "| `weight` | a number of at least 0 | `1.0` |" in shared
+    assert "| `weight` | a number from 0 to 1000000 | `1.0` |" in shared
     assert shared.count("\n") == 5
 
 

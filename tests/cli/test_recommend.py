@@ -154,7 +154,7 @@ def test_users_without_candidates_are_counted(run, monkeypatch):
             ["--user", "zoe"],
             "error: unknown user 'zoe', dataset 'tiny' has 12 users; leave it out, or ask for the fallback",
         ),
-        (["--all", "-k", "0"], "error: k is 0; choose it from 1 to 10"),
+        (["--all", "-k", "0"], "error: Invalid value for '-k' / '--k': 0 is not in the range 1<=x<=10000000"),
         (["--all", "-k", "11"], "error: k is 11; choose it from 1 to 10"),
         (["--all", "--exclude", "al"], "error: unknown exclude 'al'; did you mean 'all'?"),
         (["--all", "--fallback", "random"], "error: unknown fallback 'random'; choose from: popularity"),
