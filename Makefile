@@ -17,8 +17,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 PIP_FLAGS ?=
 VENV ?= .venv
 BIN := $(VENV)/bin
-# make test WORKERS=2 runs the tests in two processes, in about half the time; each uses two threads where it computes.
-WORKERS ?= 0
+# The tests run in two processes, in about half the time; each uses two threads where it computes. WORKERS=0 is one process.
+WORKERS ?= 2
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
