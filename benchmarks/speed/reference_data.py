@@ -178,7 +178,7 @@ def _smbrec(ds: MultiBehaviorDataset, folder: Path) -> list[str]:
     place = folder / "data" / "Beibei"
     _write_parts(ds, place, ("pv", "cart", "train"))
     counts = np.stack([np.bincount(pairs.user, minlength=ds.num_users) for pairs in ds.edges.values()], 1)[:, ::-1]
-    shares = np.round(counts / counts.sum(1, keepdims=True).clip(1), 2)  # (U, 3), the target first
+    shares = np.round(counts / counts.sum(1, keepdims=True).clip(1), 2).astype(np.float32)  # (U, 3), the target first
     (place / "type_num.txt").write_bytes(pickle.dumps(shares))
     return _flags(batch_size=SMBREC_BATCH)
 

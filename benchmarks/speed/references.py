@@ -192,6 +192,7 @@ def compare(
         "parameters ours": ours.parameters,
         "parameters reference": program.started["parameters"],
         "changed": "; ".join(reference.changes.values()),
+        "command": f"references.py {ds.name} {reference.model}=CHECKOUT --turns {turns} --steps {steps}",
         "command of the reference": program.command,
         "torch": torch.__version__,
         "torch reference": program.started["torch"],
