@@ -195,3 +195,17 @@ def test_a_failed_write_leaves_the_old_file(run, tmp_path):
     result = call(run, "--all", "-k", 1, "-o", tmp_path / "out.csv", code=1)
     assert "error: cannot write" in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["out.csv"]
+
+
+def test_nobody_has_a_candidate(tmp_path):
+    """Every user has bought everything: no list in any format, and a word about it."""
+    user, item = np.divmod(np.arange(6), 2)
+    ids = Vocabulary(["a", "b", "c"], kind="user"), Vocabulary(["x", "y"], kind="item")
+    write_npz(MultiBehaviorDataset("full", *ids, {"buy": Pairs(user, item)}, "buy"), tmp_path / "full")
+    arguments = ["fit", str(tmp_path / "full"), "--model", "popularity", "--out", str(tmp_path / "run"), "--quiet"]
+    assert CliRunner().invoke(cli, arguments).exit_code == 0
+    for more, told in ((["--json"], "[]\n"), (["--format", "csv"], "user,rank,item,score\n"), ([], None)):
+        result = CliRunner().invoke(cli, ["recommend", str(tmp_path / "run"), "--all", "-k", "2", *more])
+        assert result.exit_code == 0, result.output
+        assert "users without a candidate left, and so without a list: 3" in result.stderr
+        assert told is None or result.stdout == told

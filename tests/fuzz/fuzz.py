@@ -1,7 +1,7 @@
 """Fuzz for a while and write down what came of it: ``python tests/fuzz/fuzz.py --seconds 3600 --csv FILE``.
 
 Inputs are drawn by hypothesis from a seed, in processes of their own: one that dies is a crash, one that says nothing
-for a minute a hang. Bad results are printed with the seed that makes them again.
+for minutes a hang. Bad results are printed with the seed that makes them again.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-SILENCE = 60.0
+SILENCE = 150.0
 OUTCOMES = ("fine", "one line", "traceback", "hang", "memory", "silent", "crash")
 
 

@@ -27,6 +27,11 @@ from watch import Deeds, loaded_from, watched
 __all__ = ["Case", "Harness", "Result", "cases"]
 
 SECONDS = 25.0
+"""Of the processor; a machine may have others to serve."""
+
+WAITING = 90.0
+"""By the clock: nothing may wait for what never comes."""
+
 MEMORY = 2048.0
 
 
@@ -157,13 +162,13 @@ class Harness:
         os.chdir(work)
         _forget_peak()
         before = _peak_mib()
-        started = time.perf_counter()
+        started, done = time.process_time(), None
         try:
-            with watched() as deeds, _alarm(SECONDS):
+            with watched() as deeds, _alarm():
                 done = CliRunner(catch_exceptions=True).invoke(cli, arguments, env=environment)
         finally:
             os.chdir(here)
-        result = Result(f"{what}: {' '.join(arguments[:2])}", "fine", seconds=time.perf_counter() - started)
+        result = Result(f"{what}: {' '.join(arguments[:2])}", "fine", seconds=time.process_time() - started)
         result.peak_mib = _peak_mib()
         result.outside = deeds.outside(self.root)
         result.executed = _executed(deeds, work, place)
@@ -172,8 +177,8 @@ class Harness:
 
     @staticmethod
     def _judge(result: Result, done, before: float) -> None:
-        error = done.exception
-        if isinstance(error, _TooLong) or result.seconds > SECONDS:
+        error = None if done is None else done.exception
+        if done is None or isinstance(error, _TooLong) or result.seconds > SECONDS:
             result.outcome = "hang"
         elif error is not None and not isinstance(error, SystemExit):
             result.outcome, result.detail = "traceback", f"{type(error).__name__}: {error}"[:300]
@@ -190,19 +195,22 @@ class _TooLong(BaseException):
 
 
 @contextlib.contextmanager
-def _alarm(seconds: float) -> Iterator[None]:
+def _alarm() -> Iterator[None]:
     def ring(*_: object) -> None:
         raise _TooLong
 
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    kinds = ((signal.ITIMER_PROF, signal.SIGPROF, SECONDS), (signal.ITIMER_REAL, signal.SIGALRM, WAITING))
+    before = [signal.signal(number, ring) for _, number, _ in kinds]
+    for timer, _, seconds in kinds:
+        signal.setitimer(timer, seconds)
     try:
         yield
     except _TooLong:
         pass
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        for (timer, number, _), handler in zip(kinds, before, strict=True):
+            signal.setitimer(timer, 0)
+            signal.signal(number, handler)
 
 
 def _executed(deeds: Deeds, work: Path, place: Path) -> set[str]:

@@ -63,7 +63,7 @@ def _hook(event: str, arguments: tuple) -> None:
         path = arguments[_WRITES[event]]
         if isinstance(path, str | bytes | os.PathLike):
             deeds.written.add(os.path.abspath(os.fsdecode(path)))
-    elif event in _STARTS:
+    elif event in _STARTS and not str(arguments[0]).endswith("uname"):  # so Python asks which processor this is
         deeds.started.add(f"{event} {arguments!r}"[:200])
 
 

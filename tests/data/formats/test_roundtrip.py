@@ -44,8 +44,8 @@ def datasets(draw):
             if kind.kind == "f":
                 each = st.floats(width=8 * kind.itemsize, allow_nan=False, allow_infinity=False)
             else:
-                # the smallest number of 64 bits is no time, nor is one beyond the largest signed one
-                each = st.integers(max(int(np.iinfo(kind).min), 1 - 2**63), min(int(np.iinfo(kind).max), 2**63 - 1))
+                most = 2**63 - 1  # docs/data.md says which times there are
+                each = st.integers(max(int(np.iinfo(kind).min), -most), min(int(np.iinfo(kind).max), most))
             time = np.array(draw(st.lists(each, min_size=len(cells), max_size=len(cells))), dtype=kind)
         return Pairs(*np.array(cells, np.int64).reshape(-1, 2).T, time)
 
