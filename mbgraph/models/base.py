@@ -240,7 +240,8 @@ class Recommender(nn.Module):
 
         Only models that say that they `learn` do; it comes to the same numbers whenever it is called.
         """
-        raise UsageError(f"model {self.name!r} learns nothing in one go", "train it with mbgraph.Trainer")
+        instead = "train it with mbgraph.Trainer" if self.trainable else "evaluate it as it is"
+        raise UsageError(f"model {self.name!r} learns nothing in one go", instead)
 
     # --- use --------------------------------------------------------------------------------------------------------
 

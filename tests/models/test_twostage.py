@@ -407,6 +407,13 @@ def test_models_without_embeddings_are_refused(ds):
         Conversion(ds.graph, ds.target).attach({})
 
 
+def test_models_that_learn_otherwise_say_how(ds):
+    with pytest.raises(UsageError, match="'conversion' learns nothing in one go; evaluate it as it is"):
+        Conversion(ds.graph, ds.target).learn(ds)
+    with pytest.raises(UsageError, match="'lightgcn' learns nothing in one go; train it with mbgraph.Trainer"):
+        LightGCN(ds.graph, ds.target, embedding_dim=4).learn(ds)
+
+
 # --- the command line
 
 
