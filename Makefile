@@ -6,6 +6,7 @@
 #   make check      formatting, lint, types
 #   make dist       build sdist and wheel, check them, and try both in an empty environment
 #   make mutate     wrong changes of FILES="mbgraph/data/splits.py .." that no test notices (docs/testing.md)
+#   make fuzz       hostile files for an hour (SECONDS=60 for a minute), and what came of them (docs/security.md)
 #   make clean      remove the environment and caches
 #
 # pip uses your own configuration. On Linux the default build of torch brings CUDA libraries of several gigabytes; point
@@ -17,12 +18,12 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 PIP_FLAGS ?=
 VENV ?= .venv
 BIN := $(VENV)/bin
-# make test WORKERS=2 runs the tests in two processes, in about half the time; each uses two threads where it computes.
-WORKERS ?= 0
+# The tests run in two processes, in about half the time; each uses two threads where it computes. WORKERS=0 is one process.
+WORKERS ?= 2
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all check dist mutate clean
+.PHONY: help install demo test test-all check dist mutate fuzz clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -61,6 +62,10 @@ dist: $(STAMP)
 
 mutate: $(STAMP)
 	$(BIN)/python tests/mutation/mutate.py $(ROUND) $(FILES)
+
+SECONDS ?= 3600
+fuzz: $(STAMP)
+	$(BIN)/python tests/fuzz/fuzz.py --seconds $(SECONDS) --seed $(or $(SEED),0)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache

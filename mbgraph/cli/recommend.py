@@ -183,7 +183,7 @@ def _lists(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Return one object per user, in the order of the frame."""
     starts = np.flatnonzero(frame["rank"].to_numpy() == 1)
     users, items, scores = (frame[name].tolist() for name in ("user", "item", "score"))
-    ends = [*starts[1:].tolist(), len(frame)]
+    ends = [*starts[1:].tolist(), len(frame)][: len(starts)]  # where nobody has a candidate there is no list
     lists = [
         {"user": users[start], "items": items[start:end], "scores": scores[start:end]}
         for start, end in zip(starts.tolist(), ends, strict=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 import numpy as np
@@ -17,6 +18,7 @@ from mbgraph.models.batches import Batches, TripleBatches
 from mbgraph.models.context import StepContext
 from mbgraph.models.options import EmbeddingOptions, ModelOptions, TrainingOptions
 from mbgraph.models.rules import UpdateRule
+from mbgraph.nn.alignment import alignment_weights
 from mbgraph.nn.relations import Relations
 from mbgraph.registry import Registry
 from mbgraph.regularizers.outputs import StepOutputs, Triple
@@ -148,6 +150,11 @@ class Recommender(nn.Module):
         """Behaviors that the model reads, in order, target last."""
         return tuple(self.relations)
 
+    @cached_property
+    def alignment(self) -> dict[str, Tensor]:
+        """How much each behavior says about what each user buys, see `mbgraph.nn.alignment_weights`: (U,) each."""
+        return alignment_weights(self.relations)
+
     def other_relations(self, graph: GraphLike | None) -> Relations:
         """Return the relations of another graph over the same nodes, the model's own for None.
 
@@ -233,7 +240,8 @@ class Recommender(nn.Module):
 
         Only models that say that they `learn` do; it comes to the same numbers whenever it is called.
         """
-        raise UsageError(f"model {self.name!r} learns nothing in one go", "train it with mbgraph.Trainer")
+        instead = "train it with mbgraph.Trainer" if self.trainable else "evaluate it as it is"
+        raise UsageError(f"model {self.name!r} learns nothing in one go", instead)
 
     # --- use --------------------------------------------------------------------------------------------------------
 

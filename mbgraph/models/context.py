@@ -54,8 +54,8 @@ class StepContext:
         """Return rows with a random share of their entries set to 0 and the others divided by what is kept."""
         if rate == 0:
             return rows
-        kept = self.uniform(name, rows.shape).to(rows) >= rate
-        return rows * kept / (1 - rate)
+        # the factors are made in place, and the derivative is one product with them
+        return rows * self.uniform(name, rows.shape).to(rows).ge_(rate).div_(1 - rate)
 
 
 @torch.library.custom_op("mbgraph::uniform", mutates_args=())

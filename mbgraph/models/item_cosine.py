@@ -37,13 +37,13 @@ Matrix = Any  # scipy has no type for a sparse array that it would keep through 
 class CosineOptions(ModelOptions):
     """Options of models that compare items by who touched both."""
 
-    deliberate_weight: Annotated[float, Field(ge=0)] = 0.5
+    deliberate_weight: Annotated[float, Field(ge=0, le=1_000_000)] = 0.5
     """Weight of a pair of cart or collect (by any of their usual names) beside a target pair's 1."""
-    casual_weight: Annotated[float, Field(ge=0)] = 0.2
+    casual_weight: Annotated[float, Field(ge=0, le=1_000_000)] = 0.2
     """Weight of a pair of any other auxiliary behavior, such as a view."""
-    neighbors: Annotated[int, Field(ge=1)] = 500
+    neighbors: Annotated[int, Field(ge=1, le=1_000_000)] = 500
     """Most similar items that are kept of each item."""
-    shrink: Annotated[float, Field(ge=0)] = 5.0
+    shrink: Annotated[float, Field(ge=0, le=1_000_000)] = 5.0
     """The c of the formula: weight of nobody's touches that every item starts with."""
     user_power: Annotated[float, Field(ge=0, le=1)] = 0.5
     """The p of the formula: how much less a user with many touches says about two items."""

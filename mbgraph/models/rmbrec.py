@@ -160,10 +160,17 @@ class RMBRec(EmbeddingRecommender):
             margins=margins,
             anchors={"user": {behavior: at.users["anchor"] for behavior, at in encoded.items()}},
             anchor_weights=lambda: {"user": {name: self._has_edge(name, anchors) for name in self.behaviors}},
+            alignment=lambda: {"user": {name: self._alignment(name, anchors) for name in self.behaviors}},
+            alignment_levels=lambda: {name: float(each.mean()) for name, each in self.alignment.items()},
             triples=triples,
             ego=partial(self.ego_triples, {self.target: rows[self.target]}),
             tables=self.tables,
         )
+
+    def _alignment(self, behavior: str, users: Tensor) -> Tensor:
+        """Return how much a behavior says about what users buy, 0 for the padding node: (N,) -> float (N,)."""
+        weights = torch.cat([self.alignment[behavior], torch.zeros(1)])  # (U + 1,)
+        return weights.to(self.tables[0])[users]
 
     def _has_edge(self, behavior: str, users: Tensor) -> Tensor:
         """Return 1 for users with an edge in the behavior, 0 for others: (N,) -> float (N,)."""

@@ -23,6 +23,8 @@ from mbgraph.regularizers import L2, InfoNCE, Regularizer, StepOutputs
 
 __all__ = ["SimGCL"]
 
+_TINY = 1e-12  # as in torch.nn.functional.normalize
+
 
 class SimGCLOptions(OneGraphOptions):
     """Options of `SimGCL`."""
@@ -91,23 +93,43 @@ class SimGCL(OneGraphRecommender):
         """Return uniform noise in [0, 1) for one layer of one view: (N, D)."""
         return context.uniform(f"view {view} layer {layer} {side}", shape)
 
-    def _perturbed(self, view: int, context: StepContext, layer: int, users: Tensor, items: Tensor) -> Rows:
+    def _perturbed(self, view: int, below: int, context: StepContext, layer: int, users: Tensor, items: Tensor) -> Rows:
+        """Return both sides' rows of layer ``below + layer`` with noise, from which no gradient comes."""
         made = []
         for side, rows in (("user", users), ("item", items)):
-            drawn = self.noise(view, layer, side, rows.shape, context).to(rows)
-            made.append(rows + self.options.eps * torch.sign(rows) * torch.nn.functional.normalize(drawn, dim=1))
+            with torch.no_grad():  # the derivative of a sign is 0
+                drawn = self.noise(view, below + layer, side, rows.shape, context).to(rows)
+                lengths = torch.linalg.vector_norm(drawn, dim=1, keepdim=True).clamp_min(_TINY)  # (N, 1)
+                signed = torch.sign(rows).mul_(drawn)
+            made.append(torch.addcmul(rows, signed, self.options.eps / lengths))
         return made[0], made[1]
 
     def step(self, batch: TripleBatch, context: StepContext) -> StepOutputs:
-        """Return the BPR loss of the target's triples and two views of their users and positive items."""
+        """Return the BPR loss of the target's triples and two views of their users and positive items.
+
+        All three encodings share the first layer before its noise, which is propagated once.
+        """
+        count = self.options.num_layers
         at = (batch.distinct("user", self.target), batch.distinct("item", self.target))
+        further = partial(
+            propagate, num_layers=count - 1, weights=[1.0 / count] * count, row_dtype=self.options.row_dtype,
+            space=self._space,
+        )  # fmt: skip
+        first = propagate(
+            self.relation(), *self.tables, 1, weights=(0.0, 1.0), row_dtype=self.options.row_dtype, space=self._space
+        )
 
         def views() -> dict[str, tuple[Tensor, Tensor]]:
             one, two = (
-                self._propagated(self.relation(), at=at, between=partial(self._perturbed, view, context))
+                further(
+                    self.relation(), *self._perturbed(view, 0, context, 1, *first), at=at,
+                    between=partial(self._perturbed, view, 1, context),
+                )
                 for view in (1, 2)
-            )
+            )  # fmt: skip
             return {"user": (one[0], two[0]), "item": (one[1], two[1])}
 
-        propagated = partial(self._propagated, row_dtype=self.options.row_dtype)
-        return target_step(self, batch, propagated, self.options.gamma, views=views)
+        def clean(relation: Relation, at: Rows) -> Rows:
+            return further(relation, *first, at=at)
+
+        return target_step(self, batch, clean, self.options.gamma, views=views)

@@ -192,6 +192,13 @@ class SMBRec(EmbeddingRecommender):
             margins={self.target: margin} if present else {},
             anchors=anchors,
             anchor_weights=lambda: self._has_edges(nodes if self.options.anchors == "nodes" else (users, positives)),
+            alignment=lambda: {
+                "user": {
+                    name: each.to(users.device)[nodes[0] if self.options.anchors == "nodes" else users]
+                    for name, each in self.alignment.items()
+                }
+            },
+            alignment_levels=lambda: {name: float(each.mean()) for name, each in self.alignment.items()},
             triples={self.target: triple},
             ego=partial(self.ego_triples, {self.target: rows}),
             tables=self.tables,

@@ -3,6 +3,7 @@
 Shapes use one letter each: U users, I items, K behaviors, L layers, B batch rows, D dimensions.
 """
 
+from mbgraph.nn.alignment import alignment_weights
 from mbgraph.nn.autoencoder import VariationalAutoencoder
 from mbgraph.nn.dense import linear
 from mbgraph.nn.fusion import mean_fusion
@@ -25,6 +26,7 @@ __all__ = [
     "VariationalAutoencoder",
     "TypedFeedForward",
     "TypedLinear",
+    "alignment_weights",
     "bpr",
     "linear",
     "mean_fusion",

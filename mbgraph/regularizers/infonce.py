@@ -287,6 +287,9 @@ class InfoNCE(Regularizer):
     layer-0 row, which says nothing about the behavior."""
     weighted: bool = False
     """Count each node by the weight that the model gives it in the auxiliary behavior."""
+    adaptive: bool = False
+    """Count each node by how much the auxiliary behavior says about what it buys (`mbgraph.nn.alignment_weights`), 0
+    where it lacks the behavior, and divide a mean by the number of nodes: what says little pulls little."""
     between: Literal["behaviors", "views"] = "behaviors"
     """What is contrasted: the target with every auxiliary behavior, or two views of the model."""
     side: Literal["user", "item"] = "user"
@@ -305,6 +308,11 @@ class InfoNCE(Regularizer):
             raise UsageError(
                 "infonce among all nodes knows only cross negatives with the positive among them",
                 "leave negatives and include_positive out",
+            )
+        if self.adaptive and (self.weighted or self.between == "views"):
+            raise UsageError(
+                "infonce counts nodes of behaviors either by the model's weights or by their alignment",
+                "leave weighted, between=views or adaptive out",
             )
         return self
 
@@ -364,11 +372,34 @@ class InfoNCE(Regularizer):
     ) -> Tensor:
         weights = outputs.anchor_weights.get(self.side, {}).get(behavior)  # (N,)
         similar = outputs.similar.get(self.side) if self.candidates == "all" else None
+        supported = None
         if self.supported_only and weights is not None:
             supported = weights > 0
             anchor, other, weights = anchor[supported], other[supported], weights[supported]
             similar = None if similar is None else similar[supported]
         used = weights if self.weighted else None
+        if self.adaptive:
+            used = self._aligned(outputs, behavior, supported)
+        if self.adaptive and self.reduction == "mean":
+            # a weighted mean divides by the weights, which would give back what they take away
+            share = used.mean() if used is not None and len(used) else 1.0
+            return share * self._one(outputs, anchor, other, behavior, temperature, similar, used)
+        return self._one(outputs, anchor, other, behavior, temperature, similar, used)
+
+    def _aligned(self, outputs: StepOutputs, behavior: str, supported: Tensor | None) -> Tensor:
+        weights: Tensor = self._of_side(outputs, "alignment")[behavior]  # (N,)
+        return weights if supported is None else weights[supported]
+
+    def _one(
+        self,
+        outputs: StepOutputs,
+        anchor: Tensor,
+        other: Tensor,
+        behavior: str,
+        temperature: float,
+        similar: Tensor | None,
+        used: Tensor | None,
+    ) -> Tensor:
         if self.candidates != "all":
             return self._term(anchor, other, used, temperature)
         return infonce_among(

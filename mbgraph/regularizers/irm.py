@@ -26,16 +26,22 @@ from mbgraph.regularizers.outputs import StepOutputs
 __all__ = ["IRMv1", "IRMv2", "gradient_variance", "irm_penalty", "squared_risks"]
 
 
-def irm_penalty(margins: Sequence[Tensor], weights: Sequence[Tensor | None] | None = None) -> Tensor:
+def irm_penalty(
+    margins: Sequence[Tensor],
+    weights: Sequence[Tensor | None] | None = None,
+    levels: Sequence[float] | None = None,
+) -> Tensor:
     r"""Return :math:`\sum_b (\operatorname{mean}[(1 - \sigma(\Delta_b))\,\Delta_b])^2`.
 
     Shapes: K tensors (B_b,) or (B_b, n), K weights (B_b,) -> (). The mean is weighted where there are weights. Zero
-    margins (padded rows) contribute nothing to the sum inside the mean; no rows at all contribute nothing.
+    margins (padded rows) contribute nothing to the sum inside the mean; no rows at all contribute nothing. With
+    ``levels``, K numbers, each behavior's square counts that much.
     """
-    slopes = []
+    slopes, counts = [], []
     for number, margin in enumerate(margins):
         if not margin.numel():
             continue
+        counts.append(1.0 if levels is None else levels[number])
         slope = torch.sigmoid(-margin) * margin
         weight = None if weights is None else weights[number]
         if weight is None:
@@ -43,7 +49,10 @@ def irm_penalty(margins: Sequence[Tensor], weights: Sequence[Tensor | None] | No
         else:
             rows = slope if slope.ndim == 1 else slope.mean(1)  # (B_b,)
             slopes.append((rows * weight).sum() / weight.sum().clamp_min(torch.finfo(weight.dtype).tiny))
-    return torch.stack(slopes).square().sum() if slopes else torch.zeros(())
+    if not slopes:
+        return torch.zeros(())
+    squares = torch.stack(slopes).square()  # (K,)
+    return squares.sum() if levels is None else (squares * squares.new_tensor(counts)).sum()
 
 
 def squared_risks(risks: Sequence[Tensor]) -> Tensor:
@@ -66,10 +75,12 @@ def gradient_variance(risks: Sequence[Tensor], parameter: Tensor) -> Tensor:
     return torch.stack(gradients).var(dim=0, unbiased=True).mean()
 
 
-def _penalty(outputs: StepOutputs, name: str) -> Tensor:
+def _penalty(outputs: StepOutputs, name: str, adaptive: bool) -> Tensor:
     margins = outputs.need("margins", name)
     weights = outputs.row_weights
-    return irm_penalty(list(margins.values()), [weights.get(key) for key in margins])
+    known = outputs.need("alignment_levels", name) if adaptive else None
+    levels = None if known is None else [known[key] for key in margins]
+    return irm_penalty(list(margins.values()), [weights.get(key) for key in margins], levels)
 
 
 @REGULARIZERS.register("irmv1")
@@ -81,12 +92,14 @@ class IRMv1(Regularizer):
     scale_on: Literal["scores", "loss"] = "scores"
     """``scores`` is IRMv1. ``loss`` is the published RMBRec code: the sum of squared risks, a squared multi-task loss
     rather than an invariance penalty."""
+    adaptive: bool = False
+    """On scores: count each behavior by how much it says about purchases (`mbgraph.nn.alignment_weights`)."""
 
     def __call__(self, outputs: StepOutputs) -> Tensor:
         """Return the penalty, a 0-dimensional tensor."""
         if self.scale_on == "loss":
             return squared_risks(list(outputs.need("risks", self.name).values()))
-        return _penalty(outputs, self.name)
+        return _penalty(outputs, self.name, self.adaptive)
 
 
 @REGULARIZERS.register("irmv2")
@@ -99,10 +112,12 @@ class IRMv2(Regularizer):
     """``scores`` is Eq. 15, equal to `IRMv1` on scores. ``parameters`` is the published RMBRec code: the variance
     across behaviors of the gradients on the user table, averaged over its entries. Its size is about 1e-9, and it costs
     a second backward pass through every behavior."""
+    adaptive: bool = False
+    """On scores: count each behavior by how much it says about purchases (`mbgraph.nn.alignment_weights`)."""
 
     def __call__(self, outputs: StepOutputs) -> Tensor:
         """Return the penalty, a 0-dimensional tensor."""
         if self.of == "scores":
-            return _penalty(outputs, self.name)
+            return _penalty(outputs, self.name, self.adaptive)
         tables = outputs.need("tables", self.name)
         return gradient_variance(list(outputs.need("risks", self.name).values()), tables[0])

@@ -42,6 +42,11 @@ class StepOutputs:
         Per side (``"user"``, ``"item"``) and behavior, embeddings of the same N distinct nodes, row by row.
     anchor_weights : mapping of str to mapping of str to Tensor (N,)
         Per side and behavior, what each anchor counts; 0 where the node lacks the behavior, 1 where a key is missing.
+    alignment : mapping of str to mapping of str to Tensor (N,)
+        Per side and behavior, how much the behavior says about what each anchor buys, see
+        `mbgraph.nn.alignment_weights`.
+    alignment_levels : mapping of str to float
+        The same per behavior, averaged over all users; 1 for the target.
     views : mapping of str to (Tensor (N, D), Tensor (N, D))
         Per side, two encodings of the same N distinct nodes.
     nodes : mapping of str to mapping of str to Tensor
@@ -68,6 +73,8 @@ class StepOutputs:
         row_weights: Given[Mapping[str, Tensor]] = None,
         anchors: Given[Mapping[str, Mapping[str, Tensor]]] = None,
         anchor_weights: Given[Mapping[str, Mapping[str, Tensor]]] = None,
+        alignment: Given[Mapping[str, Mapping[str, Tensor]]] = None,
+        alignment_levels: Given[Mapping[str, float]] = None,
         views: Given[Mapping[str, tuple[Tensor, Tensor]]] = None,
         nodes: Given[Mapping[str, Mapping[str, Tensor]]] = None,
         similar: Given[Mapping[str, Tensor]] = None,
@@ -83,6 +90,8 @@ class StepOutputs:
             "row_weights": row_weights,
             "anchors": anchors,
             "anchor_weights": anchor_weights,
+            "alignment": alignment,
+            "alignment_levels": alignment_levels,
             "views": views,
             "nodes": nodes,
             "similar": similar,

@@ -19,14 +19,22 @@ from mbgraph.regularizers.outputs import StepOutputs
 __all__ = ["REx", "risk_variance"]
 
 
-def risk_variance(risks: Sequence[Tensor], unbiased: bool = True) -> Tensor:
-    """Return the variance of K risks; fewer than two have none and give zero.
+def risk_variance(risks: Sequence[Tensor], unbiased: bool = True, weights: Sequence[float] | None = None) -> Tensor:
+    r"""Return the variance of K risks; fewer than two have none and give zero.
+
+    With weights :math:`\sum_b w_b (R_b - \sum_c w_c R_c / \sum_c w_c)^2`, divided by K - 1 or K as without: a behavior
+    of weight 0 adds nothing, and where all but one come to nothing, so does the term.
 
     Shapes: K tensors () -> ().
     """
     if len(risks) < 2:
         return sum((risk * 0.0 for risk in risks), torch.zeros(()))
-    return torch.stack(list(risks)).var(unbiased=unbiased)
+    values = torch.stack(list(risks))
+    if weights is None:
+        return values.var(unbiased=unbiased)
+    counts = torch.tensor(list(weights), dtype=values.dtype, device=values.device)  # (K,)
+    mean = (counts * values).sum() / counts.sum().clamp_min(torch.finfo(values.dtype).tiny)
+    return (counts * (values - mean).square()).sum() / (len(values) - int(unbiased))
 
 
 @REGULARIZERS.register("rex")
@@ -37,7 +45,12 @@ class REx(Regularizer):
 
     unbiased: bool = True
     """Divide by K - 1 (published RMBRec code) instead of K (Eq. 7)."""
+    adaptive: bool = False
+    """Count each behavior by how much it says about purchases (`mbgraph.nn.alignment_weights`), the target as 1."""
 
     def __call__(self, outputs: StepOutputs) -> Tensor:
         """Return the variance over the environments present in the batch, a 0-dimensional tensor."""
-        return risk_variance(list(outputs.need("risks", self.name).values()), self.unbiased)
+        risks = outputs.need("risks", self.name)
+        levels = outputs.need("alignment_levels", self.name) if self.adaptive else None
+        weights = None if levels is None else [levels[name] for name in risks]
+        return risk_variance(list(risks.values()), self.unbiased, weights)

@@ -85,6 +85,8 @@ def _entries(leaves: Mapping[str, Tensor], is_empty: bool = False) -> dict[str, 
         "anchor_weights": {
             "user": {"view": torch.tensor([1.0, 0.5, 0.0, 2.0, 1.0, 1.0]).to(users)[: len(anchors["user"]["view"])]}
         },
+        "alignment": {side: _toy_alignment(own) for side, own in anchors.items()},
+        "alignment_levels": {"view": 0.5, "cart": 0.1, "buy": 1.0},
         "views": views,
         "nodes": whole,
         "similar": {side: lists[: len(anchors[side]["buy"])] for side, lists in similar.items()},
@@ -92,6 +94,14 @@ def _entries(leaves: Mapping[str, Tensor], is_empty: bool = False) -> dict[str, 
         "ego": {"buy": (users[rows[0]], items[rows[1]], items[rows[2]])},
         "tables": (users, items),
         "parameters": {"gate": gate},
+    }
+
+
+def _toy_alignment(anchors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights of a side's anchors by behavior, of the target all 1: (N,) each."""
+    weights = torch.tensor([0.5, 0.25, 0.0, 1.0, 0.75, 0.5])
+    return {
+        name: (torch.ones(len(own)) if name == "buy" else weights[: len(own)]).to(own) for name, own in anchors.items()
     }
 
 
@@ -264,10 +274,13 @@ _VARIANTS: Mapping[str, tuple[Mapping[str, Any], ...]] = {
         {"candidates": "all", "temperature": 0.5, "block": 2},
         {"candidates": "all", "side": "item", "zero_similar": True, "reduction": "sum", "label": "items"},
         {"candidates": "all", "supported_only": True, "weighted": True},
+        {"adaptive": True},
+        {"adaptive": True, "supported_only": True, "reduction": "sum"},
+        {"adaptive": True, "candidates": "all", "block": 2},
     ),
-    "irmv1": ({}, {"scale_on": "loss"}),
-    "irmv2": ({}, {"of": "parameters"}),
-    "rex": ({}, {"unbiased": False}),
+    "irmv1": ({}, {"scale_on": "loss"}, {"adaptive": True}),
+    "irmv2": ({}, {"of": "parameters"}, {"adaptive": True}),
+    "rex": ({}, {"unbiased": False}, {"adaptive": True}),
     "l2": (
         {},
         {"power": 1, "negatives": False},

@@ -129,7 +129,7 @@ def test_ls_names_what_cannot_be_read(data_home):
         (("--behaviors", "purchase,veiw"), "error: unknown behavior (it has no events) 'veiw'; did you mean 'view'?"),
         (("--split", "ratio:1,1,1"), "error: cannot read split 'ratio:1,1,1'; write it as ratio:0.7,0.2,0.1"),
         (("--cutoff", "target"), "error: cutoff 'target' needs times; name the time column"),
-        (("--seed", "-1"), "-1 is not in the range x>=0"),
+        (("--seed", "-1"), "-1 is not in the range 0<=x<=9223372036854775807"),
         (("--time", "I"), "error: column 'I' is named for two purposes"),
         (("--time", "B"), "error: column 'B' is named for two purposes"),
     ],

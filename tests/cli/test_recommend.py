@@ -135,7 +135,7 @@ def test_fallback(run):
 def test_users_without_candidates_are_counted(run, monkeypatch):
     frame = pd.DataFrame({"user": ["ü2"], "rank": [1], "item": ["i1"], "score": [1.0]})
 
-    def bought_everything(*args, progress):
+    def bought_everything(*args, progress, explain):
         progress(USERS)
         return frame
 
@@ -154,7 +154,7 @@ def test_users_without_candidates_are_counted(run, monkeypatch):
             ["--user", "zoe"],
             "error: unknown user 'zoe', dataset 'tiny' has 12 users; leave it out, or ask for the fallback",
         ),
-        (["--all", "-k", "0"], "error: k is 0; choose it from 1 to 10"),
+        (["--all", "-k", "0"], "error: Invalid value for '-k' / '--k': 0 is not in the range 1<=x<=10000000"),
         (["--all", "-k", "11"], "error: k is 11; choose it from 1 to 10"),
         (["--all", "--exclude", "al"], "error: unknown exclude 'al'; did you mean 'all'?"),
         (["--all", "--fallback", "random"], "error: unknown fallback 'random'; choose from: popularity"),
@@ -195,3 +195,17 @@ def test_a_failed_write_leaves_the_old_file(run, tmp_path):
     result = call(run, "--all", "-k", 1, "-o", tmp_path / "out.csv", code=1)
     assert "error: cannot write" in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["out.csv"]
+
+
+def test_nobody_has_a_candidate(tmp_path):
+    """Every user has bought everything: no list in any format, and a word about it."""
+    user, item = np.divmod(np.arange(6), 2)
+    ids = Vocabulary(["a", "b", "c"], kind="user"), Vocabulary(["x", "y"], kind="item")
+    write_npz(MultiBehaviorDataset("full", *ids, {"buy": Pairs(user, item)}, "buy"), tmp_path / "full")
+    arguments = ["fit", str(tmp_path / "full"), "--model", "popularity", "--out", str(tmp_path / "run"), "--quiet"]
+    assert CliRunner().invoke(cli, arguments).exit_code == 0
+    for more, told in ((["--json"], "[]\n"), (["--format", "csv"], "user,rank,item,score\n"), ([], None)):
+        result = CliRunner().invoke(cli, ["recommend", str(tmp_path / "run"), "--all", "-k", "2", *more])
+        assert result.exit_code == 0, result.output
+        assert "users without a candidate left, and so without a list: 3" in result.stderr
+        assert told is None or result.stdout == told

@@ -21,10 +21,16 @@ def build(z, run):
     with torch.no_grad():
         for side, table in zip(("user", "item"), model.tables, strict=True):
             table.copy_(torch.from_numpy(z[f"{run}_param_{side}_embedding"]))
-    model.noise = lambda view, layer, side, shape, context: torch.from_numpy(
-        z[f"{run}_noise_view{view}_{side}"][layer - 1]
-    )
     users, positives, negatives = (torch.from_numpy(z[f"{run}_batch_{part}"]) for part in ("users", "pos", "neg"))
+
+    def noise(view, layer, side, shape, context):
+        drawn = torch.from_numpy(z[f"{run}_noise_view{view}_{side}"][layer - 1])
+        if layer == model.options.num_layers:  # the code draws it for all nodes, of which the batch's are read
+            drawn = drawn[torch.unique(users if side == "user" else positives)]
+        assert drawn.shape == shape
+        return drawn
+
+    model.noise = noise
     return ds, model, TripleBatch(users, {ds.target: positives}, {ds.target: negatives})
 
 

@@ -158,7 +158,7 @@ def test_lists_come_first_then_item_cosine_then_purchases(ds, head):
     scores = scorer.scores(EVERYONE).numpy()
     where, pairs, values = scorer.lists(np.arange(24))
     assert np.array_equal(where, pairs.users)
-    alike = scorer.facts.weights.toarray().astype(float) @ scorer.facts.similarities["all"].toarray().astype(float)
+    alike = scorer.facts.weights.toarray().astype(float) @ scorer.facts.similar("all").toarray().astype(float)
     popular = np.bincount(ds.edges["buy"].item, minlength=17)
     for user in range(24):
         own = pairs.items[pairs.users == user]
@@ -405,6 +405,13 @@ def test_models_without_embeddings_are_refused(ds):
         build(ds, runs=("one",)).attach({"one": Conversion(ds.graph, ds.target)})
     with pytest.raises(UsageError, match="model 'conversion' reads no other runs; use --model twostage"):
         Conversion(ds.graph, ds.target).attach({})
+
+
+def test_models_that_learn_otherwise_say_how(ds):
+    with pytest.raises(UsageError, match="'conversion' learns nothing in one go; evaluate it as it is"):
+        Conversion(ds.graph, ds.target).learn(ds)
+    with pytest.raises(UsageError, match="'lightgcn' learns nothing in one go; train it with mbgraph.Trainer"):
+        LightGCN(ds.graph, ds.target, embedding_dim=4).learn(ds)
 
 
 # --- the command line

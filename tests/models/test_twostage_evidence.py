@@ -10,6 +10,7 @@ from scipy import sparse
 from mbgraph import _kernels
 from mbgraph.data.interactions import CSR, Pairs
 from mbgraph.errors import UnknownNameError
+from mbgraph.models.item_cosine import item_similarities, matrix_of
 from mbgraph.models.twostage import EVIDENCE, Evidence, Facts, TwoStage
 from mbgraph.models.twostage.candidates import candidates_of
 from mbgraph.models.twostage.evidence import chosen_evidence
@@ -73,7 +74,7 @@ def test_lists(ds, count, compiled, monkeypatch):
         monkeypatch.setattr(_kernels, "available", False)
     facts, cells = facts_of(ds, retrieved=count), matrices(ds)
     touched = (cells["view"] + cells["cart"]) > 0
-    scores = facts.weights.toarray().astype(np.float64) @ facts.similarities["all"].toarray().astype(np.float64)
+    scores = facts.weights.toarray().astype(np.float64) @ facts.similar("all").toarray().astype(np.float64)
     popular = cells[TARGET].sum(0)
     pairs = everything(facts)
     for user in range(ds.num_users):
@@ -111,11 +112,11 @@ def test_the_compiled_walk_is_the_plain_one(ds, monkeypatch):
     found = {}
     for compiled in (True, False):
         monkeypatch.setattr(_kernels, "available", compiled)
-        found[compiled] = walk(facts.lists["view"], facts.similarities["all"], pairs.users, pairs.items)
+        found[compiled] = walk(facts.lists["view"], facts.similar("all"), pairs.users, pairs.items)
     for one, other in zip(found[True], found[False], strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-6)
     empty = np.empty(0, np.int64)
-    assert [len(each) for each in walk(facts.lists["view"], facts.similarities["all"], empty, empty)] == [0, 0]
+    assert [len(each) for each in walk(facts.lists["view"], facts.similar("all"), empty, empty)] == [0, 0]
 
 
 # --- evidence
@@ -203,10 +204,13 @@ def test_patterns(ds):
 def test_paths(ds, compiled, monkeypatch):
     if not compiled:
         monkeypatch.setattr(_kernels, "available", False)
-    facts, cells = facts_of(ds), matrices(ds)
+    sources = ("all", "target", "cart")
+    facts, cells = facts_of(ds, path_sources=sources), matrices(ds)
     pairs, found = measured(facts, "paths")
-    for source in ("all", "target"):
-        similar = facts.similarities[source].toarray()
+    alone = item_similarities(matrix_of(facts.relations["cart"]), facts.options)
+    assert np.array_equal(facts.similar("cart").toarray(), alone.toarray())
+    for source in sources:
+        similar = facts.similar(source).toarray()
         for name in (*AUXILIARY, TARGET):
 
             def alike(user, item, s=similar, n=name):
@@ -366,6 +370,11 @@ def test_a_package_adds_evidence(ds, monkeypatch):
 def test_unknown_evidence(ds):
     with pytest.raises(UnknownNameError, match=r"unknown evidence 'path'; did you mean 'paths'\?"):
         TwoStage(ds.graph, ds.target, behaviors=ds.behaviors, evidence=("path",))
+
+
+def test_unknown_sources_of_paths(ds):
+    with pytest.raises(UnknownNameError, match=r"unknown source of paths 'carts'; did you mean 'cart'\?"):
+        TwoStage(ds.graph, ds.target, behaviors=ds.behaviors, path_sources=("all", "carts"))
 
 
 def test_evidence_named_twice_counts_once(ds):

@@ -22,11 +22,12 @@ DEFAULTS = {
         "candidates": "batch",
         "zero_similar": False,
         "block": 1024,
+        "adaptive": False,
     },
-    "irmv1": {"scale_on": "scores"},
-    "irmv2": {"of": "scores"},
+    "irmv1": {"scale_on": "scores", "adaptive": False},
+    "irmv2": {"of": "scores", "adaptive": False},
     "l2": {"on": "propagated", "power": 2, "negatives": True, "divide_by": "nothing"},
-    "rex": {"unbiased": True},
+    "rex": {"unbiased": True, "adaptive": False},
 }
 """A run that names a regularizer and nothing else means these: another default is another experiment."""
 

@@ -55,7 +55,7 @@ def candidates_of(facts: Facts, users: IntArray) -> Candidates:
     where, items = facts.seen.gather(users)
     popularity = facts.users_of(facts.setting.target)
     near = nearest(
-        facts.weights, facts.similarities["all"], facts.known, popularity, users, facts.options.retrieved
+        facts.weights, facts.similar("all"), facts.known, popularity, users, facts.options.retrieved
     )  # (B, M)
     place, column = np.nonzero(near >= 0)
     owners = np.concatenate([where, place])

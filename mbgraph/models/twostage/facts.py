@@ -68,6 +68,7 @@ class Facts:
     ) -> None:
         self.relations, self.options, self.seed, self.runs = relations, options, seed, dict(runs or {})
         self.setting = Setting.of(relations, options)
+        self._similar: dict[str, Matrix] = {}
         self.num_users, self.num_items = relations.num_users, relations.num_items
 
     @cached_property
@@ -133,11 +134,10 @@ class Facts:
         """The weighted sum of all behaviors, see `mbgraph.models.item_cosine`: sparse (U, I)."""
         return weighted_union(self.relations, self.options)
 
-    @cached_property
-    def similarities(self) -> dict[str, Matrix]:
-        """Similarities of items by what they come from: ``all`` behaviors or the ``target``; sparse (I, I)."""
-        target = matrix_of(self.relations[self.setting.target])
-        return {
-            "all": item_similarities(self.weights, self.options),
-            "target": item_similarities(target, self.options),
-        }
+    def similar(self, source: str) -> Matrix:
+        """Return similarities of items by what they come from: ``all``, ``target`` or a behavior; sparse (I, I)."""
+        if source not in self._similar:
+            name = self.setting.target if source == "target" else source
+            weights = self.weights if source == "all" else matrix_of(self.relations[name])
+            self._similar[source] = item_similarities(weights, self.options)
+        return self._similar[source]

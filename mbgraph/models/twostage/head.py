@@ -145,6 +145,7 @@ def _train(net: nn.Module, rows: FloatArray, bounds: IntArray, chosen: FloatArra
     optimizer = torch.optim.AdamW(net.parameters(), lr=_RATE, weight_decay=_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _RATE, total_steps=_EPOCHS * steps)
     net.train()
+    device = next(net.parameters()).device
     for _ in range(_EPOCHS):
         order = lists[torch.randperm(len(lists)).numpy()]
         for start in range(0, len(order), size):
@@ -152,7 +153,7 @@ def _train(net: nn.Module, rows: FloatArray, bounds: IntArray, chosen: FloatArra
             places = np.concatenate([np.arange(bounds[one], bounds[one + 1]) for one in batch])
             where = torch.from_numpy(np.repeat(np.arange(len(batch)), np.diff(bounds)[batch]))
             times = torch.from_numpy(chosen[places]).float()
-            scores = net(torch.from_numpy(rows[places]))[:, 0]  # (P,)
+            scores = net(torch.from_numpy(rows[places]).to(device))[:, 0].cpu()  # (P,)
             logs = scores - _log_sum(scores, where, len(batch))[where]
             optimizer.zero_grad(set_to_none=True)
             (-(times * logs).sum() / times.sum()).backward()
@@ -172,10 +173,10 @@ def score(nets: nn.ModuleList, rows: FloatArray, fold: IntArray) -> FloatArray:
     """Return the scores of pairs by the network of their user's fold: (P, N), (P,) -> float64 (P,)."""
     found = np.zeros(len(rows))
     for number, net in enumerate(nets):
-        places = np.flatnonzero(fold == number)
+        places, device = np.flatnonzero(fold == number), next(net.parameters()).device
         for start in range(0, len(places), _ROWS):
             part = places[start : start + _ROWS]
-            found[part] = net(torch.from_numpy(rows[part]))[:, 0].double().numpy()
+            found[part] = net(torch.from_numpy(rows[part]).to(device))[:, 0].double().numpy(force=True)
     return found
 
 

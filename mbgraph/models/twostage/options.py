@@ -19,6 +19,9 @@ class TwoStageOptions(CosineOptions):
     auxiliary behaviors have times, ``dot`` where there are ``runs``."""
     runs: tuple[str, ...] = ()
     """Run directories of embedding models, trained on the same train pairs: their dot products are evidence."""
+    path_sources: tuple[str, ...] = ("all", "target")
+    """What makes items alike in the evidence ``paths``: ``all`` behaviors, weighed; the ``target``; or single auxiliary
+    behaviors by name."""
     retrieved: Annotated[int, Field(ge=0, le=10_000)] = 30
     """Untouched items in each user's list."""
     labels: Literal["auto", "validation", "held-out"] = "auto"
@@ -29,13 +32,13 @@ class TwoStageOptions(CosineOptions):
     visited_share: Annotated[float, Field(ge=0, le=1)] | None = None
     """Share of future purchases that will be of items the user has touched, where it is assumed: as many held-out
     pairs lose their auxiliary pairs. By default the share is that of the train pairs."""
-    fit_users: Annotated[int, Field(ge=1)] = 30_000
+    fit_users: Annotated[int, Field(ge=1, le=2**31)] = 30_000
     """Users whose lists the weights are fitted on, at most, drawn at random."""
-    l2: Annotated[float, Field(gt=0)] = 1e-3
+    l2: Annotated[float, Field(gt=0, le=1_000_000)] = 1e-3
     """Weight of the squared norm of the weights in the fit."""
     kernel_dim: Annotated[int, Field(ge=1, le=1024)] = 64
     """Singular vectors that say which users are alike, in the evidence ``kernel``."""
-    kernel_users: Annotated[int, Field(ge=1)] = 300
+    kernel_users: Annotated[int, Field(ge=1, le=1_000_000)] = 300
     """Users of an item who are compared with a candidate's user, at most."""
     head: Literal["logit", "mlp"] = "logit"
     """What ranks the touched items: the weights alone, or a small network, fitted in three folds by user so that none

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from mbgraph.errors import UnknownNameError
 from mbgraph.models.twostage.candidates import Candidates
 from mbgraph.models.twostage.evidence import EVIDENCE, Evidence
 from mbgraph.models.twostage.facts import Setting
@@ -27,9 +28,13 @@ class Paths(Evidence):
     @classmethod
     def columns(cls, setting: Setting) -> tuple[str, ...]:
         """See `Evidence.columns`."""
+        known = ("all", "target", *setting.auxiliary)
+        for source in setting.options.path_sources:
+            if source not in known:
+                raise UnknownNameError("source of paths", source, known)
         return tuple(
             f"like the user's {behavior}: {what} by {source}"
-            for source in ("all", "target")
+            for source in dict.fromkeys(setting.options.path_sources)
             for behavior in setting.behaviors
             for what in ("sum", "most")
         )
@@ -38,8 +43,8 @@ class Paths(Evidence):
         """See `Evidence.measure`."""
         found = [
             column
-            for similar in self.facts.similarities.values()
+            for source in dict.fromkeys(self.facts.options.path_sources)
             for behavior in self.facts.setting.behaviors
-            for column in walk(self.facts.lists[behavior], similar, pairs.users, pairs.items)
+            for column in walk(self.facts.lists[behavior], self.facts.similar(source), pairs.users, pairs.items)
         ]
         return np.stack(found, 1)

@@ -59,7 +59,7 @@ class TwoStageScorer:
 
     def alike(self, users: IntArray) -> FloatArray:
         """Return how like every item is to what users touched, the order behind the lists: (B,) -> float32 (B, I)."""
-        made: FloatArray = (self.facts.weights[users] @ self.facts.similarities["all"]).toarray()
+        made: FloatArray = (self.facts.weights[users] @ self.facts.similar("all")).toarray()
         return made
 
     def _of(self, block: int) -> tuple[Candidates, FloatArray]:

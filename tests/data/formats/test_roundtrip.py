@@ -44,7 +44,8 @@ def datasets(draw):
             if kind.kind == "f":
                 each = st.floats(width=8 * kind.itemsize, allow_nan=False, allow_infinity=False)
             else:
-                each = st.integers(int(np.iinfo(kind).min), int(np.iinfo(kind).max))
+                most = 2**63 - 1  # docs/data.md says which times there are
+                each = st.integers(max(int(np.iinfo(kind).min), -most), min(int(np.iinfo(kind).max), most))
             time = np.array(draw(st.lists(each, min_size=len(cells), max_size=len(cells))), dtype=kind)
         return Pairs(*np.array(cells, np.int64).reshape(-1, 2).T, time)
 
