@@ -157,7 +157,7 @@ def _unknown(text: str) -> UsageError:
         return UsageError(
             f"unknown dataset {text!r}", "there is no such folder; mbgraph data ls shows what can be named"
         )
-    looked = ", ".join(str(folder) for folder in data_folders())
+    looked = ", ".join(str(folder) for folder in data_folders()) or "no folder"
     if find_card(text) is not None:
         return UsageError(
             f"dataset {text!r} is not on disk",

@@ -1,9 +1,10 @@
 import json
+from pathlib import Path
 
 import pytest
 
 from mbgraph.data import catalog
-from mbgraph.data.catalog import data_folders, find_dataset, list_datasets, load_dataset
+from mbgraph.data.catalog import data_folders, default_folder, find_dataset, list_datasets, load_dataset
 from mbgraph.data.formats.npz import write_npz
 from mbgraph.data.synthetic import demo
 from mbgraph.errors import DataError, UsageError
@@ -110,3 +111,17 @@ def test_one_broken_folder_hides_no_other(data_home, tiny):
 @pytest.mark.realdata
 def test_real_datasets_are_listed(shared_data):
     assert {"demo", "beibei", "taobao15k"} <= {entry["name"] for entry in list_datasets()}
+
+
+def test_a_user_without_a_home(monkeypatch):
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", homeless)
+    monkeypatch.delenv("MBGRAPH_DATA", raising=False)
+    assert data_folders() == []
+    assert [entry["name"] for entry in list_datasets()] == ["demo"]
+    with pytest.raises(UsageError, match="there is no home folder to put datasets into; say where"):
+        default_folder()
+    with pytest.raises(UsageError, match=r"known are demo \(looked in no folder and as a path"):
+        load_dataset("nothing-like-it")
