@@ -51,6 +51,8 @@ def test_option_tables_come_from_the_fields(tmp_path):
     assert render_page(page, tmp_path) == (
         "before\n<!-- options: regularizer rex -->\n| Option | Value | Default | Meaning |\n|---|---|---|---|\n"
         "| `unbiased` | true or false | `true` | Divide by K - 1 (published RMBRec code) instead of K (Eq. 7). |\n"
+        "| `adaptive` | true or false | `false` | Count each behavior by how much it says about purchases "
+        "(`mbgraph.nn.alignment_weights`), the target as 1. |\n"
         "<!-- /options -->\nafter\n"
     )
     page.write_text("<!-- options: rexx -->\n<!-- /options -->\n")
