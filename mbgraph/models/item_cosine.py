@@ -145,7 +145,7 @@ class ItemCosineScorer:
 class ItemCosine(Recommender):
     """Rank items by their likeness to all that the user touched, a purchase counting most; not trained.
 
-    A retriever of items that the user has not touched yet: the best here that needs no training.
+    A retriever of items that the user has not touched yet.
     """
 
     name = "item-cosine"
