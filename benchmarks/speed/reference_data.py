@@ -214,7 +214,7 @@ REFERENCES = {
             "5b02294",
             "main.py",
             _simgcl,
-            {**_NO_CUDA, "yaml": "PyYAML is JSON"},
+            {**_NO_CUDA, "yaml": "its YAML is read as JSON"},
             options={},
             answers="SimGCL",
         ),
