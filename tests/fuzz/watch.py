@@ -42,7 +42,8 @@ class Deeds:
             path
             for path in self.written
             if not (os.path.realpath(path) + os.sep).startswith(tuple(allowed))
-            and not path.startswith(("/dev/", "/proc/"))
+            and path not in ("/dev/null", "/dev/tty")
+            and not path.startswith("/proc/self/")
             and "__pycache__" not in path
             and not (path.startswith(own) and path.endswith((".nbi", ".nbc")))
         }
