@@ -243,7 +243,7 @@ def test_commands_that_need_no_graph_work_with_a_broken_dgl(tmp_path):
     assert json.loads(done.stdout)["users"] == 2_000
 
 
-FIT = ("-c", CLI, "fit", "--epochs", "1", "--quiet", "--out")
+FIT = ("-c", CLI, "fit", "--epochs", "1", "--set", "embedding_dim=8", "--quiet", "--out")
 
 
 def test_training_where_dgl_is_asked_for_and_broken_says_so_without_a_traceback(tmp_path):
@@ -253,11 +253,11 @@ def test_training_where_dgl_is_asked_for_and_broken_says_so_without_a_traceback(
     assert done.stderr.splitlines()[-1].endswith(REMEDY)
 
 
-def test_training_reaches_the_same_numbers_without_dgl(tmp_path):
+def test_training_reaches_the_same_numbers_without_dgl(tmp_path, small_folder):
     folder = fake_dgl(tmp_path, GRAPHBOLT)
     found = []
     for name, path in (("here", tmp_path / "empty"), ("own", folder)):
-        done = run(path, *FIT, str(tmp_path / name), MBGRAPH_GRAPH="auto")
+        done = run(path, *FIT, str(tmp_path / name), str(small_folder), MBGRAPH_GRAPH="auto")
         assert done.returncode == 0, done.stderr
         found.append(json.loads((tmp_path / name / "test.json").read_text())["test"])
     assert found[0] == pytest.approx(found[1], rel=1e-4)

@@ -134,8 +134,8 @@ def test_it_recommends_what_was_not_touched():
 @pytest.mark.parametrize(
     ("options", "what"),
     [
-        ({"neighbors": 0}, "neighbors of model 'item-cosine' must be a whole number of at least 1, got 0"),
-        ({"shrink": -1.0}, "shrink of model 'item-cosine' must be a number of at least 0, got -1"),
+        ({"neighbors": 0}, "neighbors of model 'item-cosine' must be a whole number from 1 to 1000000, got 0"),
+        ({"shrink": -1.0}, "shrink of model 'item-cosine' must be a number from 0 to 1000000, got -1"),
         ({"user_power": 1.5}, "user_power of model 'item-cosine' must be a number from 0 to 1, got 1.5"),
     ],
 )

@@ -218,6 +218,7 @@ def test_what_was_fitted_on_one_graph_scores_another(ds):
     assert not torch.equal(model.scorer(fewer.graph).scores(EVERYONE), model.scorer().scores(EVERYONE))
 
 
+@pytest.mark.slow
 def test_it_is_ahead_of_conversion_where_there_is_something_to_learn():
     ds = load_dataset("demo")
     model = learned(ds, rng=0)
@@ -359,7 +360,7 @@ def test_nothing_to_go_by(ds):
 @pytest.mark.parametrize(
     ("options", "what"),
     [
-        ({"l2": 0.0}, "l2 of model 'twostage' must be a number above 0, got 0"),
+        ({"l2": 0.0}, "l2 of model 'twostage' must be a number above 0 and of at most 1000000, got 0"),
         ({"retrieved": -1}, "retrieved of model 'twostage' must be a whole number from 0 to 10000, got -1"),
         ({"head": "tree"}, "unknown head of model 'twostage' 'tree'"),
         ({"visited_share": 1.5}, "visited_share of model 'twostage' must be"),
