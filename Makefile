@@ -18,7 +18,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 PIP_FLAGS ?=
 VENV ?= .venv
 BIN := $(VENV)/bin
-# The tests run in two processes, in about half the time; each uses two threads where it computes. WORKERS=0 is one process.
+# The tests run in two processes of one thread each, in half the time; WORKERS=0 is one process.
 WORKERS ?= 2
 STAMP := $(VENV)/.installed
 

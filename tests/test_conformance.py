@@ -10,21 +10,33 @@ globals().update(recommender_cases())
 globals().update(regularizer_cases())
 
 
-def _slow(title):
-    """Return a class whose training on the demo data stands among the slow tests."""
+DEMO, TRACED = "test_it_beats_popularity_on_the_demo_data", "test_the_step_compiles_without_breaks"
+SLOW = {
+    "TestBcipm": [DEMO],
+    "TestMbssl": [DEMO, TRACED],
+    "TestMissl": [DEMO, TRACED],
+    "TestPkef": [DEMO],
+    "TestSmbrec": [DEMO],
+    "TestTwostage": [DEMO],
+}
+"""Cases that take long and stand among the slow tests."""
 
-    class Cases(globals()[title]):
-        @pytest.mark.slow
-        def test_it_beats_popularity_on_the_demo_data(self):
-            super().test_it_beats_popularity_on_the_demo_data()
 
-    Cases.__name__ = Cases.__qualname__ = title
-    return Cases
+def _marked(case, name):
+    """Return a case that calls the shipped one, marked."""
+
+    def test(self):
+        getattr(super(case, self), name)()
+
+    return pytest.mark.slow(test)
 
 
-for slow in ("TestBcipm", "TestMbssl", "TestMissl", "TestPkef", "TestSmbrec"):
-    globals()[slow] = _slow(slow)
-del slow
+for title, names in SLOW.items():
+    shipped = globals()[title]
+    globals()[title] = type(title, (shipped,), {})
+    for name in names:
+        setattr(globals()[title], name, _marked(globals()[title], name))
+del shipped, title, names, name
 
 
 @pytest.mark.slow

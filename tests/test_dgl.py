@@ -253,6 +253,7 @@ def test_training_where_dgl_is_asked_for_and_broken_says_so_without_a_traceback(
     assert done.stderr.splitlines()[-1].endswith(REMEDY)
 
 
+@pytest.mark.slow
 def test_training_reaches_the_same_numbers_without_dgl(tmp_path, small_folder):
     folder = fake_dgl(tmp_path, GRAPHBOLT)
     found = []

@@ -36,8 +36,8 @@ _SMALL = {"embedding_dim": 8, "num_layers": 2, "intents": 4, "length": 12}
 
 _CASES: dict[str, dict[str, Any]] = {
     "bcipm": {"training": {"batch_size": 64}},
-    "mbssl": {"demo_options": {"variant": "light"}, "demo_epochs": 10},
-    "missl": {"demo_options": {"variant": "light"}, "demo_epochs": 5},
+    "mbssl": {"training": {"batch_size": 12}, "demo_options": {"variant": "light"}, "demo_epochs": 10},
+    "missl": {"training": {"batch_size": 12}, "demo_options": {"variant": "light"}, "demo_epochs": 5},
 }
 """What makes cases short where defaults take long: batches hold every edge of every behavior, or models are deep."""
 

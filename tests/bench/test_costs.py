@@ -78,6 +78,7 @@ def test_a_row_puts_time_beside_its_floor():
     assert row["peak MiB"] == 700
 
 
+@pytest.mark.slow
 def test_a_step_runs_in_a_process_of_its_own():
     (row,) = costs.run_apart([Shape(EDGES, width=8)], bandwidth=1e10, rate=1e11)
     assert (row["edges"], row["width"]) == (EDGES, 8)

@@ -217,6 +217,7 @@ def test_kill_9_loses_at_most_the_epoch_at_hand(text, write, store, tmp_path):
     assert whole.outcome(whole.address(job))["test"] == store.outcome(store.address(job))["test"]
 
 
+@pytest.mark.slow
 def test_processes_side_by_side_come_to_the_same(text, write, store, tmp_path):
     study = Study.load(write(text))
     alone = run(study, store, seeds=[1])

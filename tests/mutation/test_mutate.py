@@ -83,6 +83,7 @@ def repository(tmp_path):
     return Repository(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_round_from_beginning_to_end(repository):
     before = repository.content()
     done = repository.run(FILE, "--limit", "1.5", "--summary", "build/table.csv")

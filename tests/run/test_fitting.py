@@ -126,7 +126,7 @@ def test_regularizers_change_by_name(folder, tmp_path):
     assert set(terms) == {"main", "infonce", "irmv1", "l2", "total"}
 
 
-@pytest.mark.parametrize("epochs_before_kill", [0, 2])
+@pytest.mark.parametrize("epochs_before_kill", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_kill_and_resume_reach_the_same_numbers(folder, finished, tmp_path, epochs_before_kill):
     """SIGKILL at an arbitrary moment of a real process, then resume."""
     path = tmp_path / "killed"

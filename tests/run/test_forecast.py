@@ -47,6 +47,7 @@ def test_a_large_model_takes_its_tables_and_their_copies():
     assert sum(taken) > 4 * table
 
 
+@pytest.mark.slow
 def test_untrained_models_only_score(small_folder):
     made = plan(FitConfig(dataset=str(small_folder), model="conversion"))
     assert list(made["memory"]) == ["imports", "data", "model", "evaluation"]

@@ -99,7 +99,7 @@ KILLED = """
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL on this system")
-@pytest.mark.parametrize("name", ["simgcl", "rmbrec"])
+@pytest.mark.parametrize("name", ["simgcl", pytest.param("rmbrec", marks=pytest.mark.slow)])
 def test_a_killed_run_resumes_to_the_same_numbers(name, tmp_path):
     """SIGKILL in the middle of the third epoch, a new process, and every number of an uninterrupted run."""
 
