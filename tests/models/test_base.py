@@ -15,6 +15,7 @@ from mbgraph.models import (
     Recommender,
     RMBRec,
     StepContext,
+    UpdateRule,
     build_model,
 )
 from mbgraph.nn import Relations
@@ -140,3 +141,15 @@ def test_the_draws_of_a_step_belong_to_seed_epoch_step_and_name():
     before = torch.random.get_rng_state()
     StepContext().generator()
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_one_behavior_alone_gets_a_model_of_the_same_kind_named(tiny):
+    alone = tiny.replace(edges={"buy": tiny.edges["buy"]})
+    for name, instead in (("rmbrec", "lightgcn"), ("conversion", "popularity")):
+        with pytest.raises(UsageError, match=f"{name} needs an auxiliary behavior .*; use --model {instead}"):
+            build_model(name, alone.graph, "buy")
+
+
+def test_the_sum_of_terms_is_minimised_by_default(tiny):
+    model = build_model("lightgcn", tiny.graph, "buy")
+    assert type(model.update_rule(model.options.training())) is UpdateRule

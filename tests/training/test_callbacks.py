@@ -53,6 +53,7 @@ def test_early_stopping_waits_for_patience_epochs():
         stopping.update(epoch, value)
         seen.append(stopping.should_stop(epoch))
     assert seen == [False, False, False, False, True, False]
+    assert [EarlyStopping(2).should_stop(epoch) for epoch in (1, 2, 3)] == [False, False, True]  # no value so far
     again = EarlyStopping(2)
     again.load_state_dict(stopping.state_dict())
     assert (again.best_epoch, again.best_value) == (6, 0.9)
