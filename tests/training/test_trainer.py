@@ -45,6 +45,7 @@ def test_the_loss_falls_and_every_term_is_logged(dataset):
     assert set(result.records[0]["terms"]) == {"main", "infonce", "rex", "l2", "total"}
     assert set(result.records[0]["gradient_norms"]) == {"main", "infonce", "rex", "l2"}
     assert all(value > 0 for value in result.records[0]["gradient_norms"].values())
+    assert all(0 < value < 300 for record in result.records for value in record["seconds"].values())
 
 
 def test_one_step_is_adam_on_the_sum_of_weighted_terms(dataset):
