@@ -332,3 +332,9 @@ def test_errors_name_the_remedy():
     mixed = import_dgl().heterograph({("user", "a", "item"): ([0], [0]), ("item", "b", "user"): ([0], [0])})
     with pytest.raises(UsageError, match="must share one source"):
         BehaviorEncoder(mixed)
+
+
+def test_the_seed_is_0_by_default(tiny):
+    one, two = (BehaviorEncoder(tiny.graph, embedding_dim=4, num_layers=1, **seed) for seed in ({}, {"rng": 0}))
+    for mine, other in zip(one.parameters(), two.parameters(), strict=True):
+        assert torch.equal(mine, other)
