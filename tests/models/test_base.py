@@ -153,3 +153,13 @@ def test_one_behavior_alone_gets_a_model_of_the_same_kind_named(tiny):
 def test_the_sum_of_terms_is_minimised_by_default(tiny):
     model = build_model("lightgcn", tiny.graph, "buy")
     assert type(model.update_rule(model.options.training())) is UpdateRule
+
+
+def test_a_cascade_of_another_order_than_the_dataset_s_is_named(tiny):
+    names = tuple(tiny.edges)
+    build_model("crgcn", tiny.graph, "buy", behaviors=names).check_dataset(tiny)
+    other = build_model("crgcn", tiny.graph, "buy", behaviors=("cart", "view", "buy"))
+    with pytest.raises(
+        DataError, match=r"the model reads cart, view, buy, dataset 'tiny' has view, cart, buy; build it"
+    ):
+        other.check_dataset(tiny)

@@ -85,7 +85,7 @@ def test_odd_checkpoints_are_one_line_and_change_nothing(dataset, tmp_path, chan
 def test_weights_of_another_type_are_refused(dataset, tmp_path):
     trainer = make(dataset, epochs=1, directory=tmp_path)
     trainer.fit()
-    weights = load_weights(tmp_path / "model.safetensors")
+    weights = load_weights(str(tmp_path / "model.safetensors"))
     for kind in (torch.float16, torch.int64):
         with pytest.raises(RunError, match=r"it belongs to another model \(.* is no torch.float32"):
             check_weights(trainer.model, {name: tensor.to(kind) for name, tensor in weights.items()}, "it")
