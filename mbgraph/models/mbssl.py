@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from mbgraph._kernels import Workspace
 from mbgraph.data.dataset import MultiBehaviorDataset
-from mbgraph.errors import UsageError
 from mbgraph.models.base import MODELS, EmbeddingRecommender, Encoded
 from mbgraph.models.context import StepContext
 from mbgraph.models.options import EmbeddingOptions, TrainingOptions
@@ -138,9 +137,9 @@ class MBSSL(EmbeddingRecommender):
         chosen, count = self.options, len(self.behaviors)
         rest = () if count == 2 else (1 / 6 / (count - 2),) * (count - 2)
         usual = (*rest, 1 - 1 / 6 - sum(rest), 1 / 6)
-        self.coefficients = self._numbers("coefficients", chosen.coefficients or usual, self.behaviors)
-        self.unseen = self._numbers("unseen", chosen.unseen or (0.01,) * count, self.behaviors)
-        self.inter = self._numbers("inter", chosen.inter or (1.0,) * (count - 1), self.relations.auxiliary)
+        self.coefficients = chosen.by_behavior("coefficients", chosen.coefficients or usual, self.behaviors)
+        self.unseen = chosen.by_behavior("unseen", chosen.unseen or (0.01,) * count, self.behaviors)
+        self.inter = chosen.by_behavior("inter", chosen.inter or (1.0,) * (count - 1), self.relations.auxiliary)
         width, steps, hidden = chosen.embedding_dim, chosen.num_layers, chosen.attention_dim
         generator = torch.Generator().manual_seed(self.rng + 1)
 
@@ -158,14 +157,6 @@ class MBSSL(EmbeddingRecommender):
         own = [self.relations[target]]
         self.perturbed: tuple[list[Relation], list[Relation]] = (own, own)
         self.similar: dict[str, Tensor] = {}
-
-    def _numbers(self, field: str, values: Sequence[float], behaviors: Sequence[str]) -> dict[str, float]:
-        if len(values) != len(behaviors):
-            raise UsageError(
-                f"{field} of model 'mbssl' has {len(values)} numbers for {len(behaviors)} behaviors",
-                f"give one for each of {', '.join(behaviors)}",
-            )
-        return dict(zip(behaviors, values, strict=True))
 
     # --- embeddings -------------------------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field
 
@@ -24,6 +24,7 @@ __all__ = [
 
 Sampler = Literal["per-user", "per-edge", "every-edge", "with-replacement", "distinct-users"]
 History = Literal["all", "behavior", "target"]
+N = TypeVar("N", int, float)
 SAMPLERS: tuple[str, ...] = Sampler.__args__  # type: ignore[attr-defined]
 HISTORIES: tuple[str, ...] = History.__args__  # type: ignore[attr-defined]
 
@@ -90,6 +91,15 @@ class ModelOptions(Section):
         """Return the regularizers that belong to the objective of the model with these options."""
         return ()
 
+    def by_behavior(self, field: str, values: Sequence[N], behaviors: Sequence[str]) -> dict[str, N]:
+        """Return the numbers of a field by behavior; raises `UsageError` unless there is one for each."""
+        if len(values) != len(behaviors):
+            raise UsageError(
+                f"{field} of {self.called} has {len(values)} numbers for {len(behaviors)} behaviors",
+                f"give one for each of {', '.join(behaviors)}",
+            )
+        return dict(zip(behaviors, values, strict=True))
+
 
 class EmbeddingOptions(ModelOptions):
     """Options of models with a table of embeddings per side."""
@@ -114,10 +124,4 @@ class CascadeOptions(EmbeddingOptions):
 
     def layers_of(self, behaviors: Sequence[str]) -> dict[str, int]:
         """Return the number of layers by behavior; raises `UsageError` if ``layers`` has another length."""
-        layers = self.layers or (self.num_layers,) * len(behaviors)
-        if len(layers) != len(behaviors):
-            raise UsageError(
-                f"layers of {self.called} has {len(layers)} numbers for {len(behaviors)} behaviors",
-                f"give one for each of {', '.join(behaviors)}",
-            )
-        return dict(zip(behaviors, layers, strict=True))
+        return self.by_behavior("layers", self.layers or (self.num_layers,) * len(behaviors), behaviors)

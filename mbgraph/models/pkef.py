@@ -111,21 +111,14 @@ class PKEF(EmbeddingRecommender):
         chosen, count = self.options, len(self.behaviors)
         layers = chosen.layers or (chosen.num_layers, *[1] * (count - 1))
         coefficients = chosen.coefficients or (*[0.0] * (count - 2), 2 / 3, 1 / 3)
-        for field, values in (("layers", layers), ("coefficients", coefficients)):
-            if len(values) != count:
-                raise UsageError(
-                    f"{field} of model 'pkef' has {len(values)} numbers for {count} behaviors",
-                    f"give one for each of {', '.join(self.behaviors)}",
-                )
+        self.layers = chosen.by_behavior("layers", layers, self.behaviors)
+        weights = chosen.by_behavior("coefficients", coefficients, self.behaviors)
         for name in chosen.not_unique:
             if name not in self.behaviors:
                 raise UnknownNameError("behavior in not_unique", name, self.behaviors)
         if not any(coefficients):
             raise UsageError("coefficients of model 'pkef' are all 0", "weigh at least one behavior")
-        self.layers = dict(zip(self.behaviors, layers, strict=True))
-        self.coefficients = {
-            name: weight for name, weight in zip(self.behaviors, coefficients, strict=True) if weight > 0
-        }
+        self.coefficients = {name: weight for name, weight in weights.items() if weight > 0}
         width = chosen.embedding_dim
         self.make_tables(width)
         generator = torch.Generator().manual_seed(self.rng + 1)
