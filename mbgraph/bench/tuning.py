@@ -21,7 +21,7 @@ from mbgraph.errors import MbgraphError, RunError, UsageError
 from mbgraph.files import atomic_write, read_json, write_json
 from mbgraph.locks import hold
 from mbgraph.run.fitting import use_threads
-from mbgraph.run.preparation import make_model, prepare_dataset
+from mbgraph.run.preparation import make_model, make_trainer, prepare_dataset
 from mbgraph.training.callbacks import Callback
 from mbgraph.training.trainer import Trainer
 
@@ -221,16 +221,7 @@ def _run(
     trainer = None
     try:
         config = space.config(values)
-        trainer = Trainer(
-            make_model(config, dataset),
-            dataset,
-            config.chosen_regularizers,
-            training=config.training_options,
-            evaluation=config.evaluation_options,
-            rng=config.seed,
-            device=config.device,
-            callbacks=[*callbacks, Deadline(moment)],
-        )
+        trainer = make_trainer(config, make_model(config, dataset), dataset, [*callbacks, Deadline(moment)])
         if trainer.fit().interrupted:
             return None
         status, error = "done", ""

@@ -20,10 +20,9 @@ from mbgraph.files import reading, write_json
 from mbgraph.machine import peak_memory_mb
 from mbgraph.models.base import Recommender
 from mbgraph.run.directory import PER_USER, Run, make_directory, write_config, write_extension, write_facts, writing
-from mbgraph.run.preparation import make_model, notices, prepare_dataset, settled
+from mbgraph.run.preparation import make_model, make_trainer, notices, prepare_dataset, settled
 from mbgraph.training.callbacks import Callback, EarlyStopping
 from mbgraph.training.checkpoint import CHECKPOINT, load_checkpoint, save_weights
-from mbgraph.training.trainer import Trainer
 
 __all__ = ["fit", "resume"]
 
@@ -197,17 +196,7 @@ def _execute(
         "notices": list(told),
     }
     if model.trainable:
-        trainer = Trainer(
-            model,
-            dataset,
-            config.chosen_regularizers,
-            training=config.training_options,
-            evaluation=evaluation,
-            rng=config.seed,
-            device=config.device,
-            directory=path,
-            callbacks=callbacks,
-        )
+        trainer = make_trainer(config, model, dataset, callbacks, path)
         result = trainer.fit(resume=resumed and (path / CHECKPOINT).exists())
         outcome.update(
             epochs=result.epochs,

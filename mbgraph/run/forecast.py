@@ -19,9 +19,8 @@ from mbgraph.errors import DataError, MbgraphError, RunError, UsageError
 from mbgraph.evaluation.evaluate import evaluate
 from mbgraph.evaluation.ranking import block_rows
 from mbgraph.machine import available_memory_mb, peak_memory_mb
-from mbgraph.models.base import Recommender
 from mbgraph.run.fitting import use_threads
-from mbgraph.run.preparation import make_model, notices, prepare_dataset, settled
+from mbgraph.run.preparation import make_model, make_trainer, notices, prepare_dataset, settled
 from mbgraph.training.callbacks import Callback
 from mbgraph.training.trainer import Trainer
 
@@ -135,7 +134,7 @@ def measure(config: FitConfig) -> Iterator[dict[str, Any]]:
     steps, best = 0, {}
     try:
         if model.trainable:
-            trainer = _trainer(config, model, dataset)
+            trainer = make_trainer(config, model, dataset, [_OneStep()])
             steps = trainer.steps_per_epoch
             grown("model")
             yield {"stage": "a training step"}
@@ -186,19 +185,6 @@ def _few_held_out(dataset: MultiBehaviorDataset) -> MultiBehaviorDataset:
         users = np.unique(pairs.user)[: block_rows(dataset.num_items)]
         splits[split] = pairs[np.isin(pairs.user, users)]
     return dataset.replace(splits=splits)
-
-
-def _trainer(config: FitConfig, model: Recommender, dataset: MultiBehaviorDataset) -> Trainer:
-    return Trainer(
-        model,
-        dataset,
-        config.chosen_regularizers,
-        training=config.training_options,
-        evaluation=config.evaluation_options,
-        rng=config.seed,
-        device=config.device,
-        callbacks=[_OneStep()],
-    )
 
 
 class _Enough(Exception):

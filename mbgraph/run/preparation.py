@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import torch
 
 from mbgraph.config import FitConfig
@@ -14,9 +17,10 @@ from mbgraph.data.splits import hold_out, merge_split
 from mbgraph.errors import UsageError
 from mbgraph.models.base import Recommender, build_model
 from mbgraph.models.batch_rule import choose_batch
-from mbgraph.training.trainer import resolve_device
+from mbgraph.training.callbacks import Callback
+from mbgraph.training.trainer import Trainer, resolve_device
 
-__all__ = ["make_model", "notices", "prepare_dataset", "settled"]
+__all__ = ["make_model", "make_trainer", "notices", "prepare_dataset", "settled"]
 
 
 def prepare_dataset(config: FitConfig) -> MultiBehaviorDataset:
@@ -62,6 +66,27 @@ def make_model(config: FitConfig, dataset: MultiBehaviorDataset) -> Recommender:
             found[name].check_dataset(dataset)
         model.attach(found)
     return model
+
+
+def make_trainer(
+    config: FitConfig,
+    model: Recommender,
+    dataset: MultiBehaviorDataset,
+    callbacks: Sequence[Callback],
+    directory: Path | None = None,
+) -> Trainer:
+    """Return a trainer of a model as a configuration says; it writes into ``directory`` where there is one."""
+    return Trainer(
+        model,
+        dataset,
+        config.chosen_regularizers,
+        training=config.training_options,
+        evaluation=config.evaluation_options,
+        rng=config.seed,
+        device=config.device,
+        directory=directory,
+        callbacks=callbacks,
+    )
 
 
 def settled(config: FitConfig, model: Recommender, dataset: MultiBehaviorDataset) -> tuple[FitConfig, list[str]]:
