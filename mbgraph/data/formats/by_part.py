@@ -19,7 +19,7 @@ from mbgraph.data.formats.assemble import Origin, assemble, find_target
 from mbgraph.data.formats.content import Survey, first_words, is_pickle, survey
 from mbgraph.data.formats.matrices import Matrix, read_held_out, read_matrix
 from mbgraph.data.formats.matrix_folder import check_shapes
-from mbgraph.data.formats.text import read_adjacency, read_pairs
+from mbgraph.data.formats.text import read_adjacency, read_pairs, split_words
 from mbgraph.data.interactions import Pairs
 from mbgraph.errors import DataError, UsageError, nearest
 from mbgraph.files import inside, open_file
@@ -95,7 +95,7 @@ def _may_hold(file: Path) -> bool:
 def _under_header(file: Path) -> bool:
     with open_file(file) as source:
         lines = source.read(4096).splitlines()[1:2]
-    words = lines[0].split() if lines else []
+    words = split_words(lines[0]) if lines else []
     return len(words) > 1 and words[0].isdigit() and words[1].isdigit()
 
 

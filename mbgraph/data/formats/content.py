@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from mbgraph.data.aliases import SPLIT_ALIASES
-from mbgraph.data.formats.text import Tokens, blocks, line_lengths
+from mbgraph.data.formats.text import Tokens, blocks, line_lengths, split_words
 from mbgraph.data.interactions import Pairs
 from mbgraph.errors import DataError
 from mbgraph.files import open_file
@@ -75,12 +75,12 @@ def first_words(file: Path) -> list[bytes]:
     """Return the words of the first line with any; none if it is too long for a line of text."""
     head = _head(file).removeprefix(b"\xef\xbb\xbf").lstrip()
     line = head.splitlines()[0] if head else b""
-    return line.split() if len(line) < _HEAD and b"\0" not in line else []
+    return split_words(line) if len(line) < _HEAD and b"\0" not in line else []
 
 
 def repeats_users(file: Path) -> bool:
     """Return whether a file begins as pairs do: two numbers a line, and a user with several lines."""
-    lines = [line.split() for line in _head(file).splitlines()[:-1] if line.strip()]
+    lines = [split_words(line) for line in _head(file).splitlines()[:-1] if line.strip()]
     if not lines or not all(len(words) == 2 and words[0].isdigit() and words[1].isdigit() for words in lines):
         return False
     users = [words[0] for words in lines]
@@ -143,7 +143,7 @@ def _numbers(words: Iterable[bytes]) -> bool:
 
 def _second(file: Path) -> list[bytes]:
     lines = [line for line in _head(file).splitlines() if line.strip()]
-    return lines[1].split() if len(lines) > 1 else []
+    return split_words(lines[1]) if len(lines) > 1 else []
 
 
 def split_files(path: Path, template: str, names: dict[str, tuple[str, ...]] = SPLIT_ALIASES) -> dict[str, Path]:

@@ -15,6 +15,7 @@ from mbgraph.data.formats.events import is_json_lines
 from mbgraph.data.formats.mbgcn import SIZES
 from mbgraph.data.formats.npz import is_npz
 from mbgraph.data.formats.recbole_table import parse_header
+from mbgraph.data.formats.text import split_words
 from mbgraph.errors import DataError
 from mbgraph.files import open_file, reading, user_path
 
@@ -126,7 +127,7 @@ def _is_number(word: str) -> bool:
 def _first_words(file: Path) -> list[bytes]:
     """Return the words of the first line; none if it is too long for a line of text, or the file is empty."""
     with open_file(file) as source:
-        return source.readline(_HEAD).removeprefix(b"\xef\xbb\xbf").split()
+        return split_words(source.readline(_HEAD).removeprefix(b"\xef\xbb\xbf"))
 
 
 def _numbers(file: Path) -> bool:

@@ -14,6 +14,7 @@ from mbgraph.data.formats.csv_log import CsvLog, check_encoding, encoding_of
 from mbgraph.data.formats.json_log import JsonLog
 from mbgraph.data.formats.log_file import CHUNK_ROWS, REMEDY, LogFile, reading_log, unpacked
 from mbgraph.data.formats.parquet_log import PARQUET, ParquetLog
+from mbgraph.data.formats.partitions import partitioned, values_in
 from mbgraph.errors import DataError, UnknownNameError, UsageError
 from mbgraph.files import open_file, user_path
 
@@ -37,7 +38,8 @@ class EventFiles:
     paths : path or sequence of paths
         Files of one kind, which are read one after the other: CSV, JSON lines (an object per line), both plain or
         gzipped, or Parquet. A folder stands for the files in it and below, in the order of their names; names that
-        begin with a dot or an underscore are passed over.
+        begin with a dot or an underscore are passed over. Folders in it that are called like ``behavior=view`` give
+        the files below them a column of that name (Hive's and Spark's partitions).
     names : sequence of str, optional
         The columns, in order, of CSV files without a header; ``_`` leaves one out.
     encoding : str, optional
@@ -68,8 +70,10 @@ class EventFiles:
             check_encoding(encoding)
         if names is not None:
             _check_names(names)
-        self.paths = [path for one in given for path in _files(user_path(one))]
-        self.files = [_open(path, names, encoding) for path in self.paths]
+        found = [(path, place) for one in given for path, place in _files(user_path(one))]
+        self.paths = [path for path, _ in found]
+        opened = [_open(path, names, encoding) for path in self.paths]
+        self.files = partitioned(opened, [values_in(place) for _, place in found])
         first = self.files[0]
         for file in self.files[1:]:
             if file.kind != first.kind:
@@ -173,18 +177,20 @@ def _check_names(names: Sequence[str]) -> None:
             raise UsageError(f"column {name!r} is named twice", "write _ for a column to leave out")
 
 
-def _files(path: Path) -> list[Path]:
-    """Return a file itself, and of a folder the files in it and below."""
+def _files(path: Path) -> list[tuple[Path, Path]]:
+    """Return a file itself, and of a folder the files in it and below, each with its place in the folder."""
     if not path.is_dir():
-        return [path]
+        return [(path, Path(path.name))]
     entries = list(islice(path.rglob("*"), limits.current().files + 1))
     limits.check("files", len(entries), path)
     found = [
-        file
-        for file in sorted(entries, key=lambda file: _natural(file.relative_to(path)))
+        (file, place)
+        for place, file in sorted(
+            ((file.relative_to(path), file) for file in entries), key=lambda entry: _natural(entry[0])
+        )
         if file.is_file()
         and file.name.lower().endswith(_ENDINGS)
-        and not any(part.startswith((".", "_")) for part in file.relative_to(path).parts)
+        and not any(part.startswith((".", "_")) for part in place.parts)
     ]
     if not found:
         raise DataError(f"{path} holds no event log", f"looked for files that end in {', '.join(_ENDINGS)}")

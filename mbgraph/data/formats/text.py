@@ -6,6 +6,7 @@ named by its number.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from mbgraph.errors import DataError
 from mbgraph.files import open_file
 from mbgraph.typing import IntArray
 
-__all__ = ["Tokens", "blocks", "line_lengths", "read_adjacency", "read_pairs"]
+__all__ = ["Tokens", "blocks", "line_lengths", "read_adjacency", "read_pairs", "split_words"]
 
 BLOCK = 1 << 24
 """Bytes that are parsed at a time; memory beyond the result is about twenty times this at most."""
@@ -28,12 +29,13 @@ BLOCK = 1 << 24
 _DIGITS = 18  # so many always fit into 64 bits
 _BOM = b"\xef\xbb\xbf"
 _SEPARATOR = np.zeros(256, bool)
-_SEPARATOR[list(b" \t\r\n")] = True
+_SEPARATOR[list(b" ,\t\r\n")] = True
+_EMPTY_CELL = re.compile(rb"^[ \t]*,|,[ \t]*,", re.MULTILINE)
 
 
 @dataclass(frozen=True, eq=False)
 class Tokens:
-    """Words of a block of whole lines, separated by blanks, tabs and line ends.
+    """Words of a block of whole lines, separated by blanks, tabs, commas and line ends.
 
     Attributes
     ----------
@@ -127,6 +129,11 @@ class Tokens:
         return DataError(f"{where}: {word!r} is no integer", "this format holds whole numbers only; correct the line")
 
 
+def split_words(line: bytes) -> list[bytes]:
+    """Return the words of one line, as `Tokens` separates them."""
+    return line.replace(b",", b" ").split()
+
+
 def blocks(file: Path, *, header: bool = False, stream: BinaryIO | None = None) -> Iterator[Tokens]:
     """Yield the words of a file in blocks of whole lines.
 
@@ -172,6 +179,11 @@ def _chunk(file: Path, source: BinaryIO) -> bytes:
 
 
 def _tokens(file: Path, block: bytes, line: int) -> Tokens:
+    # a value that is missing would move the next one into its place
+    empty = _EMPTY_CELL.search(block) if b"," in block else None
+    if empty:
+        at = line + block.count(b"\n", 0, empty.start())
+        raise DataError(f"{file} line {at} has a comma with no value before it", "correct or drop the line")
     data = np.frombuffer(block + b"\n" * (_DIGITS + 1), np.uint8)
     separator = _SEPARATOR[data]
     edge = np.flatnonzero(separator[1:] != separator[:-1]) + 1

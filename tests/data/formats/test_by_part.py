@@ -230,3 +230,29 @@ def test_content_against_the_writers(tmp_path_factory, pairs, base, how, end):
         assert how == "lists"
         back, _ = read_adjacency(path, base=base)
     assert sorted(cells(back)) == sorted(pairs)
+
+
+@pytest.mark.parametrize("header", ["", "user_id,item_id\n", "user_id, item_id\n"])
+def test_pairs_between_commas(tmp_path, header):
+    def commas(pairs):
+        return header + lines(pairs).replace(" ", ",")
+
+    put(
+        tmp_path,
+        click_train_csv=commas(CLICK),
+        buy_train_csv=commas(BUY).replace(",", ", "),
+        buy_valid_csv=commas(VALID).replace("\n", "\r\n"),
+        buy_test_csv=commas(TEST),
+    )
+    for file in tmp_path.iterdir():
+        file.rename(file.with_name(file.name.replace("_csv", ".csv")))
+    assert detect(tmp_path) == "by-part"
+    check(read(tmp_path))
+
+
+def test_further_columns_between_commas_are_left_out_with_a_word(tmp_path):
+    put(tmp_path, click_train=lines(CLICK, more=" 5").replace(" ", ","), buy_train=lists(BUY).replace(" ", ","))
+    put(tmp_path, buy_test=lines(TEST).replace(" ", ","), buy_valid=lines(VALID))
+    ds = read(tmp_path)
+    check(ds)
+    assert "further columns were left out" in str(ds.metadata["format"])

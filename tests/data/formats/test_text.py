@@ -130,3 +130,23 @@ def test_empty_is_allowed_where_it_is_asked_for(tmp_path):
     assert len(read_pairs(file, empty=True)) == 0
     assert read_adjacency(file, empty=True)[1] == 0
     assert read_pairs(file, empty=True).user.dtype == np.int64
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 99), st.integers(0, 99)), min_size=1, max_size=8),
+    st.sampled_from([",", ", ", " ,", "\t,\t", " ", "\t"]),
+    st.sampled_from(["\n", "\r\n", "\r", ",\n"]),
+)
+def test_commas_separate_as_blanks_do(tmp_path_factory, pairs, between, end):
+    file = tmp_path_factory.mktemp("text") / "pairs.txt"
+    file.write_bytes("".join(f"{user}{between}{item}{end}" for user, item in pairs).encode())
+    found = read_pairs(file)
+    assert list(zip(found.user.tolist(), found.item.tolist(), strict=True)) == pairs
+
+
+@pytest.mark.parametrize("line", ["1,,5", ",1,5", "1, ,5", " ,1 5", "1,2,,"])
+def test_a_missing_value_does_not_move_the_next_into_its_place(tmp_path, line):
+    file = tmp_path / "pairs.txt"
+    file.write_text(f"0,1\n0,2\n{line}\n")
+    with pytest.raises(DataError, match=r"pairs\.txt line 3 has a comma with no value before it; correct or drop"):
+        read_pairs(file, more_columns=True)
