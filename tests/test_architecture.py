@@ -134,6 +134,16 @@ def test_the_compiled_stack_has_one_door(trees):
     assert not wrong, "\n".join(wrong)
 
 
+def test_functions_are_compiled_in_one_place(trees):
+    """numba's decorator raises where machine code cannot be kept; ours compiles at every start."""
+    wrong = [
+        module_name(path)
+        for path, tree in trees.items()
+        if path.name != "compiled.py" and {"numba.njit", "numba.jit"} & set(runtime_imports(tree))
+    ]
+    assert not wrong
+
+
 def test_only_the_door_imports_dgl(trees):
     wrong = [
         module_name(path)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from mbgraph._kernels.compiled import compiled
 from mbgraph._kernels.parallel import even_chunks, run_chunks
 from mbgraph.typing import FloatArray, IntArray
 
 try:
-    from numba import njit
+    import numba  # noqa: F401
 
     available = True
 except ImportError:  # numba is optional
@@ -25,7 +26,7 @@ Weighted = tuple[IntArray, IntArray, FloatArray]
 
 if available:
 
-    @njit(cache=True, nogil=True)
+    @compiled()
     def _walk(start, stop, first, touched, pointers, indices, values, bounds, users, items, sums, largest):
         num_items = pointers.shape[0] - 1
         total, best = np.zeros(num_items, np.float64), np.zeros(num_items, np.float32)
@@ -48,7 +49,7 @@ if available:
                 total[reached[number]] = 0.0
                 best[reached[number]] = 0.0
 
-    @njit(cache=True, nogil=True)
+    @compiled()
     def _nearest(
         start, stop, first, touched, weights, pointers, indices, values, known_first, known, popular, users, found
     ):

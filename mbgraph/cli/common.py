@@ -15,7 +15,7 @@ from rich.table import Table
 
 from mbgraph import processes
 from mbgraph.cli.consoles import console, one_line, out, shortened, visible
-from mbgraph.errors import MbgraphError, RunError, UsageError
+from mbgraph.errors import MbgraphError, UsageError
 from mbgraph.files import user_path
 
 if TYPE_CHECKING:
@@ -71,7 +71,6 @@ class Command(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; with ``mbgraph --debug`` errors keep their traceback."""
         try:
-            _check_working_directory()
             if not self.in_processes and processes.asked_for()[1] > 1:
                 raise UsageError(
                     f"{ctx.command_path} works in one process, and WORLD_SIZE={os.environ['WORLD_SIZE']} says that "
@@ -87,13 +86,6 @@ class Command(click.Command):
             if os.environ.get("RANK", "0") == "0":  # of several processes one speaks
                 console.print(f"error: {shortened(one_line(_told(error)))}")
             ctx.exit(error.exit_code if isinstance(error, MbgraphError) else 1)
-
-
-def _check_working_directory() -> None:
-    try:
-        Path.cwd()
-    except OSError as error:
-        raise RunError("the working directory is gone", "change to one that exists") from error
 
 
 def _told(error: BaseException) -> str:

@@ -7,6 +7,7 @@ import keyword
 import pkgutil
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -65,11 +66,20 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Like click's, but an unknown command names the nearest one."""
+        """Like click's, but an unknown command names the nearest one, and nothing is imported for a lost place."""
+        _check_working_directory()
         if args and not args[0].startswith("-") and args[0] not in self.list_commands(ctx):
             close = nearest(args[0], self.list_commands(ctx))
             ctx.fail(f"no such command {args[0]!r}" + (f"; did you mean {close!r}?" if close else ""))
         return super().resolve_command(ctx, args)
+
+
+def _check_working_directory() -> None:
+    """Refuse to work where paths mean nothing; libraries that torch loads end the process there."""
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise click.ClickException("the working directory is gone; change to one that exists") from error
 
 
 def _click_main(group: click.Group, *args: Any, **extra: Any) -> Any:

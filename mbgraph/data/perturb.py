@@ -20,6 +20,7 @@ __all__ = ["perturb"]
 
 _SMALL = 1 << 22  # cells; up to here all cells are shuffled, above candidates are drawn and rejected
 _BLOCK = 1 << 16  # candidates per draw; part of the random stream
+_MOST = 2**63 - 1
 _ROUND = 1 << 24  # candidates looked at together
 
 
@@ -132,8 +133,8 @@ def _chosen(ds: MultiBehaviorDataset, behaviors: str | Sequence[str] | None) -> 
 
 def _amount(verb: str, amount: int | float) -> int | float:
     number = isinstance(amount, int | float | np.number) and not isinstance(amount, bool)
-    if not number or not math.isfinite(amount) or amount < 0:
-        raise UsageError(f"{verb} must be a share such as 0.3 or a number of edges, not {amount!r}")
+    if not number or not 0 <= amount <= _MOST:  # NaN is in no order
+        raise UsageError(f"{verb} must be a share such as 0.3 or a number of edges, not {str(amount)[:40]}")
     return int(amount) if isinstance(amount, int | np.integer) else float(amount)
 
 

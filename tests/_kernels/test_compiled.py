@@ -1,5 +1,8 @@
 """Kernels where machine code cannot be kept: for an account without a home, with the package in a locked folder."""
 
+import subprocess
+import sys
+
 import pytest
 
 from mbgraph import doctor
@@ -40,3 +43,14 @@ def test_with_one_it_is_kept():
     assert compiled()(add).stats is not None
     assert is_kept()
     assert doctor._kernels() == "kept between runs"
+
+
+def test_every_kernel_loads_without_a_place():
+    """numba's own refusal, for all modules of the package at once."""
+    code = (
+        "import numba.core.caching as caching; caching.CacheImpl._locator_classes = []; "
+        "from mbgraph import _kernels, doctor; assert _kernels.available; print(doctor._kernels())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("compiled at every start")

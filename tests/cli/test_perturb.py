@@ -83,6 +83,9 @@ def test_never_overwrites_a_named_source(tmp_path, monkeypatch):
         (["--add", "0.3", "--behavior", "buy"], "never perturbed"),
         (["--remove", "1.5"], "cannot remove 1.5 times the edges"),
         (["--add", "-1"], "add must be a share"),
+        (["--add", "9" * 400], "add must be a share such as 0.3 or a number of edges, not 999"),
+        (["--remove", "inf"], "remove must be a share"),
+        (["--remove", "nan"], "remove must be a share"),
     ],
 )
 def test_errors_are_one_line_and_write_nothing(tmp_path, arguments, message):

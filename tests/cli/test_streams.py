@@ -60,11 +60,12 @@ def test_what_the_system_refuses_is_one_line(error):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a working directory cannot be removed there")
-def test_a_working_directory_that_is_gone(tmp_path, monkeypatch):
+@pytest.mark.parametrize("command", [["data", "where"], ["fit", "demo"]])
+def test_a_working_directory_that_is_gone(tmp_path, monkeypatch, command):
     (tmp_path / "gone").mkdir()
     monkeypatch.chdir(tmp_path / "gone")
     (tmp_path / "gone").rmdir()
-    result = CliRunner().invoke(cli, ["data", "where"])
+    result = CliRunner().invoke(cli, command)
     assert result.exit_code == 1
     assert result.stderr == "error: the working directory is gone; change to one that exists\n"
 

@@ -31,7 +31,7 @@ def worker(seed: int, inputs: int, kinds: list[str]) -> None:
 
     told = sys.stdout
     with tempfile.TemporaryDirectory() as folder:
-        harness = Harness(Path(folder).resolve(), with_runs="run" in kinds)
+        harness = Harness(Path(folder).resolve(), with_runs=bool({"run", "flag"} & set(kinds)))
         count = 0
 
         @seeded(seed)
@@ -63,7 +63,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3600.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--inputs", type=int, default=100, help="per process")
-    parser.add_argument("--kinds", default="data,log,run")
+    parser.add_argument("--kinds", default="data,log,run,flag")
     parser.add_argument("--csv", type=Path)
     parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
     chosen = parser.parse_args()

@@ -1,4 +1,4 @@
-"""One hostile input, several commands, and what came of each: fine, one line, a traceback, a hang, too much memory."""
+"""One hostile input or option, several commands, and what came of each: fine, one line, a traceback or worse."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from mbgraph.cli.streams import prepare_streams  # noqa: F401 (what the entry po
 
 sys.path.insert(0, str(Path(__file__).parent))
 from corpus import make_data, make_logs, make_runs
+from flags import abused
 from mutations import Mutation, apply, copy, draw
 from watch import Deeds, loaded_from, watched
 
@@ -37,7 +38,7 @@ MEMORY = 2048.0
 
 @dataclass(frozen=True)
 class Case:
-    """An input: which of a kind, how it is changed, and which of its commands are run."""
+    """An input: which of a kind, how it is changed, and which of its commands are run; a ``flag`` is a command."""
 
     kind: str
     which: float
@@ -45,13 +46,13 @@ class Case:
     commands: tuple[float, ...]
 
 
-def cases(kinds: Sequence[str] = ("data", "log", "run"), commands: int = 2) -> st.SearchStrategy[Case]:
+def cases(kinds: Sequence[str] = ("data", "log", "run", "flag"), commands: int = 2) -> st.SearchStrategy[Case]:
     """Return hostile inputs, each drawn from a number of its own so that neighbours have nothing in common."""
 
     def made(seed: int) -> Case:
         rng = Random(seed)
         kind, which = rng.choice(list(kinds)), rng.random()
-        changes = tuple(draw(rng) for _ in range(rng.choice((1, 1, 1, 2, 3))))
+        changes = () if kind == "flag" else tuple(draw(rng) for _ in range(rng.choice((1, 1, 1, 2, 3))))
         return Case(kind, which, changes, tuple(rng.random() for _ in range(commands)))
 
     return st.integers(0, 2**63).map(made)
@@ -83,7 +84,7 @@ class Harness:
     root : Path
         An empty folder.
     with_runs : bool
-        Whether the corpus has run directories, which takes seconds.
+        Whether the corpus has run directories, which takes seconds; options are abused on them too.
     """
 
     def __init__(self, root: Path, with_runs: bool = True) -> None:
@@ -95,6 +96,8 @@ class Harness:
         self.known = {"data": make_data(self.corpus), "log": make_logs(self.corpus)}
         if with_runs:
             self.known["run"] = make_runs(self.corpus, self.known["data"]["npz"])
+            self.known["flag"] = {"npz": self.known["data"]["npz"]}
+            self.flags = abused(self.known["data"]["npz"], self.known["run"]["lightgcn"], self.known["log"]["csv"])
         self.number = 0
 
     def run(self, case: Case) -> Iterator[Result]:
@@ -144,6 +147,8 @@ class Harness:
                 ["data", "import", path, *columns, "--behaviors", "buy,view", "--json", "-o", "out"],
                 ["inspect", path],
             ]
+        if kind == "flag":
+            return self.flags
         other = str(self.known["run"]["popularity"])
         return [
             ["evaluate", path],

@@ -39,6 +39,25 @@ def test_hostile_inputs_are_read_or_refused_in_one_line(harness, case):
         assert not result.bad, result
 
 
+@pytest.fixture(scope="module")
+def flags(tmp_path_factory):
+    return Harness(tmp_path_factory.mktemp("flags"))
+
+
+@settings(
+    max_examples=150,
+    deadline=None,
+    database=None,
+    derandomize=True,
+    phases=[Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+@given(case=cases(("flag",), commands=1))
+def test_options_that_nobody_means_are_refused_in_one_line(flags, case):
+    for result in flags.run(case):
+        assert not result.bad, result
+
+
 INSPECT = Case("data", 0.0, (Mutation("insert", 0.0, 0.0, b"\n"),), (0.0,))
 
 
