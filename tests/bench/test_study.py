@@ -68,7 +68,18 @@ def test_shipped_studies_load_and_state_their_anchors(name):
 
 
 def test_the_promised_studies_are_shipped():
-    names = {"table1", "table2", "table3", "table4", "table5", "noise", "sensitivity", "variants", "plugins"}
+    names = {
+        "table1",
+        "table2",
+        "table3",
+        "table4",
+        "table5",
+        "noise",
+        "sensitivity",
+        "variants",
+        "plugins",
+        "adaptive",
+    }
     assert set(shipped_studies()) == names
 
 
