@@ -224,7 +224,7 @@ def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
     content = read_whole(path, _LARGEST_TOML)
     try:
         return tomllib.loads(content.decode("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # no TOML, no UTF-8, or a number of thousands of digits
         raise DataError(f"{path} is no TOML file ({error})", "correct it") from error
     except RecursionError as error:
         raise DataError(f"{path} is nested too deeply", "correct it") from error
@@ -234,7 +234,7 @@ def parse_value(text: str) -> Any:
     """Read a value as TOML would (``3``, ``0.5``, ``true``, ``[1, 2]``), anything else as a string."""
     try:
         values = tomllib.loads(f"value = {text}")
-    except (tomllib.TOMLDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         return text
     return values["value"] if len(values) == 1 else text
 

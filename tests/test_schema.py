@@ -357,3 +357,11 @@ def test_every_number_of_every_section_has_bounds():
                 most = any(getattr(bound, key, None) is not None for bound in bounds for key in ("le", "lt"))
                 wrong += [] if least and most else [f"{section.__name__}.{name}"]
     assert not wrong, wrong
+
+
+def test_a_number_of_thousands_of_digits(tmp_path):
+    """Python itself refuses to read it, with a plain ValueError."""
+    (tmp_path / "x.toml").write_text(f"seed = {'9' * 5000}\n")
+    with pytest.raises(DataError, match=r"x\.toml is no TOML file \(Exceeds the limit"):
+        read_toml(tmp_path / "x.toml")
+    assert parse_value("9" * 5000) == "9" * 5000

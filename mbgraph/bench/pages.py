@@ -17,10 +17,8 @@ from mbgraph.bench.verdicts import verdicts
 from mbgraph.data.alignment import alignment, describe, leakage
 from mbgraph.data.cards import find_card
 from mbgraph.data.dataset import MultiBehaviorDataset
-from mbgraph.errors import RunError
 from mbgraph.evaluation.metrics import headline_metrics
 from mbgraph.evaluation.per_user import PerUser, read_per_user
-from mbgraph.files import read_json
 from mbgraph.run import Run
 from mbgraph.run.directory import PER_USER
 from mbgraph.schema import shown
@@ -73,9 +71,7 @@ def run_page(path: str | Path) -> str:
         If the run is not finished, or its data are gone.
     """
     run = Run.load(path)
-    if not (run.path / "test.json").is_file():
-        raise RunError(f"{run.path} is no finished run", f"continue it: mbgraph fit --resume {run.path}")
-    outcome, environment = read_json(run.path / "test.json"), read_json(run.path / "env.json")
+    outcome, environment = run.outcome(), run.environment()
     dataset = run.dataset()
     variant = f" ({outcome['variant']})" if outcome["variant"] else ""
     synthetic = dataset.metadata.get("synthetic")

@@ -15,9 +15,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mbgraph.errors import DataError, RunError
+from mbgraph.errors import DataError
 from mbgraph.evaluation.metrics import headline_metrics
-from mbgraph.files import atomic_write, read_json
+from mbgraph.files import atomic_write
 from mbgraph.reference import option_table
 from mbgraph.run import Run
 
@@ -36,15 +36,11 @@ def collect(runs: Iterable[str | os.PathLike[str]]) -> list[dict[str, Any]]:
     """
     rows = []
     for path in map(Path, runs):
-        if not (path / "test.json").is_file():
-            raise RunError(
-                f"{path} is no finished run: test.json is missing", f"continue it: mbgraph fit --resume {path}"
-            )
-        outcome, data = read_json(path / "test.json"), read_json(path / "dataset.json")
-        environment = read_json(path / "env.json")
+        run = Run.load(path)
+        outcome, data, environment = run.outcome(), run.facts(), run.environment()
         row = {key: outcome[key] for key in ("dataset", "model", "variant", "seed")}
         row["variant"] = row["variant"] or ""
-        options = Run.load(path).config.options
+        options = run.config.options
         row["row_dtype"] = options.get("row_dtype", "float32" if "embedding_dim" in options else "")
         row["protocol"] = data.get("protocol", "paper")
         row["validation"] = data["validation"]

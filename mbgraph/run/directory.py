@@ -20,7 +20,7 @@ from mbgraph.config import FitConfig, read_config
 from mbgraph.data.catalog import find_dataset
 from mbgraph.data.dataset import MultiBehaviorDataset
 from mbgraph.errors import RunError
-from mbgraph.files import LOCK_FILES, check_folder, read_json, safe_name, sweep, write_json
+from mbgraph.files import LOCK_FILES, check_folder, read_json, safe_name, sweep
 from mbgraph.locks import claimed
 from mbgraph.machine import cpu_name, package_versions
 from mbgraph.models.base import Recommender
@@ -36,6 +36,7 @@ __all__ = [
     "write_config",
     "write_extension",
     "write_facts",
+    "write_outcome",
     "write_source",
     "writing",
 ]
@@ -83,6 +84,33 @@ class Run:
                 "use that version, or fit the model again",
             )
         return cls(path, read_config(path / "config.toml"))
+
+    def outcome(self) -> dict[str, Any]:
+        """Return what the run came to, as `fit` does.
+
+        Raises
+        ------
+        RunError
+            If it is not finished, or its ``test.json`` is not what was written.
+        """
+        if not (self.path / "test.json").is_file():
+            raise RunError(
+                f"{self.path} is no finished run: test.json is missing",
+                f"continue it: mbgraph fit --resume {self.path}",
+            )
+        return self._written("test.json")
+
+    def environment(self) -> dict[str, Any]:
+        """Return machine, versions and commands: what stands in ``env.json``; `RunError` if that was changed."""
+        return self._written("env.json")
+
+    def facts(self) -> dict[str, Any]:
+        """Return what is written of the run's data, ``dataset.json``; `RunError` if that was changed."""
+        return self._written("dataset.json")
+
+    def _written(self, name: str) -> dict[str, Any]:
+        manifest.check(self.path, [name])
+        return dict(read_json(self.path / name))
 
     def dataset(self) -> MultiBehaviorDataset:
         """Load the run's data as it was prepared then; other content raises `RunError`."""
@@ -175,8 +203,9 @@ def write_config(path: Path, config: FitConfig) -> None:
 
 def write_facts(path: Path, config: FitConfig, dataset: MultiBehaviorDataset, chosen: Sequence[str] = ()) -> None:
     """Write what the run stands on: ``dataset.json``, and ``env.json`` with a line for each number ``auto`` chose."""
-    _write_dataset(
+    _write(
         path,
+        "dataset.json",
         {
             "name": dataset.name,
             "source": config.dataset if config.dataset == "demo" else str(find_dataset(config.dataset)),
@@ -190,8 +219,9 @@ def write_facts(path: Path, config: FitConfig, dataset: MultiBehaviorDataset, ch
         },
     )
     device = resolve_device(config.device)
-    write_json(
-        path / "env.json",
+    _write(
+        path,
+        "env.json",
         {
             "python": platform.python_version(),
             "platform": platform.platform(),
@@ -207,21 +237,27 @@ def write_facts(path: Path, config: FitConfig, dataset: MultiBehaviorDataset, ch
     )
 
 
-def _write_dataset(path: Path, facts: dict[str, Any]) -> None:
-    with manifest.recorded(path, ["dataset.json"]) as files:
+def write_outcome(path: Path, outcome: dict[str, Any]) -> None:
+    """Write what a run came to as ``test.json``: from then on it is finished."""
+    _write(path, "test.json", outcome)
+
+
+def _write(path: Path, name: str, facts: dict[str, Any]) -> None:
+    with manifest.recorded(path, [name]) as files:
         files[0].write(f"{json.dumps(facts, indent=1)}\n".encode())
 
 
 def write_source(path: Path, source: str) -> None:
     """Write down where the data of a run lie now, if they were moved."""
     manifest.check(path, ["dataset.json"])
-    _write_dataset(path, {**read_json(path / "dataset.json"), "source": source})
+    _write(path, "dataset.json", {**read_json(path / "dataset.json"), "source": source})
 
 
 def write_extension(path: Path, config: FitConfig) -> None:
     """Write a configuration with other limits over the run's, and the command that asked for it into ``env.json``."""
+    manifest.check(path, ["env.json"])
     environment = read_json(path / "env.json")
-    write_json(path / "env.json", {**environment, "extended": [*environment.get("extended", []), _command()]})
+    _write(path, "env.json", {**environment, "extended": [*environment.get("extended", []), _command()]})
     write_config(path, config)
 
 

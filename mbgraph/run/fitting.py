@@ -16,10 +16,19 @@ from mbgraph.config import FitConfig
 from mbgraph.data.dataset import MultiBehaviorDataset
 from mbgraph.errors import UsageError
 from mbgraph.evaluation.evaluate import EvaluationResult, evaluate_splits
-from mbgraph.files import reading, write_json
+from mbgraph.files import reading
 from mbgraph.machine import peak_memory_mb
 from mbgraph.models.base import Recommender
-from mbgraph.run.directory import PER_USER, Run, make_directory, write_config, write_extension, write_facts, writing
+from mbgraph.run.directory import (
+    PER_USER,
+    Run,
+    make_directory,
+    write_config,
+    write_extension,
+    write_facts,
+    write_outcome,
+    writing,
+)
 from mbgraph.run.preparation import make_model, make_trainer, notices, prepare_dataset, settled
 from mbgraph.training.callbacks import Callback, EarlyStopping
 from mbgraph.training.checkpoint import CHECKPOINT, load_checkpoint, save_weights
@@ -228,7 +237,7 @@ def _execute(
         for split, name in PER_USER.items():
             if split in results:
                 results[split].save_per_user(path / name)
-        write_json(path / "test.json", {**outcome, "details": details})
-        manifest.note(path, [*written, "test.json"])
+        manifest.note(path, written)
+        write_outcome(path, {**outcome, "details": details})
         outcome["details"] = details
     return outcome

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from mbgraph import manifest
 from mbgraph.bench.report import collect, read_rows, render_page, render_table, write_rows
 from mbgraph.cli.main import cli
 from mbgraph.config import FitConfig
@@ -42,6 +43,7 @@ def test_an_extended_run_names_both_commands(small_folder, tmp_path):
     environment = json.loads((tmp_path / "run" / "env.json").read_text())
     more = {"command": ["mbgraph", "fit", "x", "--quiet"], "extended": [["mbgraph", "fit", "--resume", "x"]]}
     (tmp_path / "run" / "env.json").write_text(json.dumps({**environment, **more}))
+    manifest.note(tmp_path / "run", ["env.json"])
     assert collect([tmp_path / "run"])[0]["command"] == "mbgraph fit x; mbgraph fit --resume x"
 
 
@@ -60,10 +62,21 @@ def test_option_tables_come_from_the_fields(tmp_path):
         render_page(page, tmp_path)
 
 
-def test_unfinished_runs_are_named(tmp_path):
-    (tmp_path / "half").mkdir()
+def test_unfinished_runs_are_named(small_folder, tmp_path):
+    with pytest.raises(RunError, match=r"no run directory at .*half; make one with"):
+        collect([tmp_path / "half"])
+    fit(FitConfig(dataset=str(small_folder), model="popularity"), tmp_path / "half")
+    (tmp_path / "half" / "test.json").unlink()
     with pytest.raises(RunError, match=r"half is no finished run: test.json is missing; continue it"):
         collect([tmp_path / "half"])
+
+
+@pytest.mark.parametrize("name", ["test.json", "env.json", "dataset.json"])
+def test_figures_that_were_changed_are_not_collected(small_folder, tmp_path, name):
+    fit(FitConfig(dataset=str(small_folder), model="popularity"), tmp_path / "run")
+    (tmp_path / "run" / name).write_text("{}")
+    with pytest.raises(RunError, match=f"{name} is not the file that was written there"):
+        collect([tmp_path / "run"])
 
 
 def test_tables_are_rendered_in_place(tmp_path):

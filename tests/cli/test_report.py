@@ -100,7 +100,9 @@ def test_an_unfinished_run_is_one_line(report, run, tmp_path):
     half = tmp_path / "half"
     shutil.copytree(run, half)
     (half / "test.json").unlink()
-    assert "is no finished run; continue it: mbgraph fit --resume" in report(half, code=1).stderr
+    assert "is no finished run: test.json is missing; continue it: mbgraph fit --resume" in report(half, code=1).stderr
+    (half / "test.json").write_text("{}")
+    assert "test.json is not the file that was written there" in report(half, code=1).stderr
     assert "no run directory at nothing" in report("nothing", code=1).stderr
     assert "is a folder; name a file with -o" in report(run, "-o", tmp_path, code=2).stderr
 
