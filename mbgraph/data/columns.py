@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from numbers import Number
 from typing import TYPE_CHECKING, Any
@@ -15,10 +16,20 @@ from mbgraph.typing import IntArray
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["check_columns", "dates_of", "distinct_values", "is_written", "numbers_of", "times_of", "whole_ids"]
+__all__ = [
+    "check_columns",
+    "dates_of",
+    "distinct_values",
+    "is_plain",
+    "is_written",
+    "numbers_of",
+    "times_of",
+    "whole_ids",
+]
 
 _EXACT = 2.0**53  # up to here a float can stand for one integer only
 _NOUGHT = r"\.0*\s*$"
+_PLAIN = re.compile("0|-?[1-9][0-9]{0,18}")
 _FRACTION = r"\s*[+-]?\d*\.\d*[1-9]\d*\s*"
 
 
@@ -55,6 +66,11 @@ def whole_ids(values: np.ndarray, what: str) -> np.ndarray:
             raise DataError(f"{what} are no whole numbers ({values[fraction[0]]})", "turn all of them into text")
         values = values.astype(np.int64)
     return as_ids(values, what)
+
+
+def is_plain(text: str) -> bool:
+    """Say whether a text is a whole number of 64 bits with a sign, written as Python would: not ``007`` or ``1.0``."""
+    return _PLAIN.fullmatch(text) is not None and -(2**63) <= int(text) < 2**63
 
 
 def is_written(column: pd.Series) -> bool:

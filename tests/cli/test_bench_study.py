@@ -110,6 +110,8 @@ def test_a_budget_that_is_over_stops_cleanly(bench, file):
         (["table1", "--datasets", "beibie"], 2, "unknown dataset 'beibie'"),
         (["table2", "--seeds", "a"], 2, "'a' are no seeds; write for example 2026,1,2"),
         (["table2", "--budget", "soon"], 2, "'soon' is no time span; write for example 30m"),
+        (["table2", "--seeds", "²"], 2, "are no seeds; write for example 2026,1,2"),
+        (["table2", "--seeds", "9" * 5000], 2, "are no seeds; write for example 2026,1,2"),
         (["table2", "--budget", "9" * 400], 2, "is no time span; write for example 30m"),
     ],
 )

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mbgraph.data.columns import is_plain
 from mbgraph.data.formats.csv_log import MISSING
 from mbgraph.data.formats.events import EventFiles, read_events
 from mbgraph.errors import UsageError
@@ -114,3 +115,18 @@ def test_a_row_is_placed_in_its_file(tmp_path_factory, lengths, size):
         told = f"row {row} of part-{number}.csv" if len(lengths) > 1 else f"row {row}"
         assert files.place(at) == told
     assert np.cumsum(lengths)[-1] == len(wanted)
+
+
+@given(st.one_of(st.integers(-(2**64), 2**64).map(str), st.text("0123456789-+. ٣²", max_size=22)))
+def test_what_is_written_plainly(text):
+    """As Python writes a whole number of 64 bits, and in no other way."""
+    try:
+        wanted = str(int(text)) == text and -(2**63) <= int(text) < 2**63
+    except ValueError:
+        wanted = False
+    assert is_plain(text) == wanted
+
+
+def test_the_bounds_of_what_is_plain():
+    assert [is_plain(str(number)) for number in (2**63 - 1, 2**63, -(2**63), -(2**63) - 1)] == [True, False] * 2
+    assert not is_plain("9" * 5000)

@@ -16,7 +16,21 @@ from mutations import NUMBERS, WORDS
 
 __all__ = ["abused"]
 
-VALUES = [*(number.decode() for number in NUMBERS), *WORDS, ",", "a=b", "=", "a:b:c", "1.5", "-", "nan", "1e-400", "٣", "²", "9" * 5000]
+VALUES = [
+    *(number.decode() for number in NUMBERS),
+    *WORDS,
+    ",",
+    "a=b",
+    "=",
+    "a:b:c",
+    "1.5",
+    "-",
+    "nan",
+    "1e-400",
+    "٣",
+    "²",
+    "9" * 5000,
+]
 OUTSIDE = ("/", "..", "~", "$")
 """What a path may say only because whoever gives the command wants it."""
 

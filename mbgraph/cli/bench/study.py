@@ -40,7 +40,7 @@ class Seeds(Names):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Any, ...]:
         """Return the seeds as numbers."""
         names = super().convert(value, param, ctx)
-        if not names or not all(str(name).isdigit() for name in names):
+        if not names or not all(re.fullmatch("[0-9]{1,19}", str(name)) for name in names):
             self.fail(f"{value!r} are no seeds; write for example 2026,1,2", param, ctx)
         return tuple(int(name) for name in names)
 

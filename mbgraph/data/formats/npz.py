@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from mbgraph import limits
+from mbgraph.data.columns import is_plain
 from mbgraph.data.dataset import SPLITS, MultiBehaviorDataset, check_behavior_name, check_pairs
 from mbgraph.data.formats.archive import read_arrays
 from mbgraph.data.formats.folder import new_folder
@@ -260,15 +261,12 @@ def read_ids(path: Path, kind: str, meta: Mapping[str, Any]) -> Vocabulary:
 
 def _integers(file: Path, lines: list[str]) -> np.ndarray:
     for number, line in enumerate(lines, 1):
-        if not (line.isascii() and line.removeprefix("-").isdigit() and len(line) <= 20 and str(int(line)) == line):
+        if not is_plain(line):
             raise DataError(
-                f"{file} line {number}: {line[:40]!r} is no integer",
-                'write it plainly, or set "ids" in meta.json to "str"',
+                f"{file} line {number}: {line[:40]!r} is no integer of 64 bits, or not written plainly",
+                'correct it, or set "ids" in meta.json to "str"',
             )
-    try:
-        return np.array([int(line) for line in lines], dtype=np.int64)
-    except OverflowError as error:
-        raise DataError(f"{file} holds an integer of more than 64 bits", 'set "ids" in meta.json to "str"') from error
+    return np.array([int(line) for line in lines], dtype=np.int64)
 
 
 def named_ids(ds: MultiBehaviorDataset) -> dict[str, Vocabulary]:

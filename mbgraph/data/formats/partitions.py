@@ -9,6 +9,7 @@ from urllib.parse import unquote
 
 import numpy as np
 
+from mbgraph.data.columns import is_plain
 from mbgraph.data.formats.log_file import LogFile
 from mbgraph.errors import DataError
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 __all__ = ["PartitionedLog", "partitioned", "values_in"]
 
 _NOTHING = "__HIVE_DEFAULT_PARTITION__"
-_DIGITS = 18  # so many always fit into 64 bits
 
 
 def values_in(path: Path) -> dict[str, str]:
@@ -45,17 +45,12 @@ def partitioned(files: Sequence[LogFile], values: Sequence[Mapping[str, str]]) -
     columns: dict[str, dict[str, Any]] = {}
     for name in names:
         words = {found[name] for found in values if name in found}
-        whole = all(_is_plain(word) for word in words if word != _NOTHING) and _NOTHING not in words
+        whole = all(is_plain(word) for word in words if word != _NOTHING) and _NOTHING not in words
         columns[name] = {word: int(word) if whole else None if word == _NOTHING else word for word in words}
     return [
         PartitionedLog(file, {name: columns[name][word] for name, word in found.items() if name not in file.names})
         for file, found in zip(files, values, strict=True)
     ]
-
-
-def _is_plain(word: str) -> bool:
-    digits = word.removeprefix("-")
-    return digits.isascii() and digits.isdigit() and len(digits) <= _DIGITS and str(int(word)) == word
 
 
 class PartitionedLog(LogFile):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mbgraph.data.aliases import canonical_split
+from mbgraph.data.columns import is_plain
 from mbgraph.data.dataset import MultiBehaviorDataset
 from mbgraph.data.events import from_events
 from mbgraph.data.formats.assemble import find_target
@@ -193,7 +194,7 @@ def _with_isolated(file: Path, vocabulary: Vocabulary) -> Vocabulary:
     if not len(unknown):
         return vocabulary
     known, more = vocabulary.ids.tolist(), list(dict.fromkeys(ids[place] for place in unknown))
-    if vocabulary.ids.dtype.kind == "i" and all(text.lstrip("-").isdigit() and str(int(text)) == text for text in more):
+    if vocabulary.ids.dtype.kind == "i" and all(map(is_plain, more)):
         return Vocabulary([*known, *map(int, more)], kind=vocabulary.kind)
     return Vocabulary([*map(str, known), *more], kind=vocabulary.kind)
 
