@@ -3,7 +3,7 @@
 A number in the documentation has a command and a committed CSV behind it. ``collect`` makes the CSV from run
 directories; a page holds ``<!-- table: FILE.csv | COLUMN | ... -->`` and ``<!-- /table -->``, and ``render_page`` fills
 what is between. Between ``<!-- options: SECTION -->`` and ``<!-- /options -->`` it puts the options of a section, read
-off its fields.
+off its fields, and between ``<!-- study: FILE.md -->`` and ``<!-- /study -->`` the tables and verdicts of a study.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from mbgraph.run import Run
 
 __all__ = ["collect", "read_rows", "render_page", "render_table", "write_rows"]
 
-_BLOCK = re.compile(r"(<!-- (?P<kind>table|options): (?P<what>[^\n]+?) -->\n).*?(<!-- /(?P=kind) -->)", re.DOTALL)
+_BLOCK = re.compile(r"(<!-- (?P<kind>table|options|study): (?P<what>[^\n]+?) -->\n).*?(<!-- /(?P=kind) -->)", re.DOTALL)
 
 
 def collect(runs: Iterable[str | os.PathLike[str]]) -> list[dict[str, Any]]:
@@ -124,13 +124,26 @@ def render_page(path: str | os.PathLike[str], root: str | os.PathLike[str]) -> s
     """Return a page's text with every table filled from its CSV file under ``root``, or from the fields of a section.
 
     ``<!-- table: benchmarks/results/x.csv | dataset | test HR@10=HR@10 -->`` names the file and the columns,
-    ``<!-- options: regularizer infonce -->`` a section, see `mbgraph.reference.option_table`.
+    ``<!-- options: regularizer infonce -->`` a section, see `mbgraph.reference.option_table`, and
+    ``<!-- study: benchmarks/results/table1/table1.md -->`` what `mbgraph.bench.tables.write_all` wrote.
     """
 
     def fill(found: re.Match[str]) -> str:
         if found["kind"] == "options":
             return f"{found[1]}{option_table(found['what'].strip())}{found[4]}"
+        if found["kind"] == "study":
+            return f"{found[1]}{_study_part(Path(root) / found['what'].strip())}{found[4]}"
         file, *columns = (part.strip() for part in found["what"].split("|"))
         return f"{found[1]}{render_table(Path(root) / file, columns)}{found[4]}"
 
     return _BLOCK.sub(fill, Path(path).read_text(encoding="utf-8"))
+
+
+def _study_part(file: Path) -> str:
+    """Return tables, captions and verdicts of a study's page, its headings one level lower."""
+    if not file.is_file():
+        raise DataError(f"there is no {file}", "write it with: mbgraph bench STUDY --out FOLDER")
+    _, mark, rest = file.read_text(encoding="utf-8").partition("\n## ")
+    if not mark:
+        raise DataError(f"{file} holds no table of a study", "write it with: mbgraph bench STUDY --out FOLDER")
+    return re.sub("^## ", "### ", f"\n## {rest}", flags=re.MULTILINE)

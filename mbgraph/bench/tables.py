@@ -142,7 +142,7 @@ def write_all(results: Results, folder: str | os.PathLike[str]) -> list[Path]:
 
 
 def _csv(frame: Any) -> str:
-    return str(frame.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+    return str(frame.to_csv(index=False, float_format="%.10g", lineterminator="\n"))
 
 
 def verdict_rows(decided: Sequence[Verdict]) -> list[list[str]]:

@@ -97,6 +97,22 @@ def test_tables_are_rendered_in_place(tmp_path):
         render_table(tmp_path / "none.csv", ["hr"])
 
 
+def test_the_tables_of_a_study_stand_in_a_page(tmp_path):
+    (tmp_path / "x.md").write_text("# X\n\nWhy?\n\n> a note\n\n## A\n\n| a |\n|---|\n| ## 1 |\n\n## Verdicts\n\n- b\n")
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- study: x.md -->\nold\n<!-- /study -->\nafter\n")
+    assert render_page(page, tmp_path) == (
+        "before\n<!-- study: x.md -->\n\n### A\n\n| a |\n|---|\n| ## 1 |\n\n### Verdicts\n\n- b\n"
+        "<!-- /study -->\nafter\n"
+    )
+    (tmp_path / "x.md").write_text("# X\n")
+    with pytest.raises(DataError, match=r"x\.md holds no table of a study; write it with: mbgraph bench STUDY --out"):
+        render_page(page, tmp_path)
+    (tmp_path / "x.md").unlink()
+    with pytest.raises(DataError, match=r"there is no .*x\.md; write it with"):
+        render_page(page, tmp_path)
+
+
 @pytest.mark.parametrize(
     "page", [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))], ids=lambda p: p.name
 )
