@@ -29,7 +29,7 @@ from mbgraph.models.twostage import logit
 from mbgraph.models.twostage.candidates import LISTS, Candidates
 from mbgraph.models.twostage.counts import UserLevel
 from mbgraph.models.twostage.folds import FOLDS, within_lists
-from mbgraph.models.twostage.head import Head
+from mbgraph.models.twostage.head import Head, SeenLists
 from mbgraph.models.twostage.model import Problem
 from mbgraph.models.twostage.rows import Measured, Weighing
 from mbgraph.models.twostage.scorer import TwoStageScorer
@@ -84,6 +84,7 @@ class Measurement:
         self.l2 = self.model.options.l2
         self.graphs: dict[str, tuple[Any, Remembering]] = {}
         self.shared: dict[str, dict[Any, FloatArray]] = {}
+        self.known: list[SeenLists] = []
 
     def chosen(self, kinds: set[str], more: bool) -> list[np.ndarray]:
         """Return which columns of each list belong to some kinds of evidence; the intercept always does.
@@ -103,21 +104,38 @@ class Measurement:
         rows = [rows[:, own] for rows, own in zip(whole.rows, columns, strict=True)]
         return logit.Choices(whole.owner, rows, whole.chosen, whole.count)
 
-    def head(self, columns: list[np.ndarray]) -> tuple[Head, FloatArray]:
+    def lists(self, number: int) -> SeenLists:
+        """Return the seen lists of the labels (0), or of more of them."""
+        while len(self.known) <= number:
+            self.known.append(self._lists(len(self.known)))
+        return self.known[number]
+
+    def _lists(self, number: int) -> SeenLists:
+        if number:
+            return self.model.seen_lists(self.ds, number)
+        seen, choices = self.problem.pairs[self.problem.pairs.seen], self.problem.choices
+        level = UserLevel(self.problem.facts).measure(seen)
+        return SeenLists(seen.users, choices.rows[0], level, choices.chosen[0])
+
+    def head(self, columns: list[np.ndarray], more: int) -> tuple[Head, FloatArray]:
         """Return a fitted head and what the users of the seen lists are like."""
-        level = UserLevel(self.problem.facts).measure(self.problem.pairs[self.problem.pairs.seen])
+        sets = [
+            SeenLists(own.users, own.rows[:, columns[0]], own.level, own.chosen)
+            for own in map(self.lists, range(more + 1))
+        ]
+        level = sets[0].level
         head = Head(int(columns[0].sum()), level.shape[1], self.model.num_users, self.seed)
-        seen = self.problem.pairs[self.problem.pairs.seen]
-        choices = self.problem.choices
-        head.learn(seen.users, choices.rows[0][:, columns[0]], level, choices.chosen[0])
+        head.learn(*sets)
         return head, level
 
-    def on_labels(self, columns: list[np.ndarray], mlp: bool) -> tuple[dict[str, float], FloatArray, Head | None]:
+    def on_labels(
+        self, columns: list[np.ndarray], mlp: bool, more: int
+    ) -> tuple[dict[str, float], FloatArray, Head | None]:
         """Return figures on labels, each user's with weights of other users, and the weights of all of them."""
         choices, problem = self.part(columns), self.problem
         labelled = choices.labels > 0
         fitted = logit.fit(choices.of(labelled), self.l2)
-        head, level = self.head(columns) if mlp else (None, None)
+        head, level = self.head(columns, more) if mlp else (None, None)
         seen_users = problem.pairs.users[problem.pairs.seen]
         found = {f"{group} {name}": np.zeros(choices.count) for group in ("all", "discovery") for name in FIGURES}
         for number in range(FOLDS):
@@ -185,15 +203,19 @@ class Measurement:
 
 
 def rows(
-    measured: Measurement, runs: bool, ablate: bool, heads: bool, tested: tuple[str, ...]
+    measured: Measurement, runs: bool, ablate: bool, heads: bool, more: tuple[int, ...], tested: tuple[str, ...]
 ) -> Iterator[dict[str, Any]]:
     """Yield the rows of a dataset's tables, those on labels first, then those whose test pairs are ranked."""
     kinds = [kind.name for kind in measured.model.layout.kinds]
     plain = [kind for kind in kinds if kind != "dot"]
-    wanted: list[tuple[str, list[str]]] = [("default", plain), ("more paths", plain)]
+    paths = [("default", plain), ("more paths", plain)]
+    wanted: list[tuple[str, list[str]]] = [*paths]
     wanted += [("run", kinds), ("run, more paths", kinds)] if runs else []
     if heads:
         wanted += [(f"{name}, mlp".removeprefix("default, "), own) for name, own in wanted]
+        wanted += [
+            (f"{name}, mlp of {n} more labels".removeprefix("default, "), own) for n in more for name, own in paths
+        ]
     if ablate:
         wanted += [(f"without {gone}", [kind for kind in plain if kind != gone]) for gone in plain]
         wanted += [(f"{kind} alone", [kind]) for kind in plain if kind != "user"]
@@ -201,7 +223,8 @@ def rows(
     for name, own in wanted:
         start = time.process_time()
         columns = measured.chosen(set(own), "more paths" in name)
-        told, weights, head = measured.on_labels(columns, name.endswith("mlp"))
+        given = name.partition("mlp of ")[2].partition(" ")[0]
+        told, weights, head = measured.on_labels(columns, "mlp" in name, int(given or 0))
         yield {"evidence": name, "protocol": "P1", **told}
         if "without" not in name and "alone" not in name:
             ranked[name] = (told["labels NDCG@10"], (columns, weights, head, told))
@@ -226,6 +249,9 @@ def main() -> None:
     parser.add_argument("--no-ablation", action="store_true")
     parser.add_argument("--no-mlp", action="store_true")
     parser.add_argument(
+        "--head-labels", type=int, nargs="*", default=[], metavar="N", help="train purchases for the network besides"
+    )
+    parser.add_argument(
         "--test",
         nargs="*",
         default=["default", "best"],
@@ -243,7 +269,14 @@ def main() -> None:
         start = time.process_time()
         measured = Measurement(ds, options, (given.run,) if given.run else (), seed)
         seconds = time.process_time() - start
-        for row in rows(measured, bool(given.run), not given.no_ablation, not given.no_mlp, tuple(given.test)):
+        for row in rows(
+            measured,
+            bool(given.run),
+            not given.no_ablation,
+            not given.no_mlp,
+            tuple(given.head_labels),
+            tuple(given.test),
+        ):
             first = {"dataset": given.dataset, "noise": given.noise, "seed": seed}
             labels = {"labels": measured.problem.labels.source, "labels visited share": measured.problem.labels.visited}
             found = {key: round(value, 4) for key, value in row.items() if isinstance(value, float) and value == value}

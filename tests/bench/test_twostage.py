@@ -25,11 +25,13 @@ def read(path):
         return list(csv.DictReader(file))
 
 
-@pytest.mark.parametrize("head", ["logit", "mlp"])
-def test_a_row_is_what_the_model_says(small, small_folder, tmp_path, monkeypatch, head):
-    row = "default" if head == "logit" else "mlp"
-    run(monkeypatch, small_folder, "--no-ablation", "--test", row, "-o", tmp_path)
-    model = TwoStage(small.graph, small.target, behaviors=small.behaviors, rng=0, head=head)
+@pytest.mark.parametrize(
+    ("row", "options"),
+    [("default", {}), ("mlp", {"head": "mlp"}), ("mlp of 2 more labels", {"head": "mlp", "head_labels": 2})],
+)
+def test_a_row_is_what_the_model_says(small, small_folder, tmp_path, monkeypatch, row, options):
+    run(monkeypatch, small_folder, "--no-ablation", "--head-labels", 2, "--test", row, "-o", tmp_path)
+    model = TwoStage(small.graph, small.target, behaviors=small.behaviors, rng=0, **options)
     told = model.learn(small)
     own, other = (
         next(each for each in read(tmp_path / "twostage.csv") if each["protocol"] == name) for name in ("P1", "P2")

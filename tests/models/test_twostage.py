@@ -15,7 +15,9 @@ from mbgraph.data.interactions import Pairs, Vocabulary
 from mbgraph.data.splits import hold_out
 from mbgraph.errors import DataError, RunError, UsageError
 from mbgraph.models import Conversion, LightGCN, TwoStage
-from mbgraph.models.twostage.labels import labels_of
+from mbgraph.models.twostage import candidates
+from mbgraph.models.twostage.counts import UserLevel
+from mbgraph.models.twostage.labels import labels_of, more_labels
 from mbgraph.models.twostage.model import TwoStage as Model
 from mbgraph.models.twostage.rows import Layout, Weighing
 from mbgraph.models.twostage.scorer import TwoStageScorer
@@ -146,6 +148,73 @@ def test_scores_use_every_train_purchase(ds):
     model = learned(ds.replace(splits={}), labels="held-out")
     facts = model.scorer().facts
     assert len(facts.bought) == len(ds.edges["buy"])
+
+
+# --- more labels for the network
+
+
+def test_more_labels_are_other_purchases_of_the_same_users(ds):
+    relations = Relations.of(ds.graph, ds.behaviors, ds.target)
+    options = TwoStage.Options(held_out="last")  # which asks for times, and these are drawn
+    bought = cells(relations["buy"])
+    drawn = [more_labels(relations, options, 1, "toy", number) for number in (1, 2, 3, 1)]
+    for found in drawn:
+        pairs = set(zip(found.users.tolist(), found.items.tolist(), strict=True))
+        assert pairs <= bought
+        assert cells(found.relations["buy"]) == bought - pairs
+        assert found.users.tolist() == sorted({user for user, _ in bought if sum(u == user for u, _ in bought) > 1})
+        assert cells(found.relations["view"]) == cells(relations["view"])
+    assert np.array_equal(drawn[0].items, drawn[3].items)
+    assert len({tuple(found.items.tolist()) for found in drawn}) == 3
+
+
+def test_seen_lists_of_more_labels_know_nothing_of_them(ds):
+    """Their evidence is what a model of the data without these purchases measures."""
+    model = build(ds)
+    lists = model.seen_lists(ds, 2)
+    labels = more_labels(model.relations, model.options, 1, ds.name, 2)
+    edges = labels.relations["buy"]
+    without = ds.replace(edges={**ds.edges, "buy": Pairs(edges.users.numpy(), edges.items.numpy())}, splits={})
+    facts = build(without).facts()
+    seen = facts.seen
+    users = np.unique(labels.users)
+    wanted = [(user, item) for user in users for item in seen.indices[seen.indptr[user] : seen.indptr[user + 1]]]
+    assert lists.users.tolist() == [user for user, _ in wanted]
+    known = set(zip(labels.users.tolist(), labels.items.tolist(), strict=True))
+    assert lists.chosen.tolist() == [float(pair in known) for pair in wanted]
+    pairs = candidates.seen_of(facts, users)
+    weighing = Weighing(facts, model.layout)
+    measured = weighing.measured(pairs)
+    np.testing.assert_allclose(lists.rows, weighing.rows(measured, weighing.scale(measured))["seen"], atol=1e-6)
+    np.testing.assert_allclose(lists.level, UserLevel(facts).measure(pairs))
+    assert lists.bounds().tolist() == [*np.unique(lists.users, return_index=True)[1].tolist(), len(lists.users)]
+
+
+def test_more_labels_change_the_network_and_not_the_weights(ds):
+    plain, more, again = (learned(ds, head="mlp", head_labels=number) for number in (0, 2, 2))
+    assert plain.weights() == more.weights()
+    scores = [model.scorer().scores(EVERYONE).numpy() for model in (plain, more, again)]
+    assert np.array_equal(scores[1], scores[2])
+    assert not np.allclose(scores[0], scores[1])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"head_labels": 1}, r"and head=logit is none; use --set head=mlp, or leave head_labels out"),
+        (
+            {"head_labels": 1, "head": "mlp", "runs": ("r",)},
+            r"r was trained on the train purchases that head_labels fits",
+        ),
+    ],
+)
+def test_more_labels_that_cannot_be(ds, options, message):
+    with pytest.raises(UsageError, match=message):
+        build(ds, **options)
+
+
+def test_fit_users_bounds_the_lists_of_more_labels_too(ds):
+    assert len(np.unique(build(ds, fit_users=5).seen_lists(ds, 1).users)) <= 5
 
 
 # --- order

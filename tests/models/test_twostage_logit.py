@@ -9,7 +9,7 @@ import torch
 from mbgraph.errors import RunError
 from mbgraph.models.twostage import logit
 from mbgraph.models.twostage.folds import FOLDS, cross_fitted, fold_of, within_lists
-from mbgraph.models.twostage.head import Head, inputs, rescaled
+from mbgraph.models.twostage.head import Head, SeenLists, inputs, rescaled
 
 L2 = 1e-2
 
@@ -237,7 +237,7 @@ def head_data(seed=0, users=90, width=2):
 def test_the_head_learns_what_weights_cannot():
     owner, rows, user, chosen = head_data(users=1500)
     head = Head(2, 1, 1500, 0)
-    head.learn(owner, rows, user, chosen)
+    head.learn(SeenLists(owner, rows, user, chosen))
     made = head.rerank(owner, rows, user, np.zeros(len(owner)))
     best = made.reshape(-1, 6).argmax(1) == chosen.reshape(-1, 6).argmax(1)
     assert best.mean() > 0.35  # by chance 1 in 6
@@ -249,11 +249,48 @@ def test_the_head_never_learns_a_user_s_own_label():
     heads = []
     for labels in (chosen, np.where(fold_of(90, 5)[owner] == 1, np.roll(chosen.reshape(-1, 6), 1, 1).ravel(), chosen)):
         heads.append(Head(2, 1, 90, 5))
-        heads[-1].learn(owner, rows, user, labels)
+        heads[-1].learn(SeenLists(owner, rows, user, labels))
     one, other = (head.rerank(owner, rows, user, np.zeros(len(owner))) for head in heads)
     mine = heads[0].fold[owner] == 1
     assert np.array_equal(one[mine], other[mine])
     assert not np.array_equal(one[~mine], other[~mine])
+
+
+def test_more_lists_teach_the_head_more():
+    test, first = (head_data(seed, users=400) for seed in (1, 2))
+
+    def lists(data):
+        owner, rows, user, chosen = data
+        return SeenLists(owner, rows, user, chosen)
+
+    found = []
+    for sets in ([lists(first)], [lists(first), *(lists(head_data(seed, users=400)) for seed in range(3, 12))]):
+        head = Head(2, 1, 400, 0)
+        head.learn(*sets)
+        owner, rows, user, chosen = test
+        made = head.rerank(owner, rows, user, np.zeros(len(owner)))
+        found.append((made.reshape(-1, 6).argmax(1) == chosen.reshape(-1, 6).argmax(1)).mean())
+    assert found[0] + 0.1 < found[1]
+
+
+def test_more_lists_tell_a_user_s_own_fold_nothing():
+    owner, rows, user, chosen = head_data()
+    turned = np.where(fold_of(90, 5)[owner] == 1, np.roll(chosen.reshape(-1, 6), 1, 1).ravel(), chosen)
+    made = []
+    for labels in (chosen, turned):
+        head = Head(2, 1, 90, 5)
+        head.learn(SeenLists(owner, rows, user, chosen), SeenLists(owner, rows, user, labels))
+        made.append(head.rerank(owner, rows, user, np.zeros(len(owner))))
+    mine = head.fold[owner] == 1
+    assert np.array_equal(made[0][mine], made[1][mine])
+    assert not np.array_equal(made[0][~mine], made[1][~mine])
+
+
+def test_lists_begin_where_users_change():
+    lists = SeenLists(np.array([2, 2, 5]), np.zeros((3, 1), np.float32), np.zeros((3, 1)), np.zeros(3))
+    assert lists.bounds().tolist() == [0, 2, 3]
+    nobody = SeenLists(np.empty(0, np.int64), np.zeros((0, 1), np.float32), np.zeros((0, 1)), np.zeros(0))
+    assert nobody.bounds().tolist() == [0]
 
 
 def test_the_head_is_reproducible_and_leaves_torch_s_numbers_alone():
@@ -262,7 +299,7 @@ def test_the_head_is_reproducible_and_leaves_torch_s_numbers_alone():
     for _ in range(2):
         head = Head(2, 1, 90, 3)
         state = torch.random.get_rng_state()
-        head.learn(owner, rows, user, chosen)
+        head.learn(SeenLists(owner, rows, user, chosen))
         assert torch.equal(torch.random.get_rng_state(), state)
         made.append(head.rerank(owner, rows, user, np.zeros(len(owner))))
     assert np.array_equal(*made)
@@ -270,5 +307,5 @@ def test_the_head_is_reproducible_and_leaves_torch_s_numbers_alone():
 
 def test_a_head_without_labels_is_no_error():
     head = Head(2, 1, 3, 0)
-    head.learn(np.empty(0, np.int64), np.empty((0, 2), np.float32), np.empty((0, 1)), np.empty(0))
+    head.learn(SeenLists(np.empty(0, np.int64), np.empty((0, 2), np.float32), np.empty((0, 1)), np.empty(0)))
     assert len(head.rerank(np.empty(0, np.int64), np.empty((0, 2), np.float32), np.empty((0, 1)), np.empty(0))) == 0

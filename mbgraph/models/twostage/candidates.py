@@ -11,7 +11,7 @@ from mbgraph.models.twostage.facts import Facts
 from mbgraph.models.twostage.walks import nearest
 from mbgraph.typing import IntArray
 
-__all__ = ["LISTS", "Candidates", "candidates_of"]
+__all__ = ["LISTS", "Candidates", "candidates_of", "seen_of"]
 
 LISTS = ("seen", "retrieved")
 
@@ -48,6 +48,12 @@ class Candidates:
         return Candidates(
             *(np.concatenate([getattr(part, name) for part in parts]) for name in ("users", "items", "seen"))
         )
+
+
+def seen_of(facts: Facts, users: IntArray) -> Candidates:
+    """Return the seen lists of some users, ascending: (B,) -> P pairs."""
+    where, items = facts.seen.gather(users)
+    return Candidates(users[where], items, np.ones(len(items), bool))
 
 
 def candidates_of(facts: Facts, users: IntArray) -> Candidates:

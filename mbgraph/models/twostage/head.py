@@ -2,11 +2,15 @@ r"""A small network that ranks the seen list, in place of the weights alone.
 
 Its inputs are a pair's evidence, the same standardised within the user's list, and what the user is like. It is fitted
 by the listwise softmax over the user's seen list, in folds: each network scores only users whose labels it has not
-seen, for it could remember them. How likely any seen item is stays with the weights:
+seen, for it could remember them. It has more to learn than the weights, and may be given more labels than they are:
+other train purchases, each list measured without its own. How likely any seen item is stays with the weights:
 :math:`s' = s_{net} - \mathrm{LSE}(s_{net}) + \mathrm{LSE}(s)` over the list.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,12 +20,42 @@ from mbgraph.models.twostage.folds import FOLDS, fold_of
 from mbgraph.random import stream
 from mbgraph.typing import FloatArray, IntArray
 
-__all__ = ["Head", "inputs", "rescaled", "score", "train"]
+__all__ = ["Head", "SeenLists", "inputs", "rescaled", "score", "train"]
 
 _HIDDEN, _DROPOUT = 32, 0.1
 _EPOCHS, _RATE, _DECAY = 8, 3e-3, 1e-2
 _LISTS, _STEPS = 512, 16  # lists per step at most, steps per epoch at least
 _ROWS = 2**18  # scored at a time
+
+
+Prepare = Callable[[IntArray, FloatArray, FloatArray], FloatArray]
+
+
+@dataclass(frozen=True)
+class SeenLists:
+    """Seen lists of users and the labels on them.
+
+    Attributes
+    ----------
+    users : int64 array (P,)
+        The user of each pair, ascending.
+    rows : float32 array (P, F)
+        Evidence, standardised.
+    level : float array (P, G)
+        What the pair's user is like.
+    chosen : float array (P,)
+        How many labels each pair is.
+    """
+
+    users: IntArray
+    rows: FloatArray
+    level: FloatArray
+    chosen: FloatArray
+
+    def bounds(self) -> IntArray:
+        """Return where the list of each user with one begins, and the end: (L + 1,)."""
+        first = np.flatnonzero(np.r_[True, self.users[1:] != self.users[:-1]]) if len(self.users) else self.users
+        return np.append(first, len(self.users))
 
 
 class Head(nn.Module):
@@ -54,25 +88,16 @@ class Head(nn.Module):
         mean, spread = (self.get_buffer(name).numpy(force=True) for name in ("mean", "spread"))
         return inputs(rows, users, (user - mean) / spread)
 
-    def learn(self, users: IntArray, rows: FloatArray, user: FloatArray, chosen: FloatArray) -> None:
-        """Fit the networks to labels.
+    def learn(self, lists: SeenLists, *more: SeenLists) -> None:
+        """Fit the networks to the labels on some lists; ``more`` are lists of other labels, standardised by themselves.
 
-        Parameters
-        ----------
-        users : int64 array (P,)
-            The user of each pair, ascending.
-        rows : float32 array (P, F)
-            Evidence of seen lists, standardised.
-        user : float array (P, G)
-            What the pair's user is like.
-        chosen : float array (P,)
-            How many labels each pair is.
+        What a user is like is standardised by the first.
         """
-        spread = user.std(0) if len(user) else np.zeros(user.shape[1])
-        self.get_buffer("mean").copy_(torch.from_numpy(user.mean(0) if len(user) else spread))
+        level = lists.level
+        spread = level.std(0) if len(level) else np.zeros(level.shape[1])
+        self.get_buffer("mean").copy_(torch.from_numpy(level.mean(0) if len(level) else spread))
         self.get_buffer("spread").copy_(torch.from_numpy(np.where(spread > 0, spread, np.inf)))
-        found, owner = np.unique(users, return_inverse=True)
-        train(self.networks, self._inputs(users, rows, user), owner, chosen, self.fold[found], self.seed)
+        train(self.networks, [lists, *more], self._inputs, self.fold, self.seed)
 
     def rerank(self, users: IntArray, rows: FloatArray, user: FloatArray, weighted: FloatArray) -> FloatArray:
         """Return the networks' scores of seen lists, scaled to the weighted ones: see `learn`, (P,) -> (P,)."""
@@ -107,58 +132,80 @@ def inputs(rows: FloatArray, owner: IntArray, user: FloatArray) -> FloatArray:
     return np.concatenate([rows, within, user], 1).astype(np.float32)
 
 
-def train(
-    nets: nn.ModuleList, rows: FloatArray, owner: IntArray, chosen: FloatArray, fold: IntArray, seed: int
-) -> None:
-    """Fit each network on the lists of the other folds, in place.
+def train(nets: nn.ModuleList, sets: Sequence[SeenLists], prepare: Prepare, fold: IntArray, seed: int) -> None:
+    """Fit each network on the lists of the users of other folds, in place.
 
     Parameters
     ----------
     nets : ModuleList
         One per fold.
-    rows : float32 array (P, N)
-        See `inputs`.
-    owner : int64 array (P,)
-        The list of each pair, ascending, from 0 on.
-    chosen : float array (P,)
-        How many labels each pair is. Lists without one are left out.
-    fold : int64 array (L,)
-        Fold of each list.
+    sets : sequence of SeenLists
+        Lists without a label are left out.
+    prepare : callable
+        From users, evidence and what the users are like to what the networks see: (p,), (p, F), (p, G) -> (p, N). It is
+        asked a step at a time, as memory for all would be several times that of the evidence.
+    fold : int64 array (U,)
+    seed : int
     """
-    bounds = np.searchsorted(owner, np.arange(len(fold) + 1))
-    labelled = np.bincount(owner, chosen, len(fold)) > 0
+    bounds = [lists.bounds() for lists in sets]
+    found = []
+    for number, (lists, own) in enumerate(zip(sets, bounds, strict=True)):
+        labels = np.add.reduceat(lists.chosen, own[:-1]) if len(own) > 1 else np.empty(0)
+        known = np.flatnonzero(labels > 0)
+        found.append(np.stack([np.full(len(known), number), known, fold[lists.users[own[known]]]], 1))
+    every = np.concatenate(found)  # set, list, fold
     for number, net in enumerate(nets):
-        lists = np.flatnonzero(labelled & (fold != number))
+        picked = every[every[:, 2] != number, :2]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(stream(seed, "head", number).integers(2**63)))
             for layer in net.modules():
                 if isinstance(layer, nn.Linear):
                     layer.reset_parameters()
-            if len(lists):
-                _train(net, rows, bounds, chosen, lists)
+            if len(picked):
+                _train(net, sets, bounds, prepare, picked)
         net.eval()
 
 
-def _train(net: nn.Module, rows: FloatArray, bounds: IntArray, chosen: FloatArray, lists: IntArray) -> None:
-    size = max(1, min(_LISTS, len(lists) // _STEPS))
-    steps = -(-len(lists) // size)
+def _train(
+    net: nn.Module, sets: Sequence[SeenLists], bounds: Sequence[IntArray], prepare: Prepare, picked: IntArray
+) -> None:
+    size = max(1, min(_LISTS, len(picked) // _STEPS))
+    steps = -(-len(picked) // size)
     optimizer = torch.optim.AdamW(net.parameters(), lr=_RATE, weight_decay=_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _RATE, total_steps=_EPOCHS * steps)
     net.train()
     device = next(net.parameters()).device
     for _ in range(_EPOCHS):
-        order = lists[torch.randperm(len(lists)).numpy()]
+        order = picked[torch.randperm(len(picked)).numpy()]
         for start in range(0, len(order), size):
-            batch = order[start : start + size]
-            places = np.concatenate([np.arange(bounds[one], bounds[one + 1]) for one in batch])
-            where = torch.from_numpy(np.repeat(np.arange(len(batch)), np.diff(bounds)[batch]))
-            times = torch.from_numpy(chosen[places]).float()
-            scores = net(torch.from_numpy(rows[places]).to(device))[:, 0].cpu()  # (P,)
-            logs = scores - _log_sum(scores, where, len(batch))[where]
+            seen, owner, labels, count = _step(sets, bounds, prepare, order[start : start + size])
+            scores = net(torch.from_numpy(seen).to(device))[:, 0].cpu()  # (P,)
+            where, times = torch.from_numpy(owner), torch.from_numpy(labels).float()
+            logs = scores - _log_sum(scores, where, count)[where]
             optimizer.zero_grad(set_to_none=True)
             (-(times * logs).sum() / times.sum()).backward()
             optimizer.step()
             schedule.step()
+
+
+def _step(
+    sets: Sequence[SeenLists], bounds: Sequence[IntArray], prepare: Prepare, batch: IntArray
+) -> tuple[FloatArray, IntArray, FloatArray, int]:
+    """Return what the network sees of the lists of a step, each pair's list and labels, and the number of lists."""
+    seen, owner, labels = [], [], []
+    count = 0
+    for number, lists in enumerate(sets):
+        own = batch[batch[:, 0] == number, 1]
+        if not len(own):
+            continue
+        first, last = bounds[number][own], bounds[number][own + 1]
+        places = np.concatenate([np.arange(*ends) for ends in zip(first, last, strict=True)])
+        where = np.repeat(np.arange(len(own)), last - first)
+        seen.append(prepare(where, lists.rows[places], lists.level[places]))
+        owner.append(where + count)
+        labels.append(lists.chosen[places])
+        count += len(own)
+    return np.concatenate(seen), np.concatenate(owner), np.concatenate(labels), count
 
 
 def _log_sum(scores: Tensor, where: Tensor, count: int) -> Tensor:

@@ -19,7 +19,7 @@ from mbgraph.typing import IntArray
 if TYPE_CHECKING:
     from mbgraph.data.dataset import MultiBehaviorDataset
 
-__all__ = ["Labels", "labels_of"]
+__all__ = ["Labels", "labels_of", "more_labels"]
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def labels_of(dataset: MultiBehaviorDataset, relations: Relations, options: TwoS
     if source == "auto":
         source = "validation" if len(dataset.valid) else "held-out"
     if source == "held-out":
-        return _held_out(relations, options, seed, dataset.name)
+        return _held_out(relations, options, stream(seed, "labels"), dataset.name, last=options.held_out == "last")
     if not len(dataset.valid):
         raise UsageError(f"{dataset.name!r} has no validation pairs", "use --set labels=held-out")
     if options.visited_share is not None:
@@ -79,6 +79,14 @@ def labels_of(dataset: MultiBehaviorDataset, relations: Relations, options: TwoS
     return _labels(dataset.valid.user[order], dataset.valid.item[order], relations, source)
 
 
+def more_labels(relations: Relations, options: TwoStageOptions, seed: int, name: str, number: int) -> Labels:
+    """Return one train pair of every user as labels, drawn anew by each number from 1 on; never the last by intent.
+
+    Raises what `labels_of` does. ``name`` is the dataset's.
+    """
+    return _held_out(relations, options, stream(seed, "labels", number), name, last=False)
+
+
 def _labels(users: IntArray, items: IntArray, relations: Relations, source: str) -> Labels:
     return Labels(users, items, relations, source, float(_visited(users, items, relations).mean()))
 
@@ -88,12 +96,13 @@ def _visited(users: IntArray, items: IntArray, relations: Relations) -> np.ndarr
     return contains(users * np.int64(relations.num_items) + items, touched)
 
 
-def _held_out(relations: Relations, options: TwoStageOptions, seed: int, name: str) -> Labels:
+def _held_out(
+    relations: Relations, options: TwoStageOptions, generator: np.random.Generator, name: str, *, last: bool
+) -> Labels:
     """Take one pair of every user out of the target, and of the auxiliary behaviors where a share says so."""
     target = relations[relations.target or ""]
     users, items = target.users.numpy(), target.items.numpy()
-    generator = stream(seed, "labels")
-    if options.held_out == "last":
+    if last:
         if target.time is None:
             raise UsageError(f"the {relations.target!r} pairs of {name!r} have no times", "use --set held_out=random")
         # the last one stands first; what happened at one moment is ordered by chance

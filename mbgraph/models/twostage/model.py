@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,14 +12,14 @@ import torch
 from mbgraph.errors import DataError, UsageError
 from mbgraph.models.base import MODELS, Recommender
 from mbgraph.models.twostage import logit
-from mbgraph.models.twostage.candidates import LISTS, Candidates, candidates_of
+from mbgraph.models.twostage.candidates import LISTS, Candidates, candidates_of, seen_of
 from mbgraph.models.twostage.counts import UserLevel
 from mbgraph.models.twostage.facts import Embeddings, Facts, Setting
 from mbgraph.models.twostage.folds import Rerank, cross_fitted, fold_of
-from mbgraph.models.twostage.head import Head
-from mbgraph.models.twostage.labels import Labels, labels_of
+from mbgraph.models.twostage.head import Head, SeenLists
+from mbgraph.models.twostage.labels import Labels, labels_of, more_labels
 from mbgraph.models.twostage.options import TwoStageOptions
-from mbgraph.models.twostage.rows import Layout, Scale, Weighing
+from mbgraph.models.twostage.rows import Layout, Measured, Scale, Weighing
 from mbgraph.models.twostage.scorer import TwoStageScorer, block_of_users
 from mbgraph.nn.relations import GraphLike, Relations
 from mbgraph.random import stream
@@ -133,7 +133,7 @@ class TwoStage(Recommender):
             )
         fitted = logit.fit(choices.of(kept), self.options.l2)
         self._keep(fitted, problem.scale)
-        rerank = self._learn_head(problem)
+        rerank = self._learn_head(problem, dataset)
         self.get_buffer("learned_on").fill_(int(choices.labels.sum()))
         return {
             "labels": {
@@ -162,26 +162,43 @@ class TwoStage(Recommender):
             )
         facts = self.facts() if labels.relations is self.relations else self._new_facts(labels.relations)
         weighing = Weighing(facts, self.layout)
-        users = np.unique(labels.users)
-        if len(users) > self.options.fit_users:
-            users = np.sort(stream(self.rng, "fit").permutation(users)[: self.options.fit_users])
-        size = block_of_users(facts)
-        parts = [candidates_of(facts, users[start : start + size]) for start in range(0, len(users), size)]
-        measured = [weighing.measured(part) for part in parts]
-        pairs = Candidates.joined(parts)
-        together = {name: np.concatenate([part[name] for part in measured]) for name in LISTS}
-        del measured
-        scale = weighing.scale(together)
-        choices, found = _choices(users, pairs, weighing.rows(together, scale), labels)
+        users = self._fit_users(labels, stream(self.rng, "fit"))
+        pairs, measured = _gathered(weighing, users, candidates_of)
+        scale = weighing.scale(measured)
+        choices, found = _choices(users, pairs, weighing.rows(measured, scale), labels)
         return Problem(choices, labels, users, pairs, found, scale, facts, fold_of(self.num_users, self.rng)[users])
 
-    def _learn_head(self, problem: Problem) -> Rerank | None:
+    def _fit_users(self, labels: Labels, generator: np.random.Generator) -> IntArray:
+        users = np.unique(labels.users)
+        if len(users) > self.options.fit_users:
+            users = np.sort(generator.permutation(users)[: self.options.fit_users])
+        return users
+
+    def seen_lists(self, dataset: MultiBehaviorDataset, number: int) -> SeenLists:
+        """Return seen lists with one more train purchase of every user as labels, which no evidence knows of.
+
+        Parameters
+        ----------
+        dataset : MultiBehaviorDataset
+        number : int
+            From 1 on; each draws others.
+        """
+        labels = more_labels(self.relations, self.options, self.rng, dataset.name, number)
+        facts = self._new_facts(labels.relations)
+        weighing = Weighing(facts, self.layout)
+        users = self._fit_users(labels, stream(self.rng, "fit", number))
+        pairs, measured = _gathered(weighing, users, seen_of)
+        choices, _ = _choices(users, pairs, weighing.rows(measured, weighing.scale(measured)), labels)
+        return SeenLists(pairs.users, choices.rows[0], UserLevel(facts).measure(pairs), choices.chosen[0])
+
+    def _learn_head(self, problem: Problem, dataset: MultiBehaviorDataset) -> Rerank | None:
         """Fit the head, if there is one, and return how it ranks the seen lists of some of the users."""
         if self.head is None:
             return None
         seen, rows, own = problem.pairs[problem.pairs.seen], problem.choices.rows[0], self.head
         level = UserLevel(problem.facts).measure(seen)
-        own.learn(seen.users, rows, level, problem.choices.chosen[0])
+        more = [self.seen_lists(dataset, number) for number in range(1, self.options.head_labels + 1)]
+        own.learn(SeenLists(seen.users, rows, level, problem.choices.chosen[0]), *more)
 
         def rerank(asked: np.ndarray, weighted: FloatArray) -> FloatArray:
             place = asked[problem.choices.owner[0]]
@@ -295,6 +312,16 @@ class TwoStage(Recommender):
                 if key in found:
                     made[place] = found[key]
         return made
+
+
+def _gathered(
+    weighing: Weighing, users: IntArray, lists: Callable[[Facts, IntArray], Candidates]
+) -> tuple[Candidates, Measured]:
+    """Return the lists of users and what is measured of their pairs, a block of users at a time."""
+    size = block_of_users(weighing.facts)
+    parts = [lists(weighing.facts, users[start : start + size]) for start in range(0, len(users), size)]
+    measured = [weighing.measured(part) for part in parts]
+    return Candidates.joined(parts), {name: np.concatenate([part[name] for part in measured]) for name in LISTS}
 
 
 def _choices(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from mbgraph.errors import UsageError
 from mbgraph.models.item_cosine import CosineOptions
 
 __all__ = ["TwoStageOptions"]
@@ -43,3 +44,20 @@ class TwoStageOptions(CosineOptions):
     head: Literal["logit", "mlp"] = "logit"
     """What ranks the touched items: the weights alone, or a small network, fitted in three folds by user so that none
     has seen its own user's label. How likely a touched item is at all stays with the weights."""
+    head_labels: Annotated[int, Field(ge=0, le=100)] = 0
+    """Train purchases of each user that the network is fitted on besides the labels, each held out by itself. Each
+    takes as long as measuring the evidence of the touched items once more, and knows nothing of ``runs``."""
+
+    @model_validator(mode="after")
+    def _agree(self) -> TwoStageOptions:
+        if self.head_labels and self.head == "logit":
+            raise UsageError(
+                "head_labels is what a network is fitted on besides the labels, and head=logit is none",
+                "use --set head=mlp, or leave head_labels out",
+            )
+        if self.head_labels and self.runs:
+            raise UsageError(
+                f"{self.runs[0]} was trained on the train purchases that head_labels fits the network on",
+                "leave runs or head_labels out",
+            )
+        return self
