@@ -20,7 +20,7 @@ from mbgraph.models.rules import GradientBalance, UpdateRule
 from mbgraph.models.sequences import SequenceBatch, SequenceBatches, Sequences
 from mbgraph.models.simgcl import SimGCL
 from mbgraph.models.smbrec import SMBRec
-from mbgraph.models.twostage import EVIDENCE, Evidence, TwoStage
+from mbgraph.models.twostage import EVIDENCE, RETRIEVERS, Evidence, Retriever, TwoStage
 from mbgraph.models.uipl import UIPL, UIPLBatch
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "MBSSL",
     "MISSL",
     "EVIDENCE",
+    "RETRIEVERS",
     "MODELS",
     "UIPL",
     "BCIPMBatch",
@@ -52,6 +53,7 @@ __all__ = [
     "RaggedBatch",
     "RaggedBatches",
     "Recommender",
+    "Retriever",
     "SMBRec",
     "SequenceBatch",
     "SequenceBatches",

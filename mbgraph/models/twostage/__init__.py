@@ -1,6 +1,7 @@
-"""The two-stage model. Importing this package registers it and its evidence.
+"""The two-stage model. Importing this package registers it, its evidence and its retrievers.
 
-A package of its own adds evidence by an entry point in the group ``mbgraph.evidence``, as it adds a model.
+A package of its own adds evidence by an entry point in the group ``mbgraph.evidence`` and a retriever by one in
+``mbgraph.retrievers``, as it adds a model.
 """
 
 from mbgraph.models.twostage.candidates import Candidates
@@ -14,10 +15,12 @@ from mbgraph.models.twostage.options import TwoStageOptions
 from mbgraph.models.twostage.paths import Paths
 from mbgraph.models.twostage.patterns import Patterns
 from mbgraph.models.twostage.recency import Recency
+from mbgraph.models.twostage.retrievers import RETRIEVERS, Retriever
 from mbgraph.models.twostage.scorer import TwoStageScorer
 
 __all__ = [
     "EVIDENCE",
+    "RETRIEVERS",
     "Candidates",
     "Counts",
     "DotProducts",
@@ -27,6 +30,7 @@ __all__ = [
     "Paths",
     "Patterns",
     "Recency",
+    "Retriever",
     "Setting",
     "TwoStage",
     "TwoStageOptions",

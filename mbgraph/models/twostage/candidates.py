@@ -1,4 +1,4 @@
-"""The two lists of every user: items touched and not bought, and untouched ones that a retriever found."""
+"""The two lists of every user: items touched and not bought, and untouched ones that retrievers found."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mbgraph.models.twostage.facts import Facts
-from mbgraph.models.twostage.walks import nearest
+from mbgraph.models.twostage.retrievers import retrieved_by
 from mbgraph.typing import IntArray
 
 __all__ = ["LISTS", "Candidates", "candidates_of", "seen_of"]
@@ -59,13 +59,9 @@ def seen_of(facts: Facts, users: IntArray) -> Candidates:
 def candidates_of(facts: Facts, users: IntArray) -> Candidates:
     """Return the lists of some users, ascending: (B,) -> P pairs."""
     where, items = facts.seen.gather(users)
-    popularity = facts.users_of(facts.setting.target)
-    near = nearest(
-        facts.weights, facts.similar("all"), facts.known, popularity, users, facts.options.retrieved
-    )  # (B, M)
-    place, column = np.nonzero(near >= 0)
+    place, near = retrieved_by(facts.retrievers, users, facts.options.retrieved)
     owners = np.concatenate([where, place])
-    items = np.concatenate([items, near[place, column]])
+    items = np.concatenate([items, near])
     seen = np.arange(len(items)) < len(where)
     order = np.argsort(owners, kind="stable")
     return Candidates(users[owners[order]], items[order], seen[order])

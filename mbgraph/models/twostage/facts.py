@@ -11,6 +11,7 @@ from mbgraph.data.interactions import CSR
 from mbgraph.keys import contains, union
 from mbgraph.models.item_cosine import Matrix, item_similarities, matrix_of, weighted_union
 from mbgraph.models.twostage.options import TwoStageOptions
+from mbgraph.models.twostage.retrievers import RETRIEVERS, Retriever
 from mbgraph.nn.relations import Relations
 from mbgraph.typing import FloatArray, IntArray
 
@@ -133,6 +134,11 @@ class Facts:
     def weights(self) -> Matrix:
         """The weighted sum of all behaviors, see `mbgraph.models.item_cosine`: sparse (U, I)."""
         return weighted_union(self.relations, self.options)
+
+    @cached_property
+    def retrievers(self) -> list[Retriever]:
+        """What finds untouched items, each once."""
+        return [RETRIEVERS.get(name)(self) for name in dict.fromkeys(self.options.retrievers)]
 
     def similar(self, source: str) -> Matrix:
         """Return similarities of items by what they come from: ``all``, ``target`` or a behavior; sparse (I, I)."""

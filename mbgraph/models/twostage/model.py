@@ -19,6 +19,7 @@ from mbgraph.models.twostage.folds import Rerank, cross_fitted, fold_of
 from mbgraph.models.twostage.head import Head, SeenLists
 from mbgraph.models.twostage.labels import Labels, labels_of, more_labels
 from mbgraph.models.twostage.options import TwoStageOptions
+from mbgraph.models.twostage.retrievers import RETRIEVERS
 from mbgraph.models.twostage.rows import Layout, Measured, Scale, Weighing
 from mbgraph.models.twostage.scorer import TwoStageScorer, block_of_users
 from mbgraph.nn.relations import GraphLike, Relations
@@ -82,6 +83,8 @@ class TwoStage(Recommender):
 
     def __init__(self, graph: GraphLike, target: str, **options: Any) -> None:
         super().__init__(graph, target, **options)
+        for name in self.options.retrievers:
+            RETRIEVERS.get(name)  # an unknown one is told at once
         self.layout = Layout.of(Setting.of(self.relations, self.options))
         for name in LISTS:
             width = len(self.layout.columns(name))

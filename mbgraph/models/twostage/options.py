@@ -23,8 +23,11 @@ class TwoStageOptions(CosineOptions):
     path_sources: tuple[str, ...] = ("all", "target")
     """What makes items alike in the evidence ``paths``: ``all`` behaviors, weighed; the ``target``; or single auxiliary
     behaviors by name."""
+    retrievers: tuple[str, ...] = ("item-cosine",)
+    """Where untouched items come from, by the names under which retrievers are registered: ``item-cosine``;
+    ``popularity``; ``dot``, the first of ``runs``. Of several a user gets the items of each."""
     retrieved: Annotated[int, Field(ge=0, le=10_000)] = 30
-    """Untouched items in each user's list."""
+    """Untouched items in each user's list, of every retriever."""
     labels: Literal["auto", "validation", "held-out"] = "auto"
     """Purchases that the weights are fitted on. ``validation``: the validation pairs; ``held-out``: one train pair per
     user, taken out before anything is counted; ``auto``: validation pairs if there are any."""
@@ -60,4 +63,6 @@ class TwoStageOptions(CosineOptions):
                 f"{self.runs[0]} was trained on the train purchases that head_labels fits the network on",
                 "leave runs or head_labels out",
             )
+        if "dot" in self.retrievers and not self.runs:
+            raise UsageError("retriever 'dot' needs the embeddings of a trained run", "name one: --set runs=RUN")
         return self

@@ -23,7 +23,8 @@ def block_of_users(facts: Facts) -> int:
     A product of many rows may round otherwise than one of few, and a user's scores must not depend on who else is
     asked for.
     """
-    mean = len(facts.seen.indices) / max(1, facts.num_users) + facts.options.retrieved + 1
+    mean = len(facts.seen.indices) / max(1, facts.num_users) + 1
+    mean += facts.options.retrieved * len(facts.retrievers)
     return 1 << max(6, int(_PAIRS / mean).bit_length() - 1)
 
 
