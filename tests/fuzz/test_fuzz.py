@@ -26,7 +26,7 @@ def harness(tmp_path_factory):
 
 
 @settings(
-    max_examples=60,
+    max_examples=800,
     deadline=None,
     database=None,
     derandomize=True,
@@ -40,21 +40,21 @@ def test_hostile_inputs_are_read_or_refused_in_one_line(harness, case):
 
 
 @pytest.fixture(scope="module")
-def flags(tmp_path_factory):
-    return Harness(tmp_path_factory.mktemp("flags"))
+def with_runs(tmp_path_factory):
+    return Harness(tmp_path_factory.mktemp("runs"))
 
 
 @settings(
-    max_examples=150,
+    max_examples=600,
     deadline=None,
     database=None,
     derandomize=True,
     phases=[Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
-@given(case=cases(("flag",), commands=1))
-def test_options_that_nobody_means_are_refused_in_one_line(flags, case):
-    for result in flags.run(case):
+@given(case=cases(("run", "flag"), commands=1))
+def test_runs_and_options_that_nobody_means_are_refused_in_one_line(with_runs, case):
+    for result in with_runs.run(case):
         assert not result.bad, result
 
 
