@@ -29,8 +29,10 @@ def peak_memory_mb() -> float:
             return int(line.split()[1]) / 1024
     try:
         import resource
-    except ImportError:  # not on Windows
-        return 0.0
+    except ImportError:  # Windows has its own count
+        import psutil
+
+        return float(getattr(psutil.Process().memory_info(), "peak_wset", 0)) / 2**20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1024 * 1024 if sys.platform == "darwin" else 1024)
 

@@ -43,6 +43,16 @@ def test_peak_memory_is_that_of_the_kernel(proc):
     assert peak_memory_mb() == 2.0
 
 
+@pytest.mark.parametrize(("facts", "peak"), [({"peak_wset": 5 * 2**20}, 5.0), ({"rss": 1}, 0.0)])
+def test_peak_memory_where_neither_kernel_nor_getrusage_tell(proc, monkeypatch, facts, peak):
+    """As on Windows; and on something that nobody knows."""
+    import psutil
+
+    monkeypatch.setitem(sys.modules, "resource", None)
+    monkeypatch.setattr(psutil.Process, "memory_info", lambda self: type("Facts", (), facts)())
+    assert peak_memory_mb() == peak
+
+
 def test_peak_memory_is_this_process_s_own():
     code = "from mbgraph.machine import peak_memory_mb; b = b'x' * (200 * 2**20); print(peak_memory_mb())"
     ballast = bytearray(700 * 2**20)

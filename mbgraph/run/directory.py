@@ -16,6 +16,7 @@ import tomli_w
 import torch
 
 from mbgraph import __version__, manifest, processes
+from mbgraph._dgl import graph_carrier
 from mbgraph.config import FitConfig, read_config
 from mbgraph.data.catalog import find_dataset
 from mbgraph.data.dataset import MultiBehaviorDataset
@@ -230,6 +231,7 @@ def write_facts(path: Path, config: FitConfig, dataset: MultiBehaviorDataset, ch
             "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
             "threads": torch.get_num_threads(),
             "processes": processes.count(),
+            "graph": graph_carrier().name,
             "versions": {"mbgraph": __version__, **package_versions(_PACKAGES)},
             "command": _command(),
             **({"chosen": list(chosen)} if chosen else {}),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -86,9 +87,11 @@ def load_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         )
     manifest.check(path.parent, [path.name])
     try:
-        return load_file(path)
+        weights = load_file(path)
     except Exception as error:  # safetensors raises its own error type from Rust
         raise RunError(f"cannot read model {path} ({error})", "fit the model again") from error
+    # tensors that lie in the file keep it open, and Windows replaces no file that is
+    return {name: tensor.clone() for name, tensor in weights.items()} if sys.platform == "win32" else weights
 
 
 def check_weights(model: torch.nn.Module, weights: dict[str, Tensor], what: str) -> None:

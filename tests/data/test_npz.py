@@ -187,10 +187,7 @@ def test_graph_of_a_read_dataset(shop):
             "says 31 view pairs, but 6 users and 5 items make 30",
         ),
         ({"ids": {"users": "text"}}, 'ids of users are \'text\'; write "int" or "str"'),
-        (
-            {"ids": {"users": "int"}},
-            "users.txt line 1: 'u0' is no integer of 64 bits, or not written plainly; correct it, or set",
-        ),
+        ({"ids": {"users": "int"}}, "users.txt line 1: 'u0' is no integer of 64 bits, or not written plainly; correct"),
         ({"ids": ["users"]}, "'ids' must be an object"),
         ({"metadata": 3}, "'metadata' must be an object, not 3"),
         ({"users": 7}, "users.txt holds 6 ids, meta.json says 7 users; restore the file"),

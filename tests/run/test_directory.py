@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from mbgraph import machine, manifest
+from mbgraph._dgl import graph_carrier
 from mbgraph.config import FitConfig
 from mbgraph.data.formats.npz import write_npz
 from mbgraph.data.interactions import Vocabulary
@@ -26,6 +27,7 @@ def test_env_says_where_it_ran(finished, monkeypatch):
     environment = json.loads((finished / "env.json").read_text())
     assert environment["cpu"] == machine.cpu_name()
     assert environment["versions"]["torch"] == machine.package_version("torch")
+    assert environment["graph"] == graph_carrier().name
     assert {"mbgraph", "dgl", "numba", "pydantic"} <= set(environment["versions"])
     if environment["device"] == "cpu":
         assert environment["gpu"] is None

@@ -10,7 +10,7 @@ from mbgraph import manifest
 from mbgraph.errors import RunError
 from mbgraph.files import append_line
 from mbgraph.models import RMBRec
-from mbgraph.training import Trainer
+from mbgraph.training import Trainer, checkpoint
 from mbgraph.training.checkpoint import check_weights, load_checkpoint, load_weights, save_checkpoint
 
 
@@ -89,6 +89,20 @@ def test_weights_of_another_type_are_refused(dataset, tmp_path):
     for kind in (torch.float16, torch.int64):
         with pytest.raises(RunError, match=r"it belongs to another model \(.* is no torch.float32"):
             check_weights(trainer.model, {name: tensor.to(kind) for name, tensor in weights.items()}, "it")
+
+
+def test_on_windows_weights_do_not_lie_in_their_file(dataset, tmp_path, monkeypatch):
+    """A file with tensors in it cannot be replaced there."""
+    make(dataset, epochs=1, directory=tmp_path).fit()
+    file = tmp_path / "model.safetensors"
+    weights = load_weights(file)
+    monkeypatch.setattr(checkpoint.sys, "platform", "win32")
+    monkeypatch.setattr(checkpoint, "load_file", lambda path: weights)
+    copied = load_weights(file)
+    assert copied.keys() == weights.keys()
+    for name, tensor in weights.items():
+        assert torch.equal(copied[name], tensor)
+        assert copied[name].data_ptr() != tensor.data_ptr()
 
 
 def test_a_full_disk_is_one_line(dataset, tmp_path, monkeypatch):
