@@ -18,6 +18,7 @@ from torch import Tensor
 from mbgraph import _kernels
 from mbgraph.data.interactions import CSR
 from mbgraph.errors import RunError, UnknownNameError, UsageError
+from mbgraph.evaluation.device_ranking import count_on_device
 from mbgraph.evaluation.options import TIES
 from mbgraph.evaluation.scorers import EmbeddingScorer, PairBonusScorer, Scorer
 from mbgraph.typing import IntArray
@@ -107,6 +108,8 @@ def held_out_ranks(
         and scorer.users.dtype == torch.float32
     ):
         return _product_ranks(scorer, splits, ties)
+    if isinstance(scorer, EmbeddingScorer) and scorer.users.device.type != "cpu":
+        return _device_ranks(scorer, splits, ties, scorer.users.device)
     block = block_rows(scorer.num_items)
     chunk = block if hasattr(scorer, "scores_into") else block * -(-(chunk_size or block) // block)
     users = np.unique(np.concatenate([part.user for part in splits.values()] or [np.empty(0, np.int64)]))
@@ -117,6 +120,8 @@ def held_out_ranks(
     for start in range(0, len(users), chunk):
         rows = users[start : start + chunk]
         buffer = _score(scorer, rows, block, buffer)
+        if buffer.device.type != "cpu":
+            return _device_ranks(scorer, splits, ties, buffer.device)
         scores = buffer.numpy(force=True)  # (>= C, I)
         if not _is_product(scorer) and np.isnan(scores[: len(rows)]).any():
             raise RunError("the model gives NaN scores", "train with a lower --lr")
@@ -150,12 +155,7 @@ def _product_ranks(scorer: EmbeddingScorer, splits: Mapping[str, HeldOut], ties:
     """Return what `held_out_ranks` does, without a block of scores."""
     users, items = scorer.users.contiguous().numpy(), scorer.items.contiguous().numpy()
     threads = torch.get_num_threads()
-    who = np.concatenate([part.user for part in splits.values()] or [np.empty(0, np.int64)])
-    held_out = np.concatenate([part.item for part in splits.values()] or [np.empty(0, np.int64)])
-    for side, numbers, count in (("user", who, scorer.num_users), ("item", held_out, scorer.num_items)):
-        for number in (numbers.min(), numbers.max()) if len(numbers) else ():
-            if not 0 <= number < count:
-                raise UsageError(f"held-out pairs name {side} {number}, the scorer has {count} {side}s")
+    who, held_out = _checked_pairs(scorer, splits)
     extra = scorer.bonus_of(who, held_out) if isinstance(scorer, PairBonusScorer) else np.empty(0, np.float32)
     counted = _kernels.count_products(users, items, who, held_out, threads, extra)
     ranks, start = {}, 0
@@ -170,6 +170,32 @@ def _product_ranks(scorer: EmbeddingScorer, splits: Mapping[str, HeldOut], ties:
             pairs, bonus = scorer.without(part.masked)
             _kernels.subtract_masked_products(*arguments, pairs.indptr, pairs.indices, greater, equal, threads, bonus)
         _part_ties(own, part.user, greater, equal)
+        ranks[name] = rank_from_counts(greater, equal, ties)
+    return ranks
+
+
+def _checked_pairs(scorer: Scorer, splits: Mapping[str, HeldOut]) -> tuple[IntArray, IntArray]:
+    """Return the users and items of all held-out pairs; raises `UsageError` for one that the scorer does not know."""
+    who = np.concatenate([part.user for part in splits.values()] or [np.empty(0, np.int64)])
+    held_out = np.concatenate([part.item for part in splits.values()] or [np.empty(0, np.int64)])
+    for side, numbers, count in (("user", who, scorer.num_users), ("item", held_out, scorer.num_items)):
+        for number in (numbers.min(), numbers.max()) if len(numbers) else ():
+            if not 0 <= number < count:
+                raise UsageError(f"held-out pairs name {side} {number}, the scorer has {count} {side}s")
+    return who, held_out
+
+
+def _device_ranks(
+    scorer: Scorer, splits: Mapping[str, HeldOut], ties: str, device: torch.device, **sizes: int
+) -> dict[str, np.ndarray]:
+    """Return what `held_out_ranks` does, counted where the scores are; ``sizes`` are those of `count_on_device`."""
+    _checked_pairs(scorer, splits)
+    products = _is_product(scorer) and not isinstance(scorer, PairBonusScorer)
+    if not products:
+        sizes = {"users_at_a_time": block_rows(scorer.num_items), **sizes}
+    ranks = {}
+    for name, (own, greater, equal) in count_on_device(scorer, splits, device, products=products, **sizes).items():
+        _part_ties(own, splits[name].user, greater, equal)
         ranks[name] = rank_from_counts(greater, equal, ties)
     return ranks
 

@@ -126,6 +126,7 @@ class Recommender(nn.Module):
             raise UsageError(f"{self.name} needs an auxiliary behavior beside the target", f"use --model {instead}")
         self.relations = chosen
         self.num_users, self.num_items = chosen.num_users, chosen.num_items
+        self._alignments: dict[tuple[torch.device, torch.dtype], dict[str, Tensor]] = {}
         if isinstance(rng, bool) or not isinstance(rng, int | np.integer) or rng < 0:
             raise UsageError(f"rng must be a non-negative integer, got {rng!r}", "it is the seed of the initialisation")
         self.rng = int(rng)
@@ -154,6 +155,18 @@ class Recommender(nn.Module):
     def alignment(self) -> dict[str, Tensor]:
         """How much each behavior says about what each user buys, see `mbgraph.nn.alignment_weights`: (U,) each."""
         return alignment_weights(self.relations)
+
+    @cached_property
+    def alignment_levels(self) -> dict[str, float]:
+        """The mean of `alignment` over all users, by behavior."""
+        return {name: float(weights.mean()) for name, weights in self.alignment.items()}
+
+    def alignment_like(self, table: Tensor) -> dict[str, Tensor]:
+        """Return `alignment` on the device and in the type of a table, kept from the first step on: (U,) each."""
+        key = (table.device, table.dtype)
+        if key not in self._alignments:
+            self._alignments[key] = {name: weights.to(table) for name, weights in self.alignment.items()}
+        return self._alignments[key]
 
     def other_relations(self, graph: GraphLike | None) -> Relations:
         """Return the relations of another graph over the same nodes, the model's own for None.

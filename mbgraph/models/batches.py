@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
@@ -15,6 +14,7 @@ from mbgraph.data.dataset import MultiBehaviorDataset
 from mbgraph.data.interactions import CSR
 from mbgraph.errors import UsageError
 from mbgraph.keys import contains, union
+from mbgraph.models.moving import moved
 from mbgraph.models.options import TrainingOptions
 from mbgraph.random import stream
 from mbgraph.typing import IntArray
@@ -94,10 +94,7 @@ class TripleBatch:
 
     def to(self, device: str | torch.device) -> TripleBatch:
         """Return the batch on another device."""
-        moved = copy.copy(self)
-        for name, value in vars(self).items():
-            object.__setattr__(moved, name, on_device(value, device))
-        return moved
+        return moved(self, device)
 
     def extended(self, kind: type[T], **entries: Any) -> T:
         """Return the batch as one of a subclass, with what that has beside the triples."""
@@ -145,15 +142,6 @@ class TripleBatch:
             positives.masked_fill(absent, item),
             negatives.masked_fill(absent if negatives.ndim == 1 else absent.unsqueeze(1), item),
         )
-
-
-def on_device(value: Any, device: str | torch.device) -> Any:
-    """Return tensors on another device, in whatever dictionaries and tuples they stand."""
-    if isinstance(value, Mapping):
-        return {name: on_device(entry, device) for name, entry in value.items()}
-    if isinstance(value, tuple):
-        return tuple(on_device(entry, device) for entry in value)
-    return None if value is None else value.to(device)
 
 
 class TripleBatches:

@@ -308,7 +308,7 @@ class MBSSL(EmbeddingRecommender):
                 side: {name: rows[:, k] for k, name in enumerate(self.behaviors)}
                 for side, (rows, _, _) in sides.items()
             },
-            similar=lambda: {side: lists[anchors[side][0]] for side, lists in self.similar.items()},
+            similar=lambda: {side: self._similar_to(side, anchors[side][0]) for side in self.similar},
             tables=self.tables,
             parameters={
                 name: entry for name, entry in self.named_parameters() if not name.startswith(("user", "item"))
@@ -326,11 +326,15 @@ class MBSSL(EmbeddingRecommender):
             made[name] = unseen * everything.sum() + ((1 - unseen) * scores.square() - 2 * scores).sum()
         return made
 
+    def _similar_to(self, side: str, nodes: Tensor) -> Tensor:
+        """Return the nodes that are too similar to some: (n,) -> int64 (n, k)."""
+        return self.similar[side].to(nodes.device)[nodes]
+
     def _contrast(
         self, side: str, anchor: Tensor, other: Tensor, nodes: Tensor, counts: Tensor, similar: bool
     ) -> Tensor:
         """Return the sum over the batch's target pairs: (N, D) of all nodes, (M, D), (n,), (n,) -> ()."""
-        left_out = self.similar[side][nodes] if similar and self.options.candidates == "all" else None
+        left_out = self._similar_to(side, nodes) if similar and self.options.candidates == "all" else None
         among = other if self.options.candidates == "all" else other[nodes]
         if self.options.zero_item and side == "item":
             among = nn.functional.pad(among, (0, 0, 0, 1))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -12,7 +11,8 @@ from torch import Tensor
 
 from mbgraph.data.dataset import MultiBehaviorDataset
 from mbgraph.errors import UsageError
-from mbgraph.models.batches import History, draw_positives, on_device, trained_users
+from mbgraph.models.batches import History, draw_positives, trained_users
+from mbgraph.models.moving import moved
 from mbgraph.models.options import TrainingOptions
 from mbgraph.random import stream
 from mbgraph.typing import IntArray
@@ -45,10 +45,7 @@ class RaggedBatch:
 
     def to(self, device: str | torch.device) -> RaggedBatch:
         """Return the batch on another device."""
-        moved = copy.copy(self)
-        for name, value in vars(self).items():
-            object.__setattr__(moved, name, on_device(value, device))
-        return moved
+        return moved(self, device)
 
     def emptied(self) -> RaggedBatch:
         """Return the batch without any row."""
@@ -167,10 +164,7 @@ class UserBatch:
 
     def to(self, device: str | torch.device) -> UserBatch:
         """Return the batch on another device."""
-        moved = copy.copy(self)
-        for name, value in vars(self).items():
-            object.__setattr__(moved, name, on_device(value, device))
-        return moved
+        return moved(self, device)
 
     def emptied(self) -> UserBatch:
         """Return the batch without any pair."""

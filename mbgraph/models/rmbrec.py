@@ -161,7 +161,7 @@ class RMBRec(EmbeddingRecommender):
             anchors={"user": {behavior: at.users["anchor"] for behavior, at in encoded.items()}},
             anchor_weights=lambda: {"user": {name: self._has_edge(name, anchors) for name in self.behaviors}},
             alignment=lambda: {"user": {name: self._alignment(name, anchors) for name in self.behaviors}},
-            alignment_levels=lambda: {name: float(each.mean()) for name, each in self.alignment.items()},
+            alignment_levels=lambda: self.alignment_levels,
             triples=triples,
             ego=partial(self.ego_triples, {self.target: rows[self.target]}),
             tables=self.tables,
@@ -169,10 +169,8 @@ class RMBRec(EmbeddingRecommender):
 
     def _alignment(self, behavior: str, users: Tensor) -> Tensor:
         """Return how much a behavior says about what users buy, 0 for the padding node: (N,) -> float (N,)."""
-        weights = torch.cat([self.alignment[behavior], torch.zeros(1)])  # (U + 1,)
-        return weights.to(self.tables[0])[users]
+        return torch.nn.functional.pad(self.alignment_like(self.tables[0])[behavior], (0, 1))[users]
 
     def _has_edge(self, behavior: str, users: Tensor) -> Tensor:
         """Return 1 for users with an edge in the behavior, 0 for others: (N,) -> float (N,)."""
-        degree = self.encoder.relations[behavior].degree("user").to(users.device)
-        return (degree[users] > 0).to(self.tables[0].dtype)
+        return self.encoder.relations[behavior].presence("user", users.device, self.tables[0].dtype)[users]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mbgraph.errors import UsageError
-from mbgraph.models.batches import on_device
+from mbgraph.models.moving import moved
 from mbgraph.models.options import TrainingOptions
 from mbgraph.nn.relations import Relations
 from mbgraph.random import stream
@@ -118,10 +117,7 @@ class SequenceBatch:
 
     def to(self, device: str | torch.device) -> SequenceBatch:
         """Return the batch on another device."""
-        moved = copy.copy(self)
-        for name, value in vars(self).items():
-            object.__setattr__(moved, name, on_device(value, device))
-        return moved
+        return moved(self, device)
 
     def emptied(self) -> SequenceBatch:
         """Return windows without any position."""

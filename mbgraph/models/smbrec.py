@@ -111,7 +111,8 @@ class SMBRec(EmbeddingRecommender):
         self.of_items = self._item_projection(generator)
         self.of_negatives = self._item_projection(generator) if self.options.negative_projection else None
         self._space = Workspace()
-        self._own_shares = self._shares(self.relations)
+        self._own_shares: Tensor
+        self.register_buffer("_own_shares", self._shares(self.relations), persistent=False)
 
     def _item_projection(self, generator: torch.Generator) -> nn.Module:
         width = self.options.embedding_dim
@@ -166,7 +167,7 @@ class SMBRec(EmbeddingRecommender):
         parts = [items.split([len(nodes[1]), negatives.numel()]) for _, items in pairs]  # K x ((M, D), (B n, D))
         joined = torch.cat([part[0] for part in parts], 1)[places[1]]  # (B, K D)
         against = torch.cat([part[1] for part in parts], 1).view(*negatives.shape, joined.shape[1])  # (B, [n,] K D)
-        fused = self._fused_users(pairs, self._own_shares.to(users.device)[nodes[0]])[places[0]]  # (B, D)
+        fused = self._fused_users(pairs, self._own_shares[nodes[0]])[places[0]]  # (B, D)
         of_negatives = self.of_items if self.of_negatives is None else self.of_negatives
         triple = (fused, self.of_items(joined), of_negatives(against))
         margin = triple_margin(*triple)  # (B,) or (B, n)
@@ -194,11 +195,11 @@ class SMBRec(EmbeddingRecommender):
             anchor_weights=lambda: self._has_edges(nodes if self.options.anchors == "nodes" else (users, positives)),
             alignment=lambda: {
                 "user": {
-                    name: each.to(users.device)[nodes[0] if self.options.anchors == "nodes" else users]
-                    for name, each in self.alignment.items()
+                    name: each[nodes[0] if self.options.anchors == "nodes" else users]
+                    for name, each in self.alignment_like(self.tables[0]).items()
                 }
             },
-            alignment_levels=lambda: {name: float(each.mean()) for name, each in self.alignment.items()},
+            alignment_levels=lambda: self.alignment_levels,
             triples={self.target: triple},
             ego=partial(self.ego_triples, {self.target: rows}),
             tables=self.tables,
@@ -209,7 +210,7 @@ class SMBRec(EmbeddingRecommender):
         """Return 1 for nodes with an edge in a behavior, 0 for others: 2 x K x (N,)."""
         return {
             side: {
-                name: (relation.degree(side).to(rows.device)[rows] > 0).to(self.tables[0].dtype)
+                name: relation.presence(side, rows.device, self.tables[0].dtype)[rows]
                 for name, relation in self.relations.items()
             }
             for side, rows in zip(("user", "item"), nodes, strict=True)

@@ -159,6 +159,10 @@ class Relation:
         """Return the factor on the sum of what a node reads: (U, 1) or (I, 1)."""
         return self._moved("receive", self._receive[_side(side)], side, device, dtype)
 
+    def presence(self, side: str, device: Any = "cpu", dtype: torch.dtype = torch.float32) -> Tensor:
+        """Return 1 for nodes with an edge, 0 for others: (U,) or (I,); kept on the device where it was asked for."""
+        return self._moved("presence", self.degree(side) > 0, side, device, dtype)
+
     def _moved(self, what: str, factor: Tensor, side: str, device: Any, dtype: torch.dtype) -> Tensor:
         if torch.compiler.is_compiling():
             return factor.to(device, dtype)

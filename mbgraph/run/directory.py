@@ -28,7 +28,7 @@ from mbgraph.models.base import Recommender
 from mbgraph.run.preparation import make_model, prepare_dataset
 from mbgraph.schema import read_toml
 from mbgraph.training.checkpoint import WEIGHTS, check_weights, load_weights
-from mbgraph.training.trainer import resolve_device
+from mbgraph.training.devices import resolve_device
 
 __all__ = [
     "PER_USER",

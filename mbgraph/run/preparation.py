@@ -18,7 +18,8 @@ from mbgraph.errors import UsageError
 from mbgraph.models.base import Recommender, build_model
 from mbgraph.models.batch_rule import choose_batch
 from mbgraph.training.callbacks import Callback
-from mbgraph.training.trainer import Trainer, resolve_device
+from mbgraph.training.devices import resolve_device
+from mbgraph.training.trainer import Trainer
 
 __all__ = ["make_model", "make_trainer", "notices", "prepare_dataset", "settled"]
 

@@ -26,6 +26,7 @@ from mbgraph.models.context import StepContext
 from mbgraph.nn.blocks import Block, reading
 from mbgraph.nn.relation import Relation
 from mbgraph.recommend import recommend
+from mbgraph.testing.devices import DeviceCases, TrainedDeviceCases
 from mbgraph.training.trainer import Trainer
 
 __all__ = ["LearnedRecommenderCases", "RecommenderCases", "TrainedRecommenderCases", "recommender_cases", "toy_dataset"]
@@ -72,7 +73,7 @@ def toy_dataset(behaviors: tuple[str, ...] = ("view", "cart", "buy"), seed: int 
     )
 
 
-class RecommenderCases:
+class RecommenderCases(DeviceCases):
     """Inherit, and set ``model`` to a class or a registered name; ``options`` make it small and quick."""
 
     model: ClassVar[type[Recommender] | str]
@@ -194,16 +195,6 @@ class RecommenderCases:
             again.learn(ds)
         assert torch.equal(self.scores(again), self.scores(model))
 
-    @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-    @pytest.mark.cuda
-    def test_scores_on_cuda_are_those_of_the_cpu(self) -> None:
-        """Within 1e-4 of the largest score."""
-        ds = toy_dataset(self.behaviors)
-        model = self.ready(ds)
-        expected = self.scores(model)
-        made = self.scores(copy.deepcopy(model).cuda()).cpu()
-        assert float((made - expected).abs().max()) <= 1e-4 * float(expected.abs().max())
-
 
 class LearnedRecommenderCases(RecommenderCases):
     """For models that learn in one go."""
@@ -258,7 +249,7 @@ class LearnedRecommenderCases(RecommenderCases):
         assert found[1] > found[0]
 
 
-class TrainedRecommenderCases(RecommenderCases):
+class TrainedRecommenderCases(TrainedDeviceCases, RecommenderCases):
     """For models that train. ``training`` changes options of the trainer for the longer runs."""
 
     training: ClassVar[dict[str, Any]] = {}
@@ -268,8 +259,8 @@ class TrainedRecommenderCases(RecommenderCases):
 
     def trainer(self, ds: MultiBehaviorDataset, rng: int = 3, **changes: Any) -> Trainer:
         """Return a trainer of three short epochs."""
-        options = {"epochs": 3, "batch_size": 7, "diagnose_every": 0, **self.training, **changes}
-        return Trainer(self.build(ds), ds, rng=rng, device="cpu", **options)
+        options = {"epochs": 3, "batch_size": 7, "diagnose_every": 0, "device": "cpu", **self.training, **changes}
+        return Trainer(self.build(ds), ds, rng=rng, **options)
 
     def fitted(self) -> Trainer:
         """Return a trainer at the end of its epochs, which the tests of a class share: look, do not touch."""
@@ -448,21 +439,6 @@ class TrainedRecommenderCases(RecommenderCases):
             if best > popular:
                 return
         pytest.fail(f"HR@10 of {best:.4f} after {self.demo_epochs} epochs, popularity has {popular:.4f}")
-
-    @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-    @pytest.mark.cuda
-    def test_a_step_on_cuda_is_that_of_the_cpu(self) -> None:
-        """Terms and gradients within 1e-4 of the largest entry."""
-        ds = toy_dataset(self.behaviors)
-        model = self.build(ds)
-        batch, context = self.first_step(model, ds)
-        twin = copy.deepcopy(model).cuda()
-        for one, two in ((model, batch), (twin, batch.to("cuda"))):
-            torch.stack(list(self.objective(one, two, context).values())).sum().backward()
-        for cpu, cuda in zip(model.parameters(), twin.parameters(), strict=True):
-            assert cpu.grad is not None
-            assert cuda.grad is not None
-            assert float((cuda.grad.cpu() - cpu.grad).abs().max()) <= 1e-4 * float(cpu.grad.abs().max())
 
 
 def recommender_cases() -> dict[str, type[RecommenderCases]]:

@@ -28,20 +28,10 @@ from mbgraph.nn.blocks import Block, reading
 from mbgraph.regularizers.base import Regularizer
 from mbgraph.training.callbacks import Callback, EarlyStopping
 from mbgraph.training.checkpoint import CHECKPOINT, check_weights, load_checkpoint, save_checkpoint, save_weights
+from mbgraph.training.devices import repeatable, resolve_device
 from mbgraph.training.interrupts import Interrupts
 
-__all__ = ["FitResult", "Trainer", "resolve_device"]
-
-
-def resolve_device(device: str) -> torch.device:
-    """Return the device for ``"auto"`` (CUDA if there is one), ``"cpu"`` or ``"cuda"``."""
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if device not in ("cpu", "cuda"):
-        raise UsageError(f"unknown device {device!r}", "choose auto, cpu or cuda")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UsageError("no CUDA device is available", "use --device cpu")
-    return torch.device(device)
+__all__ = ["FitResult", "Trainer"]
 
 
 @dataclass
@@ -300,16 +290,27 @@ class Trainer:
         return terms
 
     def _step(self, batch: Any, context: StepContext) -> dict[str, float]:
-        terms = self.weighted_terms(batch, context)
-        values = {name: float(term.detach()) for name, term in terms.items()}
+        with repeatable(self.device):
+            terms = self.weighted_terms(batch, context)
+            if self.device.type == "cpu":
+                values = self._values(terms, context)
+                self.rule.step(terms)
+            else:  # the device is waited for once, when it has everything to do
+                self.rule.step(terms)
+                values = self._values(terms, context)
+        return {**values, "total": sum(values.values())}
+
+    def _values(self, terms: dict[str, Tensor], context: StepContext) -> dict[str, float]:
+        """Return the terms as numbers, in one go; raises `RunError` for one that is none."""
+        numbers = torch.stack([term.detach().to(self.device) for term in terms.values()]).tolist() if terms else []
+        values = dict(zip(terms, numbers, strict=True))
         for name, value in values.items():
             if not math.isfinite(value):
                 raise RunError(
                     f"term {name!r} became {value} in epoch {context.epoch}, step {context.step + 1}",
                     "lower --lr or the weight of the term; the last checkpoint is kept",
                 )
-        self.rule.step(terms)
-        return {**values, "total": sum(values.values())}
+        return values
 
     def gradient_norms(self, batch: Any, context: StepContext) -> dict[str, float]:
         """Return the norm of each weighted term's gradient over all parameters; nothing else changes.
