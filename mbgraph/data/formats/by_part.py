@@ -79,7 +79,7 @@ def _named(path: Path) -> Iterator[tuple[Path, str, str | None]]:
             yield entry, stem[: -len(words[-1]) - 1], _part(words[-1])
         elif len(words) > 1 and _part(words[0]):
             yield entry, stem[len(words[0]) + 1 :], _part(words[0])
-        else:
+        elif not _is_log(entry):
             yield entry, stem, None
 
 
@@ -92,11 +92,19 @@ def _may_hold(file: Path) -> bool:
         return False
 
 
-def _under_header(file: Path) -> bool:
+def _second_line(file: Path) -> bytes:
     with open_file(file) as source:
-        lines = source.read(4096).splitlines()[1:2]
-    words = split_words(lines[0]) if lines else []
+        return b"".join(source.read(4096).splitlines()[1:2])
+
+
+def _under_header(file: Path) -> bool:
+    words = split_words(_second_line(file))
     return len(words) > 1 and words[0].isdigit() and words[1].isdigit()
+
+
+def _is_log(file: Path) -> bool:
+    """Return whether a file has three columns or more between commas: what its name calls nothing is an event log."""
+    return _second_line(file).count(b",") > 1
 
 
 def find_layout(path: Path, target: str | None = None) -> Layout | None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from mbgraph.data.catalog import load_dataset
 from mbgraph.data.formats import detect, read
+from mbgraph.data.formats.by_part import suggestion
 from mbgraph.data.formats.content import survey
 from mbgraph.data.formats.text import read_adjacency, read_pairs
 from mbgraph.errors import DataError, UnknownNameError, UsageError
@@ -256,3 +257,12 @@ def test_further_columns_between_commas_are_left_out_with_a_word(tmp_path):
     ds = read(tmp_path)
     check(ds)
     assert "further columns were left out" in str(ds.metadata["format"])
+
+
+@pytest.mark.parametrize("log", ["user,item,kind\n1,2,view\n", "1,2,view,7\n1,3,buy,8\n"])
+def test_an_event_log_between_commas_is_no_part(tmp_path, log):
+    put(tmp_path, events=log)
+    assert suggestion(tmp_path) is None
+    put(tmp_path, click_train="user,item,time\n0,1,5\n1,0,6\n", buy_test="0,2\n", buy_train="1,2\n0,0\n")
+    assert "events" not in suggestion(tmp_path)
+    assert read(tmp_path).behaviors == ("click", "buy")  # by their names, with further columns
