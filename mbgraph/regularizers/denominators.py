@@ -186,12 +186,11 @@ class _SumOfLogs(torch.autograd.Function):
         needed = ctx.needs_input_grad[:4]
         if torch.is_grad_enabled():  # somebody derives the derivative: let autograd write it down
             # views, as what a row adds was made of the row: the way through it is another's to derive
-            given: list[Any] = [
+            given: Any = tuple(
                 None if entry is None else entry.view_as(entry) for entry in (rows, candidates, own, weights)
-            ]
-            plain = _plain_sum_of_logs(
-                *given, temperature=ctx.temperature, left_out=left_out, zero_left_out=ctx.zero_left_out
             )
+            a, c, p, w = given
+            plain = _plain_sum_of_logs(a, c, p, w, ctx.temperature, left_out, ctx.zero_left_out)
             leaves = [entry for entry, wanted in zip(given, needed, strict=True) if wanted]
             found = iter(torch.autograd.grad(plain, leaves, gradient, create_graph=True))
             return (*(next(found) if wanted else None for wanted in needed), None, None, None, None)
