@@ -75,7 +75,7 @@ class TripleBatch:
     def __post_init__(self) -> None:
         # what depends on the numbers in a batch is decided here, once, so that a step is the same operations whatever
         # they are: it can be compiled as a whole, and a device need not wait for the host
-        made: dict[str, Any] = {"present": {}, "positions": {}, "users": {}, "items": {}}
+        made: dict[str, Any] = {"present": {}, "positions": {}, "users": {}, "items": {}, "negatives": {}}
         for behavior, positives in self.positives.items():
             present = (positives >= 0).nonzero()[:, 0]
             made["positions"][behavior] = present
@@ -86,7 +86,8 @@ class TripleBatch:
                     "leave a row out by a positive of -1",
                 )
             made["present"][behavior] = rows
-            made["users"][behavior], made["items"][behavior] = torch.unique(rows[0]), torch.unique(rows[1])
+            for kind, part in zip(("users", "items", "negatives"), rows, strict=True):
+                made[kind][behavior] = torch.unique(part)
         object.__setattr__(self, "_made", made)
 
     def __len__(self) -> int:
@@ -116,9 +117,10 @@ class TripleBatch:
         return made
 
     def distinct(self, side: str, behavior: str, padding: int | None = None) -> Tensor:
-        """Return the distinct users or positive items of a behavior's triples, ascending: (N,).
+        """Return the distinct users, positive items or negative ones of a behavior's triples, ascending: (N,).
 
-        With the number of a ``padding`` node it stands at the end where a user of the batch lacks the behavior.
+        ``side`` is user, item or negative. With the number of a ``padding`` node it stands at the end where a user of
+        the batch lacks the behavior.
         """
         rows: Tensor = self._made[f"{side}s"][behavior]
         if padding is None or len(self._made["present"][behavior][0]) == len(self):

@@ -158,18 +158,22 @@ class SMBRec(EmbeddingRecommender):
 
     def step(self, batch: TripleBatch, context: StepContext) -> StepOutputs:
         """Return the loss of the target's triples, and its users and positive items in every behavior."""
-        rows = users, positives, negatives = batch.rows(self.target)
-        # the batch's distinct nodes are propagated, and rows are picked among them
-        nodes = batch.distinct("user", self.target), batch.distinct("item", self.target)
-        at = (nodes[0], torch.cat([nodes[1], negatives.flatten()]))
+        rows = batch.rows(self.target)
+        users = rows[0]
+        # the batch's distinct nodes are propagated and projected, and rows are picked among them
+        nodes = tuple(batch.distinct(side, self.target) for side in ("user", "item", "negative"))
+        at = (nodes[0], torch.cat(nodes[1:]))
         pairs = self._per_behavior(self.relations, at=[at] * len(self.behaviors), row_dtype=self.options.row_dtype)
-        places = torch.searchsorted(nodes[0], users), torch.searchsorted(nodes[1], positives)
-        parts = [items.split([len(nodes[1]), negatives.numel()]) for _, items in pairs]  # K x ((M, D), (B n, D))
-        joined = torch.cat([part[0] for part in parts], 1)[places[1]]  # (B, K D)
-        against = torch.cat([part[1] for part in parts], 1).view(*negatives.shape, joined.shape[1])  # (B, [n,] K D)
-        fused = self._fused_users(pairs, self._own_shares[nodes[0]])[places[0]]  # (B, D)
+        places = [torch.searchsorted(own, part) for own, part in zip(nodes, rows, strict=True)]
+        parts = [items.split([len(nodes[1]), len(nodes[2])]) for _, items in pairs]  # K x ((M, D), (J, D))
+        joined, against = (torch.cat(part, 1) for part in zip(*parts, strict=True))  # (M, K D), (J, K D)
+        fused = self._fused_users(pairs, self._own_shares[nodes[0]])  # (N, D)
         of_negatives = self.of_items if self.of_negatives is None else self.of_negatives
-        triple = (fused, self.of_items(joined), of_negatives(against))
+        picked = [
+            of_nodes.index_select(0, place.flatten()).view(*place.shape, of_nodes.shape[1])
+            for of_nodes, place in zip((fused, self.of_items(joined), of_negatives(against)), places, strict=True)
+        ]
+        triple = (picked[0], picked[1], picked[2])  # (B, D), (B, D), (B, [n,] D)
         margin = triple_margin(*triple)  # (B,) or (B, n)
         risk = mean_of_rows(sampled_softmax(margin))
         present = len(users) > 0
@@ -183,7 +187,7 @@ class SMBRec(EmbeddingRecommender):
                 return found
             return {
                 side: {name: values[place] for name, values in found[side].items()}
-                for side, place in zip(found, places, strict=True)
+                for side, place in zip(found, places, strict=False)
             }
 
         return StepOutputs(
@@ -192,7 +196,7 @@ class SMBRec(EmbeddingRecommender):
             risks={self.target: risk} if present else {},
             margins={self.target: margin} if present else {},
             anchors=anchors,
-            anchor_weights=lambda: self._has_edges(nodes if self.options.anchors == "nodes" else (users, positives)),
+            anchor_weights=lambda: self._has_edges(nodes[:2] if self.options.anchors == "nodes" else rows[:2]),
             alignment=lambda: {
                 "user": {
                     name: each[nodes[0] if self.options.anchors == "nodes" else users]
@@ -206,7 +210,7 @@ class SMBRec(EmbeddingRecommender):
             parameters={name: entry for name, entry in self.named_parameters() if not name.endswith("_embedding")},
         )
 
-    def _has_edges(self, nodes: Rows) -> dict[str, dict[str, Tensor]]:
+    def _has_edges(self, nodes: tuple[Tensor, ...]) -> dict[str, dict[str, Tensor]]:
         """Return 1 for nodes with an edge in a behavior, 0 for others: 2 x K x (N,)."""
         return {
             side: {

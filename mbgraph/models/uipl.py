@@ -23,8 +23,7 @@ from mbgraph.nn.propagation import Rows
 from mbgraph.nn.relation import Relation
 from mbgraph.nn.relations import GraphLike, Relations
 from mbgraph.random import stream
-from mbgraph.regularizers import L2, Regularizer, StepOutputs
-from mbgraph.regularizers.infonce import infonce_among
+from mbgraph.regularizers import L2, Regularizer, StepOutputs, infonce_among
 
 if TYPE_CHECKING:
     from mbgraph.data.dataset import MultiBehaviorDataset

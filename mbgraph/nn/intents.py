@@ -82,8 +82,10 @@ def within_kinds(intents: Intents, types: Tensor, temperature: float = 1.0) -> T
 
 def _picked(scores: Tensor, wanted: Tensor, others: Tensor) -> Tensor:
     """Return the mean over rows of the cross-entropies of all that is wanted: (B, N, M), (B, N, M), (B, N, N) -> ()."""
-    logs = torch.log_softmax(torch.cat([scores, others], 2), 2)[:, :, : scores.shape[2]]
-    return -torch.where(wanted > 0, logs, 0.0).sum() / (scores.shape[0] * scores.shape[1])
+    total = torch.logsumexp(torch.cat([scores, others], 2), 2)  # (B, N)
+    wanted = wanted.to(scores)
+    lost = torch.sum(total * wanted.sum(2)) - torch.sum(scores * wanted)
+    return lost / (scores.shape[0] * scores.shape[1])
 
 
 def _others(rows: Tensor, temperature: float) -> Tensor:

@@ -114,7 +114,7 @@ def propagate(
                 layer = between(number, *layer)
         if factor:
             here = layer if number and number == num_layers else rows_at(layer, at)
-            scaled = (factor * here[0], factor * here[1])
+            scaled = here if factor == 1 else (factor * here[0], factor * here[1])
             total = scaled if total is None else (total[0] + scaled[0], total[1] + scaled[1])
     return total if total is not None else rows_at((users * 0.0, items * 0.0), at)
 

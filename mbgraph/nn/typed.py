@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -119,13 +120,28 @@ def top(weights: Tensor, count: Tensor | int) -> Tensor:
 
     Of equal weights at the border all are kept.
     """
-    ordered = weights.detach().sort(-1, descending=True).values
+    ordered, width = _ascending(weights.detach()), weights.shape[-1]
     if not isinstance(count, Tensor):
-        kept = weights >= ordered[..., count - 1 : count] if count else torch.zeros_like(weights, dtype=torch.bool)
+        kept = (
+            weights >= ordered[..., max(width - count, 0), None]
+            if count
+            else torch.zeros_like(weights, dtype=torch.bool)
+        )
     else:
-        last = (count.unsqueeze(-1) - 1).clamp_max(weights.shape[-1] - 1).expand(*weights.shape[:-1], 1)
-        kept = (weights >= ordered.gather(-1, last.clamp_min(0))) & (last >= 0)
-    return weights.masked_fill(~kept, 0.0)
+        first = (width - count.unsqueeze(-1)).clamp_min(0).expand(*weights.shape[:-1], 1)
+        kept = (weights >= ordered.gather(-1, first.clamp_max(width - 1))) & (first < width)
+    return weights * kept  # a product and its derivative take no branches, as filling by a mask does
+
+
+def _ascending(values: Tensor) -> Tensor:
+    """Return the values of every row in order: (.., M) -> (.., M)."""
+    if (
+        values.device.type == "cpu"
+        and values.dtype in (torch.float32, torch.float64)
+        and not torch.compiler.is_compiling()
+    ):
+        return torch.from_numpy(np.sort(values.numpy()))  # in vectors; torch sorts pairs with places
+    return values.sort(-1).values
 
 
 class CrossTransformer(nn.Module):

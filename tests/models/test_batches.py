@@ -305,6 +305,7 @@ def test_rows_leave_out_who_lacks_the_behavior_or_pad_them(batch):
 def test_distinct_nodes_ascend_and_padding_stands_once(batch):
     assert batch.distinct("user", "buy").tolist() == [2, 7]
     assert batch.distinct("item", "buy").tolist() == [1, 4]
+    assert batch.distinct("negative", "buy").tolist() == [0, 3, 5, 6]
     assert batch.distinct("user", "buy", 10).tolist() == [2, 7, 10]
     whole = TripleBatch(torch.tensor([1, 0]), {"buy": torch.tensor([2, 2])}, {"buy": torch.tensor([3, 3])})
     assert whole.distinct("user", "buy", 10).tolist() == [0, 1]

@@ -6,6 +6,7 @@ import torch
 
 import mbgraph as mb
 from mbgraph.models import CRGCN, StepContext
+from mbgraph.models.crgcn import _with_unit
 from mbgraph.regularizers import L2
 from mbgraph.testing import assert_matches, golden_dataset, golden_triples
 
@@ -83,3 +84,20 @@ def test_users_who_lack_a_behavior_leave_its_loss_by_default(arrays):
     for name in ds.behaviors:
         present = int((batch.positives[name] >= 0).sum())
         assert len(made.triples[name][0]) == present < len(batch)
+
+
+def test_the_derivative_by_hand_of_a_residual_is_that_of_the_formula():
+    """The unit row is added; rows shorter than 1e-12 are divided by that number, which has no derivative."""
+    generator = torch.Generator().manual_seed(0)
+    rows, other, weights = (torch.randn(4, 3, generator=generator, dtype=torch.float64) for _ in range(3))
+    other[1], other[2] = 0.0, other[2] * 1e-14
+    leaves = [rows.requires_grad_(), other.requires_grad_()]
+    made = _with_unit(*leaves)
+    plain = rows + torch.nn.functional.normalize(other, dim=1)
+    torch.testing.assert_close(made, plain, rtol=1e-14, atol=1e-15)
+    found, expected = (torch.autograd.grad((value * weights).sum(), leaves) for value in (made, plain))
+    for mine, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-12)
+    ordinary = [torch.randn(3, 2, generator=generator, dtype=torch.float64).requires_grad_() for _ in range(2)]
+    assert torch.autograd.gradcheck(_with_unit, ordinary)
+    assert torch.autograd.gradgradcheck(_with_unit, ordinary)

@@ -130,3 +130,18 @@ def test_the_published_training():
     alone = toy_dataset(("buy",))
     with pytest.raises(UsageError, match="use --model lightgcn"):
         SMBRec(alone.graph, alone.target)
+
+
+@pytest.mark.parametrize("variant", ["mbgraph", "official"])
+def test_a_node_is_projected_once_however_often_it_stands_in_a_batch(variant):
+    ds = toy_dataset()
+    model = SMBRec(ds.graph, ds.target, variant=variant, embedding_dim=4)
+    batch = next(iter(model.batches(ds, model.options.training().replace(batch_size=40), 1).epoch(1)))
+    seen = []
+    for module in (model.of_users, model.of_items, model.of_negatives):
+        if module is not None:
+            module.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    model.step(batch, StepContext())
+    rows = batch.rows("buy")
+    assert sorted(seen) == sorted(len(part.unique()) for part in rows)
+    assert rows[2].numel() > len(rows[2].unique())
