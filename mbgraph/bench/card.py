@@ -76,6 +76,7 @@ def measure_card(
             "backend": backend,
             "recorded": record,
             "replayed": round(replayed, 3),
+            "not recorded because": trainer.unrecorded or trainer.steps.reason or "",
             "ms per step": round(1e3 * steps, 4),
             "kernel ms": None if kernels is None else round(1e3 * kernels, 4),
             "s per epoch": round(statistics.median(epochs), 5),

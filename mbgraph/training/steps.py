@@ -147,7 +147,8 @@ class Steps:
     Attributes
     ----------
     reason : str or None
-        Why steps are not recorded although there is a recorder, once a step has shown it.
+        Why steps are not recorded although there is a recorder, once a step has shown it: it reads its context, or the
+        device refused to record it.
     replayed : int
         Steps that were replayed.
     """
@@ -192,7 +193,10 @@ class Steps:
             key = self._key(tensors, context)
             self._seen[key] += 1
             if self._seen[key] > 1 and self.reason is None and len(self._recordings) < MOST:
-                self._recordings[key] = self._record(batch, tensors, context)
+                try:
+                    self._recordings[key] = self._record(batch, tensors, context)
+                except RuntimeError as error:  # recording launches nothing, so nothing has changed
+                    self.reason = f"it cannot be recorded: {' '.join(str(error).split())[:120]}"
             return made
         torch._foreach_copy_(known.buffers, [tensors[place] for place in sorted(self._places)])
         known.replay()

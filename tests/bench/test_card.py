@@ -23,6 +23,8 @@ def test_every_way_is_a_row_of_the_same_training(monkeypatch):
     rows = list(card.measure_card("demo", "cpu", SETTINGS, told.append))
     assert told == ["demo: auto", "demo: triton", "demo: triton, recorded"]
     assert [(row["backend"], row["recorded"]) for row in rows] == [("auto", False), ("triton", False), ("triton", True)]
+    reasons = [row["not recorded because"] for row in rows]
+    assert reasons == ["nobody asked for it"] * 2 + ["there are no graphs of kernels on cpu"]
     assert len({row["loss"] for row in rows}) == 1
     assert all(row["ms per step"] > 0 and row["s per epoch"] > 0 and row["full ranking, s"] > 0 for row in rows)
     assert all(row["kernel ms"] is None and row["peak MiB"] is None and row["replayed"] == 0 for row in rows)

@@ -91,6 +91,20 @@ def test_a_step_that_draws_is_never_replayed():
     assert recorded.steps.replayed == 0
 
 
+def test_a_step_that_the_device_refuses_to_record_is_taken_one_by_one():
+    class Refusing(Rerun):
+        def record(self, step):
+            raise RuntimeError("CUDA error: operation not permitted\nwhen stream is capturing")
+
+    options = {"sampler": "distinct-users", "epochs": 2}
+    plain, refused = (trained("lightgcn", recorder, **options) for recorder in (None, Refusing()))
+    assert_same(plain, refused)
+    assert refused.steps.reason == (
+        "it cannot be recorded: CUDA error: operation not permitted when stream is capturing"
+    )
+    assert refused.steps.replayed == 0
+
+
 def test_no_more_recordings_than_are_kept(monkeypatch):
     monkeypatch.setattr(steps, "MOST", 1)
     plain, recorded = (trained("rmbrec", recorder, epochs=6) for recorder in (None, Rerun()))
