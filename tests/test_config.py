@@ -40,7 +40,7 @@ SETTINGS = [
     ("gamma", "nan", f"{WEIGHT}, got nan"),
     ("combine", "max", r"unknown combine of model 'rmbrec' 'max'; (choose from: mean, sum|did you mean)"),
     ("row_dtype", "float16", r"unknown row_dtype of model 'rmbrec' 'float16'; did you mean 'bfloat16'\?"),
-    ("backend", "cuda", "unknown backend of model 'rmbrec' 'cuda'; choose from: auto, dgl, torch"),
+    ("backend", "cuda", "unknown backend of model 'rmbrec' 'cuda'; choose from: auto, dgl, torch, triton"),
     ("variant", "papr", r"unknown variant of model 'rmbrec' 'papr'; did you mean 'paper'\?"),
     ("epochs", "2.5", f"epochs of the training options must be {WHOLE} from 1 to 1000000, got 2.5; the default"),
     ("epochs", "abc", f"{WHOLE} from 1 to 1000000, got 'abc'"),

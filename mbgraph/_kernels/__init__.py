@@ -1,8 +1,10 @@
 """The compiled stack, behind one door. No module outside imports anything else of this package.
 
-Four functions stand in front, each with a plain path of torch or numpy beside it in the module that calls it:
+Five functions stand in front, each with a plain path of torch or numpy beside it in the module that calls it:
 
 * `encode`: all layers of several relations, combined, at chosen rows (plain: `mbgraph.nn.propagation`);
+* `encode_blocks`: the same for all rows of a `BlockMatrix`, on a device that `block_kernels` has kernels for (plain: as
+  above; and `Plain`, the same kernels in torch);
 * `count_above` and `count_products`: how many items score higher than held-out ones, with `subtract_masked` and
   `subtract_masked_products` for those that are no candidates (plain: `mbgraph.evaluation.ranking`);
 * `walk` and `nearest`: from what users touched to what is like it (plain: `mbgraph.models.twostage.walks`).
@@ -12,6 +14,7 @@ which takes longer than it saves for rows of more than `WIDEST` numbers: those t
 """
 
 from mbgraph._kernels.adjacency import Adjacency
+from mbgraph._kernels.blocks import BlockKernels, BlockMatrix, Plain, block_kernels, encode_blocks
 from mbgraph._kernels.compiled import is_kept
 from mbgraph._kernels.counts import count_above, count_products, subtract_masked, subtract_masked_products
 from mbgraph._kernels.encode import Operator, Workspace, encode
@@ -24,12 +27,17 @@ WIDEST = 1024
 __all__ = [
     "WIDEST",
     "Adjacency",
+    "BlockKernels",
+    "BlockMatrix",
     "Operator",
+    "Plain",
     "Workspace",
     "available",
+    "block_kernels",
     "count_above",
     "count_products",
     "encode",
+    "encode_blocks",
     "is_kept",
     "nearest",
     "subtract_masked",

@@ -28,7 +28,7 @@ from mbgraph._kernels import rows as kernels
 from mbgraph._kernels.adjacency import Adjacency
 from mbgraph._kernels.parallel import Task, even_chunks, run_tasks, tasks_of
 
-__all__ = ["Operator", "Workspace", "encode"]
+__all__ = ["Operator", "Workspace", "derive_plainly", "encode"]
 
 _LINE = 64  # bytes of a cache line
 _PIECES = 4  # tasks of a round per thread: more share out better, fewer read the same source less often
@@ -336,7 +336,7 @@ class _Encode(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         """Return the gradients of both tables."""
         if torch.is_grad_enabled():  # somebody derives the derivative: let autograd write it down
-            return *_derive_plainly(ctx.plain, ctx.saved_tensors, gradients), None, None
+            return *derive_plainly(ctx.plain, ctx.saved_tensors, gradients), None, None
         run: _Pass = ctx.run
         bases, sources = run.collect(
             [
@@ -367,7 +367,7 @@ class _Encode(torch.autograd.Function):
         return *made, None, None
 
 
-def _derive_plainly(
+def derive_plainly(
     plain: Callable[[Tensor, Tensor], Pairs], tables: Sequence[Tensor], gradients: Sequence[Tensor | None]
 ) -> tuple[Tensor | None, ...]:
     """Return gradients that can be derived again, by a pass that autograd records."""

@@ -67,6 +67,9 @@ class TrainingOptions(Section):
     block_users: Annotated[int, Field(ge=0, le=2**31)] = 0
     """0: a step propagates over the whole graph. Otherwise over the pairs of so many users, those of its batch and
     others drawn anew, in models that can (`mbgraph.nn.blocks`): cheaper steps, and another training."""
+    record_steps: bool = False
+    """On CUDA, record a step as one graph of kernels and replay it for batches of the same shapes, where nothing stands
+    against it; same numbers."""
     diagnose_every: Annotated[int, Field(ge=0, le=1_000_000)] = 10
     """Every that many epochs the gradient norm of each term is recorded on the first batch; 0 never."""
 
@@ -108,8 +111,8 @@ class EmbeddingOptions(ModelOptions):
     """Width of the embedding tables."""
     num_layers: Annotated[int, Field(ge=0, le=64)] = 3
     """Number of propagation steps."""
-    backend: Literal["auto", "dgl", "torch"] = "auto"
-    """What computes neighbour sums, see `mbgraph.nn.Relation`."""
+    backend: Literal["auto", "dgl", "torch", "triton"] = "auto"
+    """What computes neighbour sums, see `mbgraph.nn.Relation`. ``triton``: on CUDA kernels in Triton, else ``auto``."""
     row_dtype: Literal["float32", "bfloat16"] = "float32"
     """What neighbours read in training, see `mbgraph.nn.propagate`."""
 

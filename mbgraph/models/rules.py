@@ -34,6 +34,8 @@ class UpdateRule:
             # fused: one pass over each table instead of a dozen
             kind = torch.optim.AdamW if training.optimizer == "adamw" else torch.optim.Adam
             self.optimizer = kind(values, fused=True, **common)
+        if training.record_steps and values and all(entry.is_cuda for entry in values):
+            self._set_capturable(True)
         self.schedule = torch.optim.lr_scheduler.StepLR(self.optimizer, training.lr_decay_steps, training.lr_decay)
 
     def step(self, terms: Mapping[str, Tensor]) -> None:
@@ -44,12 +46,22 @@ class UpdateRule:
         terms : mapping of str to Tensor ()
             Weighted, by name.
         """
+        self.update(terms)
+        self.schedule.step()
+
+    def update(self, terms: Mapping[str, Tensor]) -> None:
+        """Do what `step` does on the device: all of it but the schedule of the step size."""
         learned = {name: term for name, term in terms.items() if term.requires_grad}
         if learned:
             self.optimizer.zero_grad(set_to_none=True)
             self.derive(learned)
             self.optimizer.step()
-        self.schedule.step()
+
+    def _set_capturable(self, value: bool) -> None:
+        """Say whether Adam can be recorded, with its number of steps on the device."""
+        for group in self.optimizer.param_groups:
+            if "capturable" in group:
+                group["capturable"] = value
 
     def derive(self, terms: Mapping[str, Tensor]) -> None:
         """Write the gradient of the update to the parameters' ``grad``."""
@@ -60,8 +72,10 @@ class UpdateRule:
         return {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over a saved state."""
+        """Take over a saved state, which may be of another device."""
+        capturable = any(group.get("capturable") for group in self.optimizer.param_groups)
         self.optimizer.load_state_dict(state["optimizer"])
+        self._set_capturable(capturable)
         self.schedule.load_state_dict(state["schedule"])
 
 

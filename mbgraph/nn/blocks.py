@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mbgraph.nn.relation import Relation
 
-__all__ = ["Block", "read_in_block", "reading"]
+__all__ = ["Block", "in_block", "read_in_block", "reading"]
 
 
 class Block:
@@ -70,3 +70,8 @@ def read_in_block(relations: Sequence[Relation]) -> Sequence[Relation]:
     if torch.compiler.is_compiling() or not _entered:
         return relations
     return [_entered[-1].of(relation) for relation in relations]
+
+
+def in_block() -> bool:
+    """Return whether a block is entered: its relations serve one step, and nothing should be made ready for more."""
+    return bool(_entered)

@@ -3,8 +3,9 @@ r"""Message passing over relations: one function, whatever computes it.
 .. math:: X^{(l+1)} = \hat A X^{(l)}, \qquad Z = \sum_{l=0}^{L} w_l X^{(l)}
 
 with the relation's normalised adjacency :math:`\hat A`. Compiled kernels do it for float32 tables on the CPU where
-numba is installed (`mbgraph._kernels`); otherwise, inside ``torch.compile`` and where somebody derives a derivative,
-torch does it through `Relation.neighbor_sum`. Both give the same numbers up to rounding.
+numba is installed, and on CUDA where relations have ``backend="triton"`` (`mbgraph._kernels`); otherwise, inside
+``torch.compile`` and where somebody derives a derivative, torch does it through `Relation.neighbor_sum`. All give the
+same numbers up to rounding.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mbgraph import _kernels
+from mbgraph import _kernels, processes
 from mbgraph._kernels import Workspace
 from mbgraph.errors import UnknownNameError, UsageError
-from mbgraph.nn.blocks import read_in_block
+from mbgraph.nn.blocks import in_block, read_in_block
 from mbgraph.nn.relation import Relation
 
 __all__ = ["ROW_DTYPES", "Between", "Rows", "propagate", "propagate_each", "rows_at"]
@@ -141,6 +142,10 @@ def propagate_each(
     while len(factors) > 1 and factors[-1] == 0:
         factors = factors[:-1]  # a layer that nobody reads
     plain = partial(_plain, relations, factors, layer_norm, at, row_dtype)
+    kernels = None if len(factors) == 1 else _block_kernels(relations, users, items, row_dtype)
+    if kernels is not None:
+        matrix = relations[0].joined(relations, users.device)
+        return _kernels.encode_blocks(matrix, users, items, at, factors, layer_norm, kernels, plain)
     if len(factors) == 1 or not _is_compiled(relations, users, items):
         return plain(users, items)
     recorded = torch.is_grad_enabled() and (users.requires_grad or items.requires_grad)
@@ -157,9 +162,26 @@ def _is_compiled(relations: Sequence[Relation], users: Tensor, items: Tensor) ->
         _kernels.available
         and users.shape[1] <= _kernels.WIDEST
         and not torch.compiler.is_compiling()
-        and all(relation.backend == "auto" for relation in relations)
+        and all(relation.backend in ("auto", "triton") for relation in relations)
         and all(table.device.type == "cpu" and table.dtype == torch.float32 for table in (users, items))
     )
+
+
+def _block_kernels(
+    relations: Sequence[Relation], users: Tensor, items: Tensor, row_dtype: str
+) -> _kernels.BlockKernels | None:
+    """Return the kernels of a graphics card where somebody asked for them and they can do it, None otherwise."""
+    if (
+        any(relation.backend != "triton" for relation in relations)
+        or {users.dtype, items.dtype} != {torch.float32}
+        or row_dtype != "float32"
+        or users.shape[1] > _kernels.WIDEST
+        or torch.compiler.is_compiling()
+        or processes.count() > 1
+        or in_block()
+    ):
+        return None
+    return _kernels.block_kernels(users.device)
 
 
 def _plain(

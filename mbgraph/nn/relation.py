@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import warnings
 import weakref
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -19,13 +20,13 @@ from torch import Tensor
 from mbgraph import keys as key_sets
 from mbgraph import processes
 from mbgraph._dgl import import_dgl
-from mbgraph._kernels import Adjacency, Operator
+from mbgraph._kernels import Adjacency, BlockMatrix, Operator
 from mbgraph.errors import UnknownNameError, UsageError
 from mbgraph.random import RNGLike, as_generator
 
 __all__ = ["BACKENDS", "NORMS", "Relation"]
 
-BACKENDS = ("auto", "dgl", "torch")
+BACKENDS = ("auto", "dgl", "torch", "triton")
 NORMS = ("sym", "left", "right", "none")
 _SIDES = ("user", "item")
 _EDGES_AT_A_TIME = 2**20
@@ -46,10 +47,11 @@ class Relation:
         :math:`A D^{-1}`; ``none``: :math:`A`. Degrees are those of this relation; nodes without an edge get zeros.
     time : tensor or array (E,), optional
         Time of each pair, whatever the clock.
-    backend : {"auto", "dgl", "torch"}
+    backend : {"auto", "dgl", "torch", "triton"}
         ``"dgl"`` runs DGL's CPU kernel. ``"torch"`` runs a compressed sparse row product: the path for CUDA (the DGL
         wheel of PyPI has no CUDA kernels) and the oracle of the tests. ``"auto"`` takes dgl on CPU, torch elsewhere,
-        and lets `mbgraph.nn.propagate` use compiled kernels.
+        and lets `mbgraph.nn.propagate` use compiled kernels. ``"triton"`` is ``"auto"``, but on CUDA `propagate` uses
+        kernels in Triton where that is installed.
 
     Raises
     ------
@@ -302,6 +304,11 @@ class Relation:
             ),
         )
 
+    def joined(self, relations: Sequence[Relation], device: torch.device) -> BlockMatrix:
+        """Return several relations, of which this is the first, as one matrix on a device."""
+        key = ("joined", *(relation.handle for relation in relations), str(device))
+        return self._kept(key, lambda: BlockMatrix.of([relation.operator() for relation in relations], device))
+
     def _kept(self, key: Any, make: Any) -> Any:
         if key not in self._cache:
             self._cache[key] = make()
@@ -317,7 +324,7 @@ class Relation:
         self._check_rows(rows, to)
         if processes.count() > 1:
             return self._shared_sum(rows, to)
-        kernel = ("dgl" if rows.device.type == "cpu" else "torch") if self.backend == "auto" else self.backend
+        kernel = self.backend if self.backend in ("dgl", "torch") else "dgl" if rows.device.type == "cpu" else "torch"
         if kernel == "dgl":
             return import_dgl().ops.copy_u_sum(self._dgl_view(to), rows.contiguous())
         return torch.mm(self._torch_view(to, rows.device, rows.dtype), rows)

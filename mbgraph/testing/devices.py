@@ -23,6 +23,7 @@ from mbgraph.export import export_embeddings
 from mbgraph.models.base import Recommender
 from mbgraph.models.context import StepContext
 from mbgraph.recommend import recommend
+from mbgraph.training.steps import Rerun
 from mbgraph.training.trainer import Trainer
 
 __all__ = ["DeviceCases", "TrainedDeviceCases"]
@@ -135,6 +136,7 @@ class TrainedDeviceCases(DeviceCases):
         first_step: Callable[..., tuple[Any, StepContext]]
         objective: Callable[..., dict[str, Tensor]]
         trainer: Callable[..., Trainer]
+        training: ClassVar[dict[str, Any]]
 
     def test_a_step_waits_for_no_device(self) -> None:
         """Forward and backward ask the device for no number, and everything lies on it.
@@ -154,12 +156,14 @@ class TrainedDeviceCases(DeviceCases):
         assert {str(term.device) for term in terms.values()} == {"meta"}
 
     @pytest.mark.cuda
-    def test_a_step_on_a_device_is_that_of_the_cpu(self) -> None:
+    @pytest.mark.parametrize("fast", [False, True])
+    def test_a_step_on_a_device_is_that_of_the_cpu(self, fast: bool) -> None:
         """Terms and gradients, of a model that was prepared here and moved, and of one that was moved first."""
         from mbgraph.testing.recommenders import toy_dataset
 
         device, ds = self.other(), toy_dataset(self.behaviors)
-        model = self.build(ds)
+        known = "backend" in self.build(ds).options.names()
+        model = self.build(ds, **({"backend": "triton"} if fast and known else {}))
         late = copy.deepcopy(model).to(device)
         batch, context = self.first_step(model, ds)
         moved = copy.deepcopy(model).to(device)
@@ -190,6 +194,38 @@ class TrainedDeviceCases(DeviceCases):
             run.fit()
         assert [record["terms"] for record in one.records] == [record["terms"] for record in two.records]
         for (name, first), second in zip(one.model.named_parameters(), two.model.parameters(), strict=True):
+            assert torch.equal(first, second), name
+
+    def test_steps_on_memory_that_stays_are_the_same(self) -> None:
+        """What a recording replays, the step on a batch copied to where the last one was, gives the same bits."""
+        from mbgraph.testing.recommenders import toy_dataset
+
+        ds = toy_dataset(self.behaviors)
+        plain, recorded = (self.trainer(ds, epochs=2) for _ in range(2))
+        recorded.steps.recorder = Rerun()
+        for run in (plain, recorded):
+            run.fit()
+        assert [record["terms"] for record in plain.records] == [record["terms"] for record in recorded.records]
+        for (name, first), second in zip(plain.model.named_parameters(), recorded.model.parameters(), strict=True):
+            assert torch.equal(first, second), name
+
+    @pytest.mark.cuda
+    @pytest.mark.parametrize("fast", [False, True])
+    def test_recorded_steps_on_a_device_are_the_same(self, fast: bool) -> None:
+        """Operation by operation or replayed, with the same kernels: to the bit."""
+        from mbgraph.testing.recommenders import toy_dataset
+
+        device, ds = self.other(), toy_dataset(self.behaviors)
+        known = "backend" in self.build(ds).options.names()
+        runs = []
+        for record_steps in (False, True):
+            model = self.build(ds, **({"backend": "triton"} if fast and known else {}))
+            options = {"epochs": 4, "batch_size": 7, "diagnose_every": 0, **self.training}
+            runs.append(Trainer(model, ds, rng=3, device=device, record_steps=record_steps, **options))
+            runs[-1].fit()
+        plain, recorded = runs
+        assert [record["terms"] for record in plain.records] == [record["terms"] for record in recorded.records]
+        for (name, first), second in zip(plain.model.named_parameters(), recorded.model.parameters(), strict=True):
             assert torch.equal(first, second), name
 
     @pytest.mark.cuda

@@ -28,8 +28,9 @@ from mbgraph.nn.blocks import Block, reading
 from mbgraph.regularizers.base import Regularizer
 from mbgraph.training.callbacks import Callback, EarlyStopping
 from mbgraph.training.checkpoint import CHECKPOINT, check_weights, load_checkpoint, save_checkpoint, save_weights
-from mbgraph.training.devices import repeatable, resolve_device
+from mbgraph.training.devices import resolve_device
 from mbgraph.training.interrupts import Interrupts
+from mbgraph.training.steps import CudaRecorder, Steps, reason_against_recording
 
 __all__ = ["FitResult", "Trainer"]
 
@@ -85,6 +86,11 @@ class Trainer:
     callbacks : sequence of Callback
     **options
         Single fields of `TrainingOptions` and `EvaluationOptions`, for example ``epochs=50, metric="NDCG@20"``.
+
+    Attributes
+    ----------
+    unrecorded : str or None
+        Why steps are taken operation by operation, None where they may be recorded, see `mbgraph.training.steps`.
 
     Raises
     ------
@@ -146,6 +152,10 @@ class Trainer:
                 "leave block_users out",
             )
         self.rule = model.update_rule(self.training)
+        facts = (self.device, self.training, type(model), type(self.rule), processes.count())
+        self.unrecorded = reason_against_recording(*facts)
+        recorder = CudaRecorder() if self.unrecorded is None else None
+        self.steps = Steps(self.weighted_terms, self._factors, self.rule, self.device, recorder)
         self._best: dict[str, Tensor] = {}
         self._interrupts = Interrupts()
         model.prepare(dataset)
@@ -275,11 +285,15 @@ class Trainer:
         others = drawn[is_other[drawn]]
         return Block(torch.cat([own, others[: max(0, self.training.block_users - len(own))]]))
 
+    def _factors(self, context: StepContext) -> tuple[float, ...]:
+        # read past whoever watches what a step reads: the factors are known to a recording
+        epoch = object.__getattribute__(context, "epoch")
+        return tuple(regularizer.factor(epoch) for regularizer in self.regularizers)
+
     def _terms(self, batch: Any, context: StepContext) -> dict[str, Tensor]:
         outputs = self.model(batch, context)
         terms = dict(outputs.losses)
-        for regularizer in self.regularizers:
-            factor = regularizer.factor(context.epoch)
+        for regularizer, factor in zip(self.regularizers, self._factors(context), strict=True):
             if factor:
                 if regularizer.term in terms:
                     raise UsageError(
@@ -290,14 +304,12 @@ class Trainer:
         return terms
 
     def _step(self, batch: Any, context: StepContext) -> dict[str, float]:
-        with repeatable(self.device):
+        if self.device.type == "cpu" and self.steps.recorder is None:
             terms = self.weighted_terms(batch, context)
-            if self.device.type == "cpu":
-                values = self._values(terms, context)
-                self.rule.step(terms)
-            else:  # the device is waited for once, when it has everything to do
-                self.rule.step(terms)
-                values = self._values(terms, context)
+            values = self._values(terms, context)
+            self.rule.step(terms)
+        else:  # the device is waited for once, when it has everything to do
+            values = self._values(self.steps.take(batch, context), context)
         return {**values, "total": sum(values.values())}
 
     def _values(self, terms: dict[str, Tensor], context: StepContext) -> dict[str, float]:
@@ -385,6 +397,7 @@ class Trainer:
         check_weights(self.model, state["best"], "the checkpoint")
         self.model.load_state_dict(state["model"])
         self.rule.load_state_dict(state["rule"])
+        self.steps.forget()  # it writes to moments that are others now
         self.stopping.load_state_dict(state["stopping"])
         self.records, self.epoch, self._best = records, state["epoch"], state["best"]
 
