@@ -60,7 +60,7 @@ def test_shipped_studies_load_and_state_their_anchors(name):
     assert study.question.endswith("?")
     if study.kind == "accuracy":
         anchors = {row.model for row in study.rows if row.role == "anchor"}
-        more = {"item-cosine", "twostage"} if name in ("table2", "noise") else set()
+        more = {"item-cosine", "twostage"} if name in ("table2", "noise", "union") else set()
         assert anchors == {"conversion", "popularity", "lightgcn"} | more
         for row in study.rows:
             for dataset in study.datasets:
@@ -79,6 +79,7 @@ def test_the_promised_studies_are_shipped():
         "variants",
         "plugins",
         "adaptive",
+        "union",
     }
     assert set(shipped_studies()) == names
 
