@@ -99,19 +99,15 @@ class Run:
                 f"{self.path} is no finished run: test.json is missing",
                 f"continue it: mbgraph fit --resume {self.path}",
             )
-        return self._written("test.json")
+        return _read(self.path, "test.json")
 
     def environment(self) -> dict[str, Any]:
         """Return machine, versions and commands: what stands in ``env.json``; `RunError` if that was changed."""
-        return self._written("env.json")
+        return _read(self.path, "env.json")
 
     def facts(self) -> dict[str, Any]:
         """Return what is written of the run's data, ``dataset.json``; `RunError` if that was changed."""
-        return self._written("dataset.json")
-
-    def _written(self, name: str) -> dict[str, Any]:
-        manifest.check(self.path, [name])
-        return dict(read_json(self.path / name))
+        return _read(self.path, "dataset.json")
 
     def dataset(self) -> MultiBehaviorDataset:
         """Load the run's data as it was prepared then; other content raises `RunError`."""
@@ -244,6 +240,11 @@ def write_outcome(path: Path, outcome: dict[str, Any]) -> None:
     _write(path, "test.json", outcome)
 
 
+def _read(path: Path, name: str) -> dict[str, Any]:
+    manifest.check(path, [name])
+    return dict(read_json(path / name))
+
+
 def _write(path: Path, name: str, facts: dict[str, Any]) -> None:
     with manifest.recorded(path, [name]) as files:
         files[0].write(f"{json.dumps(facts, indent=1)}\n".encode())
@@ -251,14 +252,12 @@ def _write(path: Path, name: str, facts: dict[str, Any]) -> None:
 
 def write_source(path: Path, source: str) -> None:
     """Write down where the data of a run lie now, if they were moved."""
-    manifest.check(path, ["dataset.json"])
-    _write(path, "dataset.json", {**read_json(path / "dataset.json"), "source": source})
+    _write(path, "dataset.json", {**_read(path, "dataset.json"), "source": source})
 
 
 def write_extension(path: Path, config: FitConfig) -> None:
     """Write a configuration with other limits over the run's, and the command that asked for it into ``env.json``."""
-    manifest.check(path, ["env.json"])
-    environment = read_json(path / "env.json")
+    environment = _read(path, "env.json")
     _write(path, "env.json", {**environment, "extended": [*environment.get("extended", []), _command()]})
     write_config(path, config)
 
