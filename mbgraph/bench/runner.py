@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -247,6 +248,19 @@ def _begin(allowed: limits.Limits) -> None:
     """Begin a process of the pool under the limits of the one that hands out jobs."""
     limits.use(allowed)
     _ignore_interrupts()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Wait for the end of the process that hands out jobs, and end too.
+
+    A scheduler's SIGTERM and ``kill -9`` reach that process alone. Its pool would train on for hours under the locks of
+    its runs, where nobody sees it; what this ends is continued from its last epoch.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _ignore_interrupts() -> None:

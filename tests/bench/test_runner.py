@@ -217,6 +217,44 @@ def test_kill_9_loses_at_most_the_epoch_at_hand(text, write, store, tmp_path):
     assert whole.outcome(whole.address(job))["test"] == store.outcome(store.address(job))["test"]
 
 
+POOL = """
+import sys
+from mbgraph.bench.jobs import expand
+from mbgraph.bench.runner import execute
+from mbgraph.bench.store import Store
+from mbgraph.bench.study import Study
+
+if __name__ == "__main__":
+    execute(expand(Study.load(sys.argv[1]), seeds=[1, 2])[:2], Store(sys.argv[2]), processes=2, threads=2)
+"""
+
+
+def test_the_pool_ends_with_the_process_that_hands_out_jobs(text, write, store, tmp_path):
+    path = write(text.replace("epochs = 2", "epochs = 5000, patience = 5000"))
+    script = tmp_path / "pool.py"
+    script.write_text(POOL)
+    jobs = expand(Study.load(path), seeds=[1, 2])[:2]
+    addresses = [store.address(job) for job in jobs]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), *sys.path])}
+    parent = subprocess.Popen([sys.executable, str(script), str(path), str(store.path)], env=environment)
+    try:
+        end = time.time() + 120
+        while time.time() < end and parent.poll() is None and not all(store.epochs(each) for each in addresses):
+            time.sleep(0.05)
+        assert all(store.epochs(each) for each in addresses), "the pool did not begin both runs"
+    finally:
+        parent.kill()
+        parent.wait()
+    end = time.time() + 60
+    free: set[str] = set()
+    while time.time() < end and len(free) < 2:
+        for each in addresses:
+            with store.lock(each) as mine:
+                free |= {each} if mine else set()
+        time.sleep(0.05)
+    assert free == set(addresses), "processes of the pool train on without the one that began them"
+
+
 @pytest.mark.slow
 def test_processes_side_by_side_come_to_the_same(text, write, store, tmp_path):
     study = Study.load(write(text))
