@@ -80,6 +80,7 @@ def test_the_promised_studies_are_shipped():
         "plugins",
         "adaptive",
         "union",
+        "padding",
     }
     assert set(shipped_studies()) == names
 
