@@ -10,7 +10,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from mbgraph._kernels.blocks import TINY, BlockMatrix
+from mbgraph._kernels.blocks import BlockMatrix
+from mbgraph.derivatives import TINY
 
 __all__ = ["Triton"]
 

@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from mbgraph._kernels import Workspace
+from mbgraph.derivatives import TINY
 from mbgraph.models.base import MODELS, Encoded
 from mbgraph.models.batches import TripleBatch
 from mbgraph.models.context import StepContext
@@ -22,8 +23,6 @@ from mbgraph.nn.relations import GraphLike
 from mbgraph.regularizers import L2, InfoNCE, Regularizer, StepOutputs
 
 __all__ = ["SimGCL"]
-
-_TINY = 1e-12  # as in torch.nn.functional.normalize
 
 
 class SimGCLOptions(OneGraphOptions):
@@ -99,7 +98,7 @@ class SimGCL(OneGraphRecommender):
         for side, rows in (("user", users), ("item", items)):
             with torch.no_grad():  # the derivative of a sign is 0
                 drawn = self.noise(view, below + layer, side, rows.shape, context).to(rows)
-                lengths = torch.linalg.vector_norm(drawn, dim=1, keepdim=True).clamp_min(_TINY)  # (N, 1)
+                lengths = torch.linalg.vector_norm(drawn, dim=1, keepdim=True).clamp_min(TINY)  # (N, 1)
                 signed = torch.sign(rows).mul_(drawn)
             made.append(torch.addcmul(rows, signed, self.options.eps / lengths))
         return made[0], made[1]

@@ -26,7 +26,6 @@ from mbgraph.nn.relation import Relation
 __all__ = ["ROW_DTYPES", "Between", "Rows", "propagate", "propagate_each", "rows_at"]
 
 ROW_DTYPES = ("float32", "bfloat16")
-TINY = 1e-12  # rows shorter than this count as zero, as in torch.nn.functional.normalize
 
 Rows = tuple[Tensor, Tensor]
 """User rows and item rows: two tables (U, D), (I, D), or row numbers (N,), (M,)."""
@@ -217,7 +216,7 @@ def _next_layer(relation: Relation, layer: Rows, layer_norm: bool, row_dtype: st
         if row_dtype != "float32":
             summed = _Round.apply(summed, False, True)  # neighbours read gradients in the same type
         if layer_norm:
-            made.append(torch.nn.functional.normalize(summed, eps=TINY))
+            made.append(torch.nn.functional.normalize(summed))
         else:
             made.append(relation.receive(to, device, dtype) * summed)
     return made[0], made[1]
