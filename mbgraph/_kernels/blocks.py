@@ -164,7 +164,7 @@ class BlockKernels(Protocol):
         ...
 
 
-class Plain:
+class Plain(BlockKernels):
     """The kernels in torch."""
 
     def forward(
