@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mbgraph._kernels import Workspace
 from mbgraph.derivatives import TINY
-from mbgraph.models.base import MODELS, Encoded
+from mbgraph.models.base import MODELS
 from mbgraph.models.batches import TripleBatch
 from mbgraph.models.context import StepContext
 from mbgraph.models.one_graph import OneGraphOptions, OneGraphRecommender, target_step
@@ -82,11 +82,6 @@ class SimGCL(OneGraphRecommender):
         return propagate(
             relation, *self.tables, count, weights=(0.0, *[1.0 / count] * count), space=self._space, **changes
         )
-
-    def encode(self, graph: GraphLike | None = None) -> Encoded:
-        """Return embeddings of all nodes, without noise."""
-        users, items = self._propagated(self.relation(graph))
-        return Encoded(users, items, {self.target: (users, items)})
 
     def noise(self, view: int, layer: int, side: str, shape: torch.Size, context: StepContext) -> Tensor:
         """Return uniform noise in [0, 1) for one layer of one view: (N, D)."""
