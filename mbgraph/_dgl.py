@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from mbgraph.errors import MbgraphError, UnknownNameError
+from mbgraph.errors import MbgraphError, UnknownNameError, one_line
 from mbgraph.machine import package_version
 
 __all__ = [
@@ -142,7 +142,7 @@ def open_dgl() -> ModuleType:
             warnings.simplefilter("ignore")
             _dgl = importlib.import_module("dgl")
     except Exception as error:  # a broken binary raises anything from OSError to AttributeError
-        what = f"dgl {_version('dgl')} does not work with torch {_version('torch')} ({_line(error)})"
+        what = f"dgl {_version('dgl')} does not work with torch {_version('torch')} ({one_line(error)})"
         if isinstance(error, ModuleNotFoundError) and error.name == "dgl":
             what = "dgl is not installed"
         raise DGLImportError(what, f"run: {REMEDY}") from error
@@ -174,7 +174,7 @@ def _own(reason: str) -> Carrier:
     except Exception as error:  # same: a broken torch raises anything
         version = _version("torch")
         absent = version == "not installed"
-        what = "torch is not installed" if absent else f"torch {version} does not load ({_line(error)})"
+        what = "torch is not installed" if absent else f"torch {version} does not load ({one_line(error)})"
         raise DGLImportError(what, f"run: {REMEDY}") from error
     return Carrier("mbgraph", module, reason)
 
@@ -221,7 +221,7 @@ class _ForgivingLoader(importlib.abc.Loader):
         try:
             self.loader.exec_module(module)
         except Exception as error:  # a missing library, a missing package, a symbol that is gone
-            _left_out = reason = _line(error)
+            _left_out = reason = one_line(error)
             for name in [name for name in vars(module) if not name.startswith("__")]:
                 delattr(module, name)
             for name in [name for name in sys.modules if name.startswith(f"{_GRAPHBOLT}.")]:
@@ -235,7 +235,3 @@ class _ForgivingLoader(importlib.abc.Loader):
 
 def _version(package: str) -> str:
     return package_version(package) or "not installed"
-
-
-def _line(error: BaseException) -> str:
-    return (" ".join(str(error).split()) or type(error).__name__)[:160]

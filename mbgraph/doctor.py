@@ -10,7 +10,7 @@ from typing import Any
 
 from mbgraph import __version__
 from mbgraph._dgl import OWN_REMEDY, REMEDY, graph_carrier
-from mbgraph.errors import MbgraphError, RunError
+from mbgraph.errors import MbgraphError, RunError, one_line
 from mbgraph.files import user_path
 from mbgraph.machine import cpu_name, package_version
 
@@ -86,7 +86,7 @@ def check_torch() -> dict[str, Any]:
         return {"threads": torch.get_num_threads(), "device": "cuda" if torch.cuda.is_available() else "cpu"}
     except Exception as error:  # a broken binary raises anything from OSError to AttributeError
         version = package_version("torch")
-        what = f"torch {version} does not load ({_line(error)})" if version else "torch is not installed"
+        what = f"torch {version} does not load ({one_line(error)})" if version else "torch is not installed"
         raise RunError(what, f"run: {REMEDY}") from error
 
 
@@ -118,7 +118,7 @@ def check_graph() -> dict[str, str]:
         graph = make({("user", "buy", "item"): (users, items)}, num_nodes_dict={"user": 2, "item": 2})
         summed = ops.copy_u_sum(graph, rows)
     except Exception as error:  # same: a broken binary raises anything
-        raise RunError(f"{versions} cannot sum over a graph ({_line(error)})", remedy) from error
+        raise RunError(f"{versions} cannot sum over a graph ({one_line(error)})", remedy) from error
     if not torch.allclose(summed, dense.T @ rows):
         raise RunError(f"{versions} sums neighbours wrongly on a 2 x 2 graph", remedy)
     detail = f"{versions}: a neighbour sum equals the dense product"
@@ -147,7 +147,3 @@ def _datasets(problems: list[str]) -> dict[str, Any]:
         ],
         "found": [entry["name"] for entry in listed],
     }
-
-
-def _line(error: BaseException) -> str:
-    return (" ".join(str(error).split()) or type(error).__name__)[:160]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["DataError", "MbgraphError", "RunError", "UnknownNameError", "UsageError", "nearest"]
+__all__ = ["DataError", "MbgraphError", "RunError", "UnknownNameError", "UsageError", "nearest", "one_line"]
 
 
 class MbgraphError(Exception):
@@ -68,3 +68,8 @@ def nearest(name: str, choices: Iterable[str]) -> str | None:
     lowered = {str(choice).lower(): str(choice) for choice in choices}
     found = difflib.get_close_matches(str(name).lower(), list(lowered), n=1, cutoff=0.6)
     return lowered[found[0]] if found else None
+
+
+def one_line(error: BaseException, most: int = 160) -> str:
+    """Return what an error of somebody else's says in at most so many letters; its type if it says nothing."""
+    return (" ".join(str(error).split()) or type(error).__name__)[:most]

@@ -19,6 +19,7 @@ __all__ = [
     "atomic_write",
     "check_folder",
     "inside",
+    "is_taken",
     "open_file",
     "parse_json",
     "read_json",
@@ -36,7 +37,7 @@ LOCK_FILES = (".lock", ".lock.holder")
 
 _LONGEST_NAME = 80  # bytes; what is put around a name still has to fit into the 255 that file systems take
 _LEFT_BEHIND = re.compile(r"\..+\.[a-z0-9_]{8}\.tmp")
-_TAKEN = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # no file can be called so on Windows
+_TAKEN = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
 
 @contextlib.contextmanager
@@ -292,7 +293,12 @@ def safe_name(text: str, default: str = "data") -> str:
     """
     name = re.sub(r"[^\w.+-]+", "_", text).lstrip("._-")
     name = name.encode(errors="ignore")[:_LONGEST_NAME].decode(errors="ignore").rstrip("._")
-    return f"_{name}" if _TAKEN.fullmatch(name) else name or default
+    return f"_{name}" if is_taken(name) else name or default
+
+
+def is_taken(name: str) -> bool:
+    """Return whether no file can be called so on Windows."""
+    return _TAKEN.fullmatch(name) is not None
 
 
 def shipped(name: str) -> Path:

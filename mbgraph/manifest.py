@@ -15,7 +15,7 @@ from typing import IO
 from mbgraph.errors import DataError, RunError
 from mbgraph.files import atomic_write, open_file, read_json, write_json
 
-__all__ = ["MANIFEST", "check", "note", "recorded"]
+__all__ = ["MANIFEST", "check", "check_complete", "note", "recorded"]
 
 MANIFEST = "manifest.json"
 _BLOCK = 1 << 20
@@ -69,6 +69,15 @@ def check(folder: Path, names: Sequence[str]) -> None:
                 f"{folder / name} is not the file that was written there: it was changed, damaged or replaced",
                 "restore it, or fit the model again",
             )
+
+
+def check_complete(folder: Path, names: Sequence[str]) -> None:
+    """Raise `RunError` unless a run directory is there and has files of these names."""
+    if not folder.is_dir():
+        raise RunError(f"no run directory at {folder}", "make one with: mbgraph fit --out DIR")
+    for name in names:
+        if not (folder / name).is_file():
+            raise RunError(f"{folder} is not a complete run directory: {name} is missing", "fit the model again")
 
 
 def _announce(folder: Path, hashes: Mapping[str, str]) -> None:

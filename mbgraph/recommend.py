@@ -13,7 +13,8 @@ import numpy as np
 
 from mbgraph.data.interactions import CSR
 from mbgraph.data.masks import masked_items
-from mbgraph.errors import DataError, RunError, UnknownNameError, UsageError
+from mbgraph.errors import DataError, UnknownNameError, UsageError
+from mbgraph.evaluation.scorers import nan_scores
 from mbgraph.typing import IntArray
 
 if TYPE_CHECKING:
@@ -168,7 +169,7 @@ def _best(scorer: Scorer, rows: IntArray, seen: CSR, k: int, least: int) -> tupl
         scores[torch.from_numpy(where), torch.from_numpy(items)] = -torch.inf
         values, columns = top_items(scores, k)
     if torch.isnan(values).any():  # topk puts NaN first
-        raise RunError("the model gives NaN scores", "fit it again, for example with a smaller lr")
+        raise nan_scores()
     return columns.numpy(force=True), values.numpy(force=True)
 
 

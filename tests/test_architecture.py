@@ -28,6 +28,7 @@ FLOORS = {
         "schema",
         "machine",
         "processes",
+        "derivatives",
         "_kernels",
         "_dgl",
         "_heterograph",

@@ -254,7 +254,7 @@ def test_dataset_of_another_size(toy):
 
 
 def test_nan_scores(toy):
-    with pytest.raises(RunError, match="NaN scores; fit it again"):
+    with pytest.raises(RunError, match="NaN scores; train with a lower --lr"):
         recommend(Table(np.full((4, 5), np.nan, np.float32)), toy, k=1)
 
 

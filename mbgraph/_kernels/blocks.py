@@ -23,12 +23,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mbgraph._kernels.encode import Operator, derive_plainly
+from mbgraph._kernels.encode import Operator, flat
+from mbgraph.derivatives import TINY, derive_plainly
 from mbgraph.errors import UsageError
 
-__all__ = ["TINY", "BlockKernels", "BlockMatrix", "Plain", "block_kernels", "encode_blocks"]
+__all__ = ["BlockKernels", "BlockMatrix", "Plain", "block_kernels", "encode_blocks"]
 
-TINY = 1e-12  # rows shorter than this count as zero, as in torch.nn.functional.normalize
 _MOST = 2**31 - 2**16  # a program counts some places past the end of a row
 
 Pairs = list[tuple[Tensor, Tensor]]
@@ -164,7 +164,7 @@ class BlockKernels(Protocol):
         ...
 
 
-class Plain:
+class Plain(BlockKernels):
     """The kernels in torch."""
 
     def forward(
@@ -251,9 +251,9 @@ class _EncodeBlocks(torch.autograd.Function):
         matrix: BlockMatrix = ctx.matrix
         users, items, *kept = ctx.saved_tensors
         if torch.is_grad_enabled():  # somebody derives the derivative: let autograd write it down
-            parts = _parted(gradients[0], matrix)
-            flat = [part for pair in parts for part in pair]
-            return *derive_plainly(ctx.plain, (users, items), flat), None, None, None, None, None
+            parts = flat(_parted(gradients[0], matrix))
+            made = derive_plainly(lambda *tables: flat(ctx.plain(*tables)), (users, items), parts)
+            return *made, None, None, None, None, None
         gradient, depth = gradients[0].contiguous(), len(ctx.weights) - 1
         layers, inverses = kept[:depth], kept[depth:]
         nothing = gradient.new_empty(0)
@@ -265,8 +265,8 @@ class _EncodeBlocks(torch.autograd.Function):
             below = torch.empty_like(gradient) if below is gradient else below
             ctx.kernels.back(matrix, sums, gradient, ctx.weights[layer], below)
             weight = 1.0
-        made = below.view(matrix.count, matrix.num_nodes, -1).sum(0)  # (N, D)
-        return made[: matrix.num_users], made[matrix.num_users :], None, None, None, None, None
+        table = below.view(matrix.count, matrix.num_nodes, -1).sum(0)  # (N, D)
+        return table[: matrix.num_users], table[matrix.num_users :], None, None, None, None, None
 
 
 def _parted(rows: Tensor, matrix: BlockMatrix) -> Pairs:

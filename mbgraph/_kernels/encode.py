@@ -27,8 +27,9 @@ from mbgraph import processes
 from mbgraph._kernels import rows as kernels
 from mbgraph._kernels.adjacency import Adjacency
 from mbgraph._kernels.parallel import Task, even_chunks, run_tasks, tasks_of
+from mbgraph.derivatives import derive_plainly
 
-__all__ = ["Operator", "Workspace", "derive_plainly", "encode"]
+__all__ = ["Operator", "Workspace", "encode", "flat"]
 
 _LINE = 64  # bytes of a cache line
 _PIECES = 4  # tasks of a round per thread: more share out better, fewer read the same source less often
@@ -336,7 +337,7 @@ class _Encode(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         """Return the gradients of both tables."""
         if torch.is_grad_enabled():  # somebody derives the derivative: let autograd write it down
-            return *derive_plainly(ctx.plain, ctx.saved_tensors, gradients), None, None
+            return *derive_plainly(lambda *tables: flat(ctx.plain(*tables)), ctx.saved_tensors, gradients), None, None
         run: _Pass = ctx.run
         bases, sources = run.collect(
             [
@@ -367,18 +368,9 @@ class _Encode(torch.autograd.Function):
         return *made, None, None
 
 
-def derive_plainly(
-    plain: Callable[[Tensor, Tensor], Pairs], tables: Sequence[Tensor], gradients: Sequence[Tensor | None]
-) -> tuple[Tensor | None, ...]:
-    """Return gradients that can be derived again, by a pass that autograd records."""
-    made = [tensor for pair in plain(*tables) for tensor in pair]
-    chosen = [(tensor, gradient) for tensor, gradient in zip(made, gradients, strict=True) if gradient is not None]
-    wanted = [table for table in tables if table.requires_grad]
-    if not chosen or not wanted:
-        return (None, None)
-    outputs, given = zip(*chosen, strict=True)
-    found = iter(torch.autograd.grad(outputs, wanted, given, create_graph=True, allow_unused=True))
-    return tuple(next(found) if table.requires_grad else None for table in tables)
+def flat(pairs: Pairs) -> list[Tensor]:
+    """Return the tensors of pairs, one behind the other."""
+    return [tensor for pair in pairs for tensor in pair]
 
 
 def encode(

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mbgraph._kernels.compiled import compiled
+from mbgraph.derivatives import TINY
 
 try:
     from numba import carray
@@ -33,7 +34,7 @@ except ImportError:  # numba is optional
 __all__ = ["available", "balanced_chunks", "block_pointers", "unpack_rows", "width_kernels"]
 
 _WORTHWHILE = 4  # neighbours per row and block
-_TINY = np.float32(1e-12)
+_TINY = np.float32(TINY)
 _AHEAD = 64  # edges between asking for a row and adding it
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 _UPPER = np.uint32(0xFFFF0000)

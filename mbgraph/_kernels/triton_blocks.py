@@ -10,7 +10,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from mbgraph._kernels.blocks import TINY, BlockMatrix
+from mbgraph._kernels.blocks import BlockKernels, BlockMatrix
+from mbgraph.derivatives import TINY
 
 __all__ = ["Triton"]
 
@@ -96,7 +97,7 @@ def _back(
     tl.store(out + own, given + tl.load(send + row) * summed, mask=inside)
 
 
-class Triton:
+class Triton(BlockKernels):
     """The kernels; see `mbgraph._kernels.blocks.BlockKernels`.
 
     Parameters

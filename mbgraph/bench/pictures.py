@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mbgraph.bench.curves import Panel, heat_map, noise_panels, option_panels
-from mbgraph.bench.results import GROUPS, Results
+from mbgraph.bench.results import Results
 from mbgraph.errors import UsageError
+from mbgraph.evaluation.evaluate import GROUPS
 from mbgraph.files import atomic_write
 
 if TYPE_CHECKING:

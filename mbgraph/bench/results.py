@@ -13,13 +13,12 @@ from mbgraph.bench.jobs import Cell, Job
 from mbgraph.bench.sources import facts_of
 from mbgraph.bench.store import Store
 from mbgraph.bench.study import Study
+from mbgraph.evaluation.evaluate import GROUPS
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["CellResult", "Measured", "Results", "RunResult", "gather"]
-
-GROUPS = ("all", "visited", "unvisited")
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mbgraph.bench.grids import Box, Grid, grids
 from mbgraph.bench.results import Results
 from mbgraph.bench.stars import paired_tests
-from mbgraph.bench.verdicts import Verdict, verdicts
+from mbgraph.bench.verdicts import verdicts
 from mbgraph.files import atomic_write
 
 if TYPE_CHECKING:
@@ -143,8 +142,3 @@ def write_all(results: Results, folder: str | os.PathLike[str]) -> list[Path]:
 
 def _csv(frame: Any) -> str:
     return str(frame.to_csv(index=False, float_format="%.10g", lineterminator="\n"))
-
-
-def verdict_rows(decided: Sequence[Verdict]) -> list[list[str]]:
-    """Return claims, datasets, verdicts and evidence as lines of a table."""
-    return [[v.claim.text, v.claim.place, v.dataset, v.verdict, "\n".join(v.evidence)] for v in decided]

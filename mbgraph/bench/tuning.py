@@ -17,9 +17,9 @@ from mbgraph.bench.perform import Deadline
 from mbgraph.bench.space import Range, SearchSpace
 from mbgraph.config import FitConfig
 from mbgraph.data.dataset import MultiBehaviorDataset
-from mbgraph.errors import MbgraphError, RunError, UsageError
-from mbgraph.files import atomic_write, read_json, write_json
-from mbgraph.locks import hold
+from mbgraph.errors import MbgraphError, UsageError
+from mbgraph.files import atomic_write, check_folder, read_json, write_json
+from mbgraph.locks import claimed
 from mbgraph.run.fitting import use_threads
 from mbgraph.run.preparation import make_model, make_trainer, prepare_dataset
 from mbgraph.training.callbacks import Callback
@@ -93,6 +93,8 @@ def tune(
     ------
     UsageError
         If the folder is another search's, the model is not trained, or there is no validation or no Optuna.
+    RunError
+        If another search is at work in the folder.
     """
     base = FitConfig.from_dict(space.base)
     if not base.model_class.trainable:
@@ -106,9 +108,7 @@ def tune(
     dataset = dataset.replace(splits={"valid": dataset.valid})
     _claim(folder, space, dataset)
     moment = float("inf") if budget is None else time.time() + budget
-    with hold(folder / "search.lock") as mine:
-        if not mine:
-            raise RunError(f"another search is at work in {folder}", "wait for it, or choose another --out")
+    with claimed(folder / "search.lock", folder):
         search = _with_optuna if space.sampler == "optuna" else _by_number
         interrupted = search(space, dataset, folder, moment, on_trial)
     trials = read_trials(folder)
@@ -133,9 +133,8 @@ def _claim(folder: Path, space: SearchSpace, dataset: MultiBehaviorDataset) -> N
     if file.is_file():
         if read_json(file).get("digest") != digest(told):
             raise UsageError(f"{folder} holds a search of another space or other data", "choose another --out")
-    elif folder.is_dir() and any(folder.iterdir()):
-        raise UsageError(f"{folder} already exists and is not empty", "choose another --out")
     else:
+        check_folder(folder, remedy="choose another --out")
         write_json(file, {"digest": digest(told), "space": told})
 
 

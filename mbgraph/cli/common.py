@@ -32,6 +32,8 @@ __all__ = [
     "load",
     "make_table",
     "out",
+    "say_no_pictures",
+    "stop_early",
     "table",
 ]
 
@@ -117,6 +119,18 @@ def emit_json(value: Any) -> None:
 def json_option(function: F) -> F:
     """Add ``--json``."""
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")(function)
+
+
+def say_no_pictures() -> None:
+    """Say on stderr that nothing is drawn, and what draws."""
+    console.print('note: pictures are left out; install them with: pip install "mbgraph[plot]"')
+
+
+def stop_early(budget: float | None) -> None:
+    """Say on stderr that there is more to do; without a budget it was Ctrl-C, and the exit code says so."""
+    console.print("stopped; the same command goes on where this one ended")
+    if budget is None:
+        click.get_current_context().exit(130)
 
 
 def dataset_argument(function: F) -> F:

@@ -67,14 +67,11 @@ def _read(path: Path, split: str) -> dict[str, Any]:
     from mbgraph.files import read_json
     from mbgraph.schema import read_toml
 
-    if not path.is_dir():
-        raise RunError(f"no run directory at {path}", "make one with: mbgraph fit --out DIR")
     name = "per_user.npz" if split == "test" else f"per_user_{split}.npz"
-    for needed in ("config.toml", "dataset.json", name):
-        if not (path / needed).is_file():
-            if needed == "per_user_valid.npz" and (path / "per_user.npz").is_file():
-                raise RunError(f"{path} has no validation results", "fit with --validation holdout, or compare test")
-            raise RunError(f"{path} is not a complete run directory: {needed} is missing", "fit the model again")
+    manifest.check_complete(path, ["config.toml", "dataset.json"])
+    if split == "valid" and not (path / name).is_file() and (path / "per_user.npz").is_file():
+        raise RunError(f"{path} has no validation results", "fit with --validation holdout, or compare test")
+    manifest.check_complete(path, [name])
     manifest.check(path, ["config.toml", "dataset.json", name])
     results = read_per_user(path / name)
     if results.split != split:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from mbgraph.cli.bench.study import Names
-from mbgraph.cli.common import PATH, Command, console, emit_json, json_option
+from mbgraph.cli.common import PATH, Command, console, emit_json, json_option, say_no_pictures
 from mbgraph.errors import UsageError
 
 
@@ -49,7 +49,7 @@ def command(what: str, file: Path | None, datasets: tuple[str, ...] | None, stor
     else:
         page = run_page(what)
     if not can_draw():
-        console.print('note: pictures are left out; install them with: pip install "mbgraph[plot]"')
+        say_no_pictures()
     with atomic_write(path, "w") as open_file:
         open_file.write(page)
     if as_json:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from mbgraph.cli.bench.study import Span
-from mbgraph.cli.common import PATH, Command, console, emit_json, json_option, out, table
+from mbgraph.cli.common import PATH, Command, console, emit_json, json_option, out, stop_early, table
 
 SHOWN = 10
 
@@ -78,9 +78,7 @@ def command(
         if found and found[0].value is not None:
             out.print(f"best: mbgraph fit --config {place / 'best.toml'}", soft_wrap=True)
     if interrupted:
-        console.print("stopped; the same command goes on where this one ended")
-        if budget is None:
-            click.get_current_context().exit(130)
+        stop_early(budget)
 
 
 def _words(values: Any) -> str:

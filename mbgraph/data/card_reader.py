@@ -14,15 +14,15 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from mbgraph.data.card import COUNT, Card, CardFile, Repository, Sha1, Text
+from mbgraph.data.dataset import SPLITS
 from mbgraph.data.formats import FORMATS
 from mbgraph.errors import DataError, UnknownNameError, UsageError
+from mbgraph.files import is_taken
 from mbgraph.schema import InWords, Section, read_toml
 
 __all__ = ["load_card"]
 
-_SPLITS = ("valid", "test")
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ -]{0,99}")
-_WINDOWS = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # names that no file can have there
 _PAPER = ("interactions", "view", "collect", "cart", "purchase", "bar_view", "bar_collect", "bar_cart", "dt")
 
 
@@ -77,15 +77,15 @@ def _known(kind: str, names: Iterable[str], choices: Iterable[str]) -> None:
 
 def _check_names(card: Card) -> None:
     """Names that stand in one field must be those of another, or of a closed list."""
-    if len(set(card.behaviors)) != len(card.behaviors) or set(card.behaviors) & {*_SPLITS, COUNT}:
+    if len(set(card.behaviors)) != len(card.behaviors) or set(card.behaviors) & {*SPLITS, COUNT}:
         raise UsageError("'behaviors' names one twice, or one that is a split", "correct the list")
     _known("target", [card.target], card.behaviors)
     _known("format", [card.format, *(source.format for source in card.sources)], FORMATS)
     for key, names, choices in (
-        ("counts", card.counts, (*card.behaviors, *_SPLITS)),
+        ("counts", card.counts, (*card.behaviors, *SPLITS)),
         ("bar", card.bar, (behavior for behavior in card.behaviors if behavior != card.target)),
         ("aliases", card.aliases, card.behaviors),
-        ("splits", card.splits, ("train", *_SPLITS, "order", "note")),
+        ("splits", card.splits, ("train", *SPLITS, "order", "note")),
         ("paper", card.paper, _PAPER),
     ):
         _known(f"key of {key!r}", names, choices)
@@ -102,9 +102,9 @@ def _check_sources(card: Card) -> None:
     """Every part of the data is in one file, and every file stays below its folder."""
     for source in card.sources:
         if source.format != "npz":
-            _known("part", [source.part], (*card.behaviors, *_SPLITS, COUNT))
+            _known("part", [source.part], (*card.behaviors, *SPLITS, COUNT))
         for piece in source.path.split("/"):
-            if not _PART.fullmatch(piece) or piece.endswith((".", " ")) or _WINDOWS.fullmatch(piece):
+            if not _PART.fullmatch(piece) or piece.endswith((".", " ")) or is_taken(piece):
                 raise UsageError(f"{source.path!r} is no path of a source", "name a file below its repository, with /")
     for kind, labels in (
         ("file", [source.name.lower() for source in card.sources]),

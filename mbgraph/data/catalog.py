@@ -8,7 +8,7 @@ from typing import Any
 
 from mbgraph.data.cards import cards, find_card
 from mbgraph.data.dataset import MultiBehaviorDataset
-from mbgraph.data.formats.npz import is_npz, read_meta, read_npz
+from mbgraph.data.formats.npz import FACTS, is_npz, read_meta, read_npz
 from mbgraph.errors import DataError, UsageError, nearest
 from mbgraph.files import user_path
 
@@ -23,7 +23,6 @@ __all__ = [
 ]
 
 DEMO = "demo"
-_FACTS = ("users", "items", "behaviors", "target", "splits", "counts")
 
 
 def data_folders() -> list[Path]:
@@ -124,7 +123,7 @@ def list_datasets() -> list[dict[str, Any]]:
             entry: dict[str, Any] = {"name": path.name, "path": str(path)}
             try:
                 meta = read_meta(path)
-                entry.update({key: meta[key] for key in _FACTS})
+                entry.update({key: meta[key] for key in FACTS})
             except DataError as error:
                 entry["error"] = str(error)
             found[path.name] = entry

@@ -14,8 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mbgraph.errors import RunError
-from mbgraph.evaluation.scorers import EmbeddingScorer, Scorer
+from mbgraph.evaluation.scorers import EmbeddingScorer, Scorer, nan_scores
 
 if TYPE_CHECKING:
     from mbgraph.data.interactions import CSR
@@ -143,7 +142,7 @@ def count_on_device(
             for part, pairs, where in chosen:
                 part.count(scores, pairs, where, begin, new)
     if bool(is_bad):
-        raise RunError("the model gives NaN scores", "train with a lower --lr")
+        raise nan_scores()
     return {
         name: (part.own.numpy(force=True), part.greater.numpy(force=True), part.equal.numpy(force=True))
         for name, part in zip(splits, parts, strict=True)

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from mbgraph import _kernels
 from mbgraph.data.interactions import CSR
-from mbgraph.errors import RunError, UnknownNameError, UsageError
+from mbgraph.errors import UnknownNameError, UsageError
 from mbgraph.evaluation.device_ranking import count_on_device
 from mbgraph.evaluation.options import TIES
-from mbgraph.evaluation.scorers import EmbeddingScorer, PairBonusScorer, Scorer
+from mbgraph.evaluation.scorers import EmbeddingScorer, PairBonusScorer, Scorer, nan_scores
 from mbgraph.typing import IntArray
 
 __all__ = ["HeldOut", "block_rows", "held_out_ranks", "rank_from_counts"]
@@ -124,7 +124,7 @@ def held_out_ranks(
             return _device_ranks(scorer, splits, ties, buffer.device)
         scores = buffer.numpy(force=True)  # (>= C, I)
         if not _is_product(scorer) and np.isnan(scores[: len(rows)]).any():
-            raise RunError("the model gives NaN scores", "train with a lower --lr")
+            raise nan_scores()
         bounds = {name: np.searchsorted(part.user, [rows[0], rows[-1] + 1]) for name, part in splits.items()}
         wheres = {name: np.searchsorted(rows, splits[name].user[low:high]) for name, (low, high) in bounds.items()}
         items = {name: splits[name].item[low:high] for name, (low, high) in bounds.items()}

@@ -14,7 +14,7 @@ from mbgraph.errors import RunError, UsageError
 from mbgraph.keys import contains
 from mbgraph.typing import IntArray
 
-__all__ = ["BlockScorer", "EmbeddingScorer", "PairBonusScorer", "Scorer"]
+__all__ = ["BlockScorer", "EmbeddingScorer", "PairBonusScorer", "Scorer", "nan_scores"]
 
 
 @runtime_checkable
@@ -165,3 +165,8 @@ class BlockScorer:
 def _longest(table: Tensor) -> float:
     """Return the largest row norm, in float64: (N, D) -> ()."""
     return float(torch.linalg.vector_norm(table.detach(), dim=1, dtype=torch.float64).max()) if len(table) else 0.0
+
+
+def nan_scores() -> RunError:
+    """Return the error of whoever meets a score that cannot be ranked."""
+    return RunError("the model gives NaN scores", "train with a lower --lr")

@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from mbgraph._kernels import Workspace
+from mbgraph.derivatives import TINY, derive_plainly
 from mbgraph.models.base import MODELS, EmbeddingRecommender, Encoded
 from mbgraph.models.batches import TripleBatch
 from mbgraph.models.context import StepContext
@@ -21,8 +22,6 @@ from mbgraph.regularizers import L2, Regularizer, StepOutputs
 from mbgraph.regularizers.outputs import Triple
 
 __all__ = ["CRGCN"]
-
-_TINY = 1e-12  # as in torch.nn.functional.normalize
 
 
 class CRGCNOptions(CascadeOptions):
@@ -150,19 +149,19 @@ class _WithUnit(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, other: Tensor) -> Tensor:
-        scale = torch.linalg.vector_norm(other, dim=1, keepdim=True).clamp_min_(_TINY).reciprocal_()  # (N, 1)
+        scale = torch.linalg.vector_norm(other, dim=1, keepdim=True).clamp_min_(TINY).reciprocal_()  # (N, 1)
         ctx.save_for_backward(other, scale)
         return torch.addcmul(rows, other, scale)  # dividing the table costs as much again
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         other, scale = ctx.saved_tensors
         (gradient,) = gradients  # (N, D)
         if torch.is_grad_enabled():  # somebody derives the derivative: let autograd write it down
-            plain = torch.nn.functional.normalize(other, dim=1, eps=_TINY)
-            return gradient, torch.autograd.grad(plain, other, gradient, create_graph=True)[0]
+            (made,) = derive_plainly(lambda table: [torch.nn.functional.normalize(table, dim=1)], (other,), gradients)
+            return gradient, made
         along = torch.linalg.vecdot(gradient, other).unsqueeze(1) * scale.square()  # (N, 1)
-        along = along.masked_fill_(scale >= 1 / _TINY, 0.0)  # divided by a constant
+        along = along.masked_fill_(scale >= 1 / TINY, 0.0)  # divided by a constant
         return gradient, torch.addcmul(gradient, other, along, value=-1).mul_(scale)
 
 

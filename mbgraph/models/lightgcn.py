@@ -8,13 +8,14 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from mbgraph._kernels import Workspace
-from mbgraph.models.base import MODELS, Encoded
+from mbgraph.models.base import MODELS
 from mbgraph.models.batches import TripleBatch
 from mbgraph.models.context import StepContext
 from mbgraph.models.one_graph import OneGraphOptions, OneGraphRecommender, target_step
 from mbgraph.models.options import TrainingOptions
 from mbgraph.nn import propagate
 from mbgraph.nn.lightgcn import layer_weights
+from mbgraph.nn.propagation import Rows
 from mbgraph.nn.relation import Relation
 from mbgraph.nn.relations import GraphLike
 from mbgraph.regularizers import L2, Regularizer, StepOutputs
@@ -80,7 +81,7 @@ class LightGCN(OneGraphRecommender):
         self.make_tables(self.options.embedding_dim, std=self.options.init_std)
         self._space = Workspace()
 
-    def _propagated(self, relation: Relation, **changes: Any) -> tuple[Any, Any]:
+    def _propagated(self, relation: Relation, **changes: Any) -> Rows:
         chosen = self.options
         return propagate(
             relation,
@@ -91,11 +92,6 @@ class LightGCN(OneGraphRecommender):
             space=self._space,
             **changes,
         )
-
-    def encode(self, graph: GraphLike | None = None) -> Encoded:
-        """Return embeddings of all nodes."""
-        users, items = self._propagated(self.relation(graph))
-        return Encoded(users, items, {self.target: (users, items)})
 
     def step(self, batch: TripleBatch, context: StepContext) -> StepOutputs:
         """Return the BPR loss of the batch's target triples."""

@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 
-from mbgraph.models.base import EmbeddingRecommender
+from mbgraph.models.base import EmbeddingRecommender, Encoded
 from mbgraph.models.batches import TripleBatch
 from mbgraph.models.options import EmbeddingOptions
 from mbgraph.nn import bpr, mean_of_rows, triple_margin
+from mbgraph.nn.propagation import Rows
 from mbgraph.nn.relation import Relation
 from mbgraph.nn.relations import GraphLike, Relations
 from mbgraph.regularizers import StepOutputs
@@ -46,6 +47,15 @@ class OneGraphRecommender(EmbeddingRecommender):
 
     def _joined(self, relations: Relations) -> Relation:
         return relations.union() if self.options.union else relations[self.target]
+
+    def _propagated(self, relation: Relation, **changes: Any) -> Rows:
+        """Return what the tables become on the relation; ``changes`` are options of `mbgraph.nn.propagate`."""
+        raise NotImplementedError
+
+    def encode(self, graph: GraphLike | None = None) -> Encoded:
+        """Return embeddings of all nodes, without noise."""
+        users, items = self._propagated(self.relation(graph))
+        return Encoded(users, items, {self.target: (users, items)})
 
     def sampled_behaviors(self) -> tuple[str, ...]:
         """Return the target."""

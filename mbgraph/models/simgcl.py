@@ -10,7 +10,8 @@ from pydantic import Field
 from torch import Tensor
 
 from mbgraph._kernels import Workspace
-from mbgraph.models.base import MODELS, Encoded
+from mbgraph.derivatives import TINY
+from mbgraph.models.base import MODELS
 from mbgraph.models.batches import TripleBatch
 from mbgraph.models.context import StepContext
 from mbgraph.models.one_graph import OneGraphOptions, OneGraphRecommender, target_step
@@ -22,8 +23,6 @@ from mbgraph.nn.relations import GraphLike
 from mbgraph.regularizers import L2, InfoNCE, Regularizer, StepOutputs
 
 __all__ = ["SimGCL"]
-
-_TINY = 1e-12  # as in torch.nn.functional.normalize
 
 
 class SimGCLOptions(OneGraphOptions):
@@ -84,11 +83,6 @@ class SimGCL(OneGraphRecommender):
             relation, *self.tables, count, weights=(0.0, *[1.0 / count] * count), space=self._space, **changes
         )
 
-    def encode(self, graph: GraphLike | None = None) -> Encoded:
-        """Return embeddings of all nodes, without noise."""
-        users, items = self._propagated(self.relation(graph))
-        return Encoded(users, items, {self.target: (users, items)})
-
     def noise(self, view: int, layer: int, side: str, shape: torch.Size, context: StepContext) -> Tensor:
         """Return uniform noise in [0, 1) for one layer of one view: (N, D)."""
         return context.uniform(f"view {view} layer {layer} {side}", shape)
@@ -99,7 +93,7 @@ class SimGCL(OneGraphRecommender):
         for side, rows in (("user", users), ("item", items)):
             with torch.no_grad():  # the derivative of a sign is 0
                 drawn = self.noise(view, below + layer, side, rows.shape, context).to(rows)
-                lengths = torch.linalg.vector_norm(drawn, dim=1, keepdim=True).clamp_min(_TINY)  # (N, 1)
+                lengths = torch.linalg.vector_norm(drawn, dim=1, keepdim=True).clamp_min(TINY)  # (N, 1)
                 signed = torch.sign(rows).mul_(drawn)
             made.append(torch.addcmul(rows, signed, self.options.eps / lengths))
         return made[0], made[1]

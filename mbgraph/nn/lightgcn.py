@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from mbgraph._kernels import Workspace
 from mbgraph.errors import UnknownNameError, UsageError
-from mbgraph.nn.propagation import Rows, propagate, propagate_each
+from mbgraph.nn.propagation import Rows, check_row_dtype, propagate, propagate_each
 from mbgraph.nn.relation import Relation
 from mbgraph.nn.relations import GraphLike, Relations
 
@@ -178,10 +178,7 @@ class BehaviorEncoder(nn.Module):
         super().__init__()
         if embedding_dim < 1:
             raise UsageError(f"embedding_dim must be positive, got {embedding_dim}")
-        if row_dtype == "bfloat16" and embedding_dim % 2:
-            raise UsageError(
-                f"row_dtype=bfloat16 needs an even embedding_dim, got {embedding_dim}", "choose an even one"
-            )
+        check_row_dtype(row_dtype, embedding_dim)
         self.row_dtype, self.padding, self.backend = row_dtype, padding, backend
         self._space = Workspace()
         self.relations = self._prepared(graph, behaviors)

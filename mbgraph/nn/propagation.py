@@ -23,10 +23,9 @@ from mbgraph.errors import UnknownNameError, UsageError
 from mbgraph.nn.blocks import in_block, read_in_block
 from mbgraph.nn.relation import Relation
 
-__all__ = ["ROW_DTYPES", "Between", "Rows", "propagate", "propagate_each", "rows_at"]
+__all__ = ["ROW_DTYPES", "Between", "Rows", "check_row_dtype", "propagate", "propagate_each", "rows_at"]
 
 ROW_DTYPES = ("float32", "bfloat16")
-TINY = 1e-12  # rows shorter than this count as zero, as in torch.nn.functional.normalize
 
 Rows = tuple[Tensor, Tensor]
 """User rows and item rows: two tables (U, D), (I, D), or row numbers (N,), (M,)."""
@@ -217,7 +216,7 @@ def _next_layer(relation: Relation, layer: Rows, layer_norm: bool, row_dtype: st
         if row_dtype != "float32":
             summed = _Round.apply(summed, False, True)  # neighbours read gradients in the same type
         if layer_norm:
-            made.append(torch.nn.functional.normalize(summed, eps=TINY))
+            made.append(torch.nn.functional.normalize(summed))
         else:
             made.append(relation.receive(to, device, dtype) * summed)
     return made[0], made[1]
@@ -260,7 +259,7 @@ def _check(
         for kind, table, count in (("user", users, relation.num_users), ("item", items, relation.num_items)):
             if table.ndim != 2 or len(table) != count:
                 raise UsageError(f"the relation has {count} {kind}s, the {kind} table is {tuple(table.shape)}")
-    _check_row_dtype(row_dtype, users.shape[1])
+    check_row_dtype(row_dtype, users.shape[1])
     if at is not None and not torch.compiler.is_compiling():
         for pair in at:
             _check_rows("user", pair[0], len(users))
@@ -284,7 +283,8 @@ def _check_rows(kind: str, rows: Tensor, count: int) -> None:
             )
 
 
-def _check_row_dtype(name: str, width: int) -> None:
+def check_row_dtype(name: str, width: int) -> None:
+    """Raise `UsageError` unless rows of a width can be read in a type."""
     if name not in ROW_DTYPES:
         raise UnknownNameError("row dtype", name, ROW_DTYPES)
     if name == "bfloat16" and width % 2:

@@ -11,7 +11,7 @@ import itertools
 import warnings
 import weakref
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,8 +30,6 @@ BACKENDS = ("auto", "dgl", "torch", "triton")
 NORMS = ("sym", "left", "right", "none")
 _SIDES = ("user", "item")
 _EDGES_AT_A_TIME = 2**20
-
-Norm = Literal["sym", "left", "right", "none"]
 
 
 class Relation:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from mbgraph.derivatives import TINY, derive_plainly
 
 __all__ = ["COLDEST", "one_way", "sum_of_logs", "two_way", "unit"]
 
@@ -13,7 +16,6 @@ COLDEST = 0.025
 """Above this temperature ``exp(1 / temperature)``, a sum of many and their inverses are float32 numbers. As cosines are
 at most 1, no row needs its maximum subtracted then."""
 
-_TINY = 1e-12  # as in torch.nn.functional.normalize
 _CACHED = 2**22  # numbers of a block on a CPU: what is written by one operation is in the cache for the next
 _SHORT = (torch.float16, torch.bfloat16)
 
@@ -29,20 +31,19 @@ class _Unit(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor) -> Tensor:
-        norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp_min(_TINY)  # (N, 1)
+        norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp_min(TINY)  # (N, 1)
         made = rows / norms
         ctx.save_for_backward(rows, made, norms)
         return made
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor | None:
         rows, made, norms = ctx.saved_tensors
         (gradient,) = gradients  # (N, D)
         if torch.is_grad_enabled():  # somebody derives the derivative: let autograd write it down
-            plain = torch.nn.functional.normalize(rows, dim=1, eps=_TINY)
-            return torch.autograd.grad(plain, rows, gradient, create_graph=True)[0]
+            return derive_plainly(lambda table: [torch.nn.functional.normalize(table, dim=1)], (rows,), gradients)[0]
         along = torch.linalg.vecdot(gradient, made).unsqueeze(1)  # (N, 1)
-        along = along.masked_fill(norms <= _TINY, 0.0)  # divided by a constant
+        along = along.masked_fill(norms <= TINY, 0.0)  # divided by a constant
         return torch.addcmul(gradient, made, along, value=-1).div_(norms)
 
 
@@ -98,14 +99,14 @@ def _rows_at_once(candidates: Tensor, block: int) -> int:
 
 
 def _plain_sum_of_logs(
+    temperature: float,
+    left_out: Tensor | None,
+    zero_left_out: bool,
     rows: Tensor,
     candidates: Tensor,
     own: Tensor | None,
     weights: Tensor | None,
-    temperature: float,
-    left_out: Tensor | None,
-    zero_left_out: bool,
-) -> Tensor:
+) -> tuple[Tensor]:
     """Return what `sum_of_logs` does, by operations that torch records and derives any number of times."""
     similarity = rows @ candidates.T / temperature  # (N, M)
     if left_out is not None:
@@ -115,7 +116,7 @@ def _plain_sum_of_logs(
     logs = torch.logsumexp(similarity, dim=1)  # (N,)
     if own is not None:
         logs = torch.logaddexp(logs, own)
-    return logs.sum() if weights is None else (logs * weights).sum()
+    return ((logs if weights is None else logs * weights).sum(),)
 
 
 class _SumOfLogs(torch.autograd.Function):
@@ -185,15 +186,8 @@ class _SumOfLogs(torch.autograd.Function):
         (gradient,) = gradients  # ()
         needed = ctx.needs_input_grad[:4]
         if torch.is_grad_enabled():  # somebody derives the derivative: let autograd write it down
-            # views, as what a row adds was made of the row: the way through it is another's to derive
-            given: Any = tuple(
-                None if entry is None else entry.view_as(entry) for entry in (rows, candidates, own, weights)
-            )
-            a, c, p, w = given
-            plain = _plain_sum_of_logs(a, c, p, w, ctx.temperature, left_out, ctx.zero_left_out)
-            leaves = [entry for entry, wanted in zip(given, needed, strict=True) if wanted]
-            found = iter(torch.autograd.grad(plain, leaves, gradient, create_graph=True))
-            return (*(next(found) if wanted else None for wanted in needed), None, None, None, None)
+            plain = partial(_plain_sum_of_logs, ctx.temperature, left_out, ctx.zero_left_out)
+            return *derive_plainly(plain, (rows, candidates, own, weights), gradients), *[None] * 4
         return (
             *(entry * gradient if wanted else None for entry, wanted in zip(made, needed, strict=True)),
             *[None] * 4,
@@ -236,6 +230,12 @@ def two_way(a: Tensor, o: Tensor, temperature: float) -> Tensor:
     return made
 
 
+def _plain_two_way(temperature: float, a: Tensor, o: Tensor) -> tuple[Tensor]:
+    similarity = a @ o.T / temperature  # (N, N)
+    positive = similarity.diagonal()
+    return ((one_way(similarity, positive, True) + one_way(similarity.T, positive, True)) / 2,)
+
+
 class _TwoWay(torch.autograd.Function):
     """One exponential of the (N, N) matrix, which both directions share.
 
@@ -259,12 +259,10 @@ class _TwoWay(torch.autograd.Function):
         a, o, weights, rows, columns = ctx.saved_tensors
         (gradient,) = gradients  # (N,)
         if torch.is_grad_enabled():  # somebody derives the derivative: let autograd write it down
-            similarity = a @ o.T / ctx.temperature
-            positive = similarity.diagonal()
-            loss = (one_way(similarity, positive, True) + one_way(similarity.T, positive, True)) / 2
-            return (*torch.autograd.grad(loss, (a, o), gradient, create_graph=True), None)
+            return *derive_plainly(partial(_plain_two_way, ctx.temperature), (a, o), gradients), None
         gradient = gradient / ctx.temperature
         of_rows, of_columns = (gradient / (2 * total) for total in (rows, columns))  # (N,), (N,)
+        # written over: nothing but this sum, made here; what was saved serves the next backward through the graph
         inner = torch.add(of_rows.unsqueeze(1), of_columns).mul_(weights)  # (N, N)
         inner.diagonal().sub_(gradient)
         return inner @ o, inner.T @ a, None

@@ -72,11 +72,7 @@ class Run:
             If it is missing, incomplete or written by a version with another format.
         """
         path = Path(path)
-        if not path.is_dir():
-            raise RunError(f"no run directory at {path}", "make one with: mbgraph fit --out DIR")
-        for name in ("config.toml", "dataset.json"):
-            if not (path / name).is_file():
-                raise RunError(f"{path} is not a complete run directory: {name} is missing", "fit the model again")
+        manifest.check_complete(path, ["config.toml", "dataset.json"])
         values = read_toml(path / "config.toml")
         if values.get("format") != FORMAT:
             version, format = values.get("mbgraph", "?"), values.get("format")

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
+from mbgraph.errors import one_line
 from mbgraph.models.base import Recommender
 from mbgraph.models.context import StepContext
 from mbgraph.models.moving import rebuilt, tensors_of
@@ -196,7 +197,7 @@ class Steps:
                 try:
                     self._recordings[key] = self._record(batch, tensors, context)
                 except RuntimeError as error:  # recording launches nothing, so nothing has changed
-                    self.reason = f"it cannot be recorded: {' '.join(str(error).split())[:120]}"
+                    self.reason = f"it cannot be recorded: {one_line(error, 120)}"
             return made
         torch._foreach_copy_(known.buffers, [tensors[place] for place in sorted(self._places)])
         known.replay()

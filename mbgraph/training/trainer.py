@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mbgraph import processes
 from mbgraph.data.dataset import MultiBehaviorDataset
-from mbgraph.errors import RunError, UnknownNameError, UsageError
+from mbgraph.errors import RunError, UnknownNameError, UsageError, one_line
 from mbgraph.evaluation.evaluate import evaluate
 from mbgraph.evaluation.options import EvaluationOptions
 from mbgraph.files import append_line, atomic_write
@@ -371,9 +371,8 @@ class Trainer:
             raise
         except (AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError) as error:
             # a state dict of another shape raises any of them, in torch as well as here
-            reason = " ".join(str(error).split())[:120]
             raise RunError(
-                f"checkpoint {path} is not one of this run ({type(error).__name__}: {reason})",
+                f"checkpoint {path} is not one of this run ({type(error).__name__}: {one_line(error, 120)})",
                 "restore it, or fit the model again",
             ) from error
         if not processes.is_first():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 
 import pytest
 from click.testing import CliRunner
@@ -140,14 +141,17 @@ def test_a_folder_of_another_search_is_refused(file, tmp_path):
         tune(read_space(file(("[1, 2, 3]", "[1]"))), tmp_path / "search")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "x").write_text("")
-    with pytest.raises(UsageError, match="already exists and is not empty"):
+    with pytest.raises(UsageError, match="already exists and is not empty; choose another --out"):
         tune(read_space(file()), tmp_path / "other")
+    with pytest.raises(UsageError, match="x is a file; choose another folder"):
+        tune(read_space(file()), tmp_path / "other" / "x")
 
 
 def test_two_searches_do_not_share_a_folder_at_once(file, tmp_path):
     space = read_space(file(("trials = 4", "trials = 1")))
     tune(space, tmp_path / "search")
-    with hold(tmp_path / "search" / "search.lock"), pytest.raises(RunError, match="another search is at work"):
+    message = rf"process {os.getpid()} on .+ is writing .*search; wait until it ends, or choose another folder"
+    with hold(tmp_path / "search" / "search.lock"), pytest.raises(RunError, match=message):
         tune(space, tmp_path / "search")
 
 

@@ -182,6 +182,16 @@ def test_one_table_may_learn_alone(path):
             assert_close(mine.double(), reference, rtol=0, atol=1e-5 * float(reference.abs().max()))
 
 
+def test_one_table_may_be_made_of_the_other(path):
+    relation = random_relation(backend=path)
+    users, exact = tables()[0], tables(torch.float64)[0]
+    spread = torch.randn(I, U, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    found = derived_of_one(propagate(relation, users, spread.float() @ users, 2, at=AT), users)
+    expected = derived_of_one(oracle(relation, exact, spread @ exact, 2, at=AT), exact)
+    for mine, reference in zip(found, expected, strict=True):
+        assert_close(mine.double(), reference, rtol=0, atol=1e-5 * float(reference.abs().max()))
+
+
 def derived_of_one(made, table):
     total = sum(rows.square().sum() for rows in made)
     (first,) = torch.autograd.grad(total, table, create_graph=True)

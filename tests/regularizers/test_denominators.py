@@ -8,7 +8,7 @@ import torch
 from torch.testing import assert_close
 
 from mbgraph.regularizers import denominators, infonce, infonce_among
-from mbgraph.regularizers.denominators import sum_of_logs, unit
+from mbgraph.regularizers.denominators import sum_of_logs, two_way, unit
 
 LEFT_OUT = torch.tensor([[1, 5, -1], [-1, -1, -1], [0, -1, -1], [4, 3, 2], [6, 6, -1]])
 WEIGHTS = torch.tensor([1.0, 0.0, 0.5, 2.0, 1.0], dtype=torch.float64)
@@ -72,6 +72,39 @@ def test_the_derivative_of_the_derivative_is_that_of_the_formula(zero, include_p
     plain = plain_among(*leaves[:3], 0.4, LEFT_OUT, zero, include_positive, leaves[3])
     for mine, theirs in zip(curvature(run(*leaves)), curvature(plain), strict=True):
         assert_close(mine, theirs, rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.parametrize("other", [lambda a: a, lambda a: (a * a).cumsum(1)], ids=["itself", "made of it"])
+def test_rows_may_be_contrasted_with_what_was_made_of_them(other):
+    """Each derivative, the first recorded one too, goes through either side once."""
+    a = rows(5, 3, seed=0)
+    a.requires_grad_()
+
+    def plain(a, o):
+        similarity = a @ o.T / 0.4
+        logs = (torch.logsumexp(similarity, 0) + torch.logsumexp(similarity, 1)) / 2
+        return logs - similarity.diagonal()
+
+    found = []
+    for run in (lambda a, o: two_way(a, o, 0.4), plain):
+        (unrecorded,) = torch.autograd.grad(run(a, other(a)).square().sum(), a)
+        (first,) = torch.autograd.grad(run(a, other(a)).square().sum(), a, create_graph=True)
+        found.append((unrecorded, first, *torch.autograd.grad(first.square().sum(), a)))
+    for mine, theirs in zip(*found, strict=True):
+        assert_close(mine, theirs, rtol=1e-9, atol=1e-10)
+
+
+def test_a_side_may_be_a_constant_in_either_derivative():
+    a, o = rows(5, 3, seed=0, requires_grad=True), rows(5, 3, seed=1)
+    assert torch.autograd.gradgradcheck(lambda a: two_way(a, o, 0.4), (a,))
+    assert torch.autograd.gradgradcheck(lambda a: two_way(o, a, 0.4), (a,))
+
+
+def test_a_graph_that_is_kept_is_derived_twice_alike():
+    a, o = (rows(5, 3, seed=seed).requires_grad_() for seed in (0, 1))
+    value = two_way(a, o, 0.4).square().sum()
+    one, two = (torch.autograd.grad(value, (a, o), retain_graph=True) for _ in range(2))
+    assert all(torch.equal(*pair) for pair in zip(one, two, strict=True))
 
 
 @pytest.mark.parametrize("include_positive", [False, True])

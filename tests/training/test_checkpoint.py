@@ -9,19 +9,8 @@ import torch
 from mbgraph import manifest
 from mbgraph.errors import RunError
 from mbgraph.files import append_line
-from mbgraph.models import RMBRec
-from mbgraph.training import Trainer, checkpoint
+from mbgraph.training import checkpoint
 from mbgraph.training.checkpoint import check_weights, load_checkpoint, load_weights, save_checkpoint
-
-
-@pytest.fixture
-def dataset(small):
-    return small
-
-
-def make(dataset, **options):
-    model = RMBRec(dataset.graph, dataset.target, embedding_dim=8, num_layers=2, rng=5)
-    return Trainer(model, dataset, **{"epochs": 4, "batch_size": 64, "rng": 5, "lr": 0.01, **options})
 
 
 def test_checkpoints_hold_no_code(tmp_path):
@@ -69,7 +58,7 @@ def test_checkpoints_hold_no_code(tmp_path):
         {"model": None},
     ],
 )
-def test_odd_checkpoints_are_one_line_and_change_nothing(dataset, tmp_path, change):
+def test_odd_checkpoints_are_one_line_and_change_nothing(dataset, tmp_path, change, make):
     make(dataset, epochs=1, directory=tmp_path).fit()
     state = load_checkpoint(tmp_path / "checkpoint.pt")
     (name,) = change
@@ -82,7 +71,7 @@ def test_odd_checkpoints_are_one_line_and_change_nothing(dataset, tmp_path, chan
         assert {entry.name: entry.read_bytes() for entry in tmp_path.iterdir()} == before
 
 
-def test_weights_of_another_type_are_refused(dataset, tmp_path):
+def test_weights_of_another_type_are_refused(dataset, tmp_path, make):
     trainer = make(dataset, epochs=1, directory=tmp_path)
     trainer.fit()
     weights = load_weights(str(tmp_path / "model.safetensors"))
@@ -91,7 +80,7 @@ def test_weights_of_another_type_are_refused(dataset, tmp_path):
             check_weights(trainer.model, {name: tensor.to(kind) for name, tensor in weights.items()}, "it")
 
 
-def test_on_windows_weights_do_not_lie_in_their_file(dataset, tmp_path, monkeypatch):
+def test_on_windows_weights_do_not_lie_in_their_file(dataset, tmp_path, monkeypatch, make):
     """A file with tensors in it cannot be replaced there."""
     make(dataset, epochs=1, directory=tmp_path).fit()
     file = tmp_path / "model.safetensors"
@@ -105,7 +94,7 @@ def test_on_windows_weights_do_not_lie_in_their_file(dataset, tmp_path, monkeypa
         assert copied[name].data_ptr() != tensor.data_ptr()
 
 
-def test_a_full_disk_is_one_line(dataset, tmp_path, monkeypatch):
+def test_a_full_disk_is_one_line(dataset, tmp_path, monkeypatch, make):
     """torch tells of a full disk as of an unexpected position."""
     trainer = make(dataset, epochs=2, directory=tmp_path)
     trainer.fit()

@@ -19,16 +19,6 @@ from mbgraph.training import Callback, Trainer
 from mbgraph.training.checkpoint import load_checkpoint
 
 
-@pytest.fixture
-def dataset(small):
-    return small
-
-
-def make(dataset, **options):
-    model = RMBRec(dataset.graph, dataset.target, embedding_dim=8, num_layers=2, rng=5)
-    return Trainer(model, dataset, **{"epochs": 4, "batch_size": 64, "rng": 5, "lr": 0.01, **options})
-
-
 def weights(trainer):
     return torch.cat([parameter.detach().flatten() for parameter in trainer.model.parameters()])
 
@@ -38,7 +28,7 @@ def numbers(history):
     return [{key: value for key, value in record.items() if key != "seconds"} for record in history]
 
 
-def test_the_loss_falls_and_every_term_is_logged(dataset):
+def test_the_loss_falls_and_every_term_is_logged(dataset, make):
     result = make(dataset, epochs=12).fit()
     totals = [record["terms"]["total"] for record in result.records]
     assert totals[-1] < 0.8 * totals[0]
@@ -48,7 +38,7 @@ def test_the_loss_falls_and_every_term_is_logged(dataset):
     assert all(0 < value < 300 for record in result.records for value in record["seconds"].values())
 
 
-def test_one_step_is_adam_on_the_sum_of_weighted_terms(dataset):
+def test_one_step_is_adam_on_the_sum_of_weighted_terms(dataset, make):
     trainer = make(dataset, batch_size=1000, epochs=1, weight_decay=0.003, diagnose_every=0)
     model = RMBRec(dataset.graph, dataset.target, embedding_dim=8, num_layers=2, rng=5)
     (batch,) = trainer.batches.epoch(1)
@@ -62,7 +52,7 @@ def test_one_step_is_adam_on_the_sum_of_weighted_terms(dataset):
     torch.testing.assert_close(weights(trainer), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_weight_zero_leaves_training_bit_identical(dataset):
+def test_weight_zero_leaves_training_bit_identical(dataset, make):
     without = make(dataset, regularizers=[InfoNCE()])
     zero = make(dataset, regularizers=[InfoNCE(), REx(weight=0.0)])
     asleep = make(dataset, regularizers=[InfoNCE(), REx(schedule=lambda epoch: 0.0)])
@@ -72,13 +62,13 @@ def test_weight_zero_leaves_training_bit_identical(dataset):
     assert torch.equal(weights(without), weights(asleep))
 
 
-def test_same_seed_same_numbers_other_seed_other_numbers(dataset):
+def test_same_seed_same_numbers_other_seed_other_numbers(dataset, make):
     histories = [make(dataset, rng=seed).fit().records for seed in (5, 5, 6)]
     assert numbers(histories[0]) == numbers(histories[1])
     assert numbers(histories[0]) != numbers(histories[2])
 
 
-def test_the_test_split_is_never_read(dataset):
+def test_the_test_split_is_never_read(dataset, make):
     """Replacing the test pairs by other pairs, or by none, changes nothing in training or selection."""
     other = dataset.replace(splits={"valid": dataset.valid})
     first, second = make(dataset), make(other)
@@ -86,7 +76,7 @@ def test_the_test_split_is_never_read(dataset):
     assert torch.equal(weights(first), weights(second))
 
 
-def test_the_model_ends_with_the_best_epoch(dataset):
+def test_the_model_ends_with_the_best_epoch(dataset, make):
     result_weights = {}
 
     class Remember(Callback):
@@ -100,14 +90,14 @@ def test_the_model_ends_with_the_best_epoch(dataset):
     assert torch.equal(weights(trainer), result_weights[result.best_epoch])
 
 
-def test_without_validation_it_runs_all_epochs(dataset):
+def test_without_validation_it_runs_all_epochs(dataset, make):
     trainer = make(dataset.replace(splits={"test": dataset.test}), epochs=3, patience=0)
     result = trainer.fit()
     assert (result.epochs, result.best_epoch, result.interrupted) == (3, 3, False)
     assert "valid" not in result.records[0]
 
 
-def test_one_validation_pair_is_enough_to_select_by(dataset):
+def test_one_validation_pair_is_enough_to_select_by(dataset, make):
     alone = dataset.replace(splits={"valid": dataset.valid[:1], "test": dataset.test})
     trainer = make(alone, epochs=2)
     assert trainer.has_validation
@@ -115,7 +105,7 @@ def test_one_validation_pair_is_enough_to_select_by(dataset):
 
 
 @pytest.mark.parametrize("stop_after", [0, 1, 3])
-def test_resume_reaches_the_same_numbers(dataset, tmp_path, stop_after):
+def test_resume_reaches_the_same_numbers(dataset, tmp_path, stop_after, make):
     """A run cut after any epoch, even between checkpoint and log, ends bit-equal to an uninterrupted one."""
     whole = make(dataset, epochs=5, directory=_made(tmp_path / "whole"))
     whole.fit()
@@ -138,7 +128,7 @@ def _made(folder):
     return folder
 
 
-def test_interrupt_leaves_a_usable_model(dataset, tmp_path):
+def test_interrupt_leaves_a_usable_model(dataset, tmp_path, make):
     class Interrupt(Callback):
         def on_step_end(self, trainer, step, terms):
             if trainer.epoch == 2:
@@ -151,7 +141,7 @@ def test_interrupt_leaves_a_usable_model(dataset, tmp_path):
     assert load_checkpoint(tmp_path / "checkpoint.pt")["epoch"] == 2
 
 
-def test_ctrl_c_waits_for_the_end_of_the_step(dataset):
+def test_ctrl_c_waits_for_the_end_of_the_step(dataset, make):
     calls = []
 
     class PressedInTheMiddle(L2):
@@ -178,7 +168,7 @@ def test_ctrl_c_waits_for_the_end_of_the_step(dataset):
     assert result.epochs == 1  # the second epoch ends with this step, but was not validated
 
 
-def test_nan_stops_names_the_term_and_keeps_the_checkpoint(dataset, tmp_path):
+def test_nan_stops_names_the_term_and_keeps_the_checkpoint(dataset, tmp_path, make):
     class Explode(Regularizer):
         name = "explode"
 
@@ -192,7 +182,7 @@ def test_nan_stops_names_the_term_and_keeps_the_checkpoint(dataset, tmp_path):
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("-inf")])
-def test_infinity_stops_too(dataset, value):
+def test_infinity_stops_too(dataset, value, make):
     class Explode(Regularizer):
         name = "explode"
 
@@ -218,7 +208,7 @@ def test_any_regularizer_attaches_to_another_model(dataset):
     assert history[0]["terms"]["rex"] == 0  # one environment has no variance
 
 
-def test_logged_terms_are_means_over_the_steps(dataset):
+def test_logged_terms_are_means_over_the_steps(dataset, make):
     class Remember(Callback):
         steps = []  # noqa: RUF012
 
@@ -235,7 +225,7 @@ def test_logged_terms_are_means_over_the_steps(dataset):
 
 
 @pytest.mark.parametrize(("mask", "ties"), [("all-behaviors", "pessimistic"), ("none", "optimistic")])
-def test_validation_masks_and_breaks_ties_as_told(dataset, monkeypatch, mask, ties):
+def test_validation_masks_and_breaks_ties_as_told(dataset, monkeypatch, mask, ties, make):
     """The figures are those of an evaluation with the same options, which differ from those of the defaults."""
     flat = lambda graph=None: _Flat(dataset.num_users, dataset.num_items)  # noqa: E731
     trainer = make(dataset, epochs=1, evaluation=EvaluationOptions(mask=mask, ties=ties, metric="MRR@50"))
@@ -267,7 +257,7 @@ class Scripted:
 
 
 @pytest.mark.parametrize("cut", [2, 3, 4])
-def test_a_run_cut_after_its_best_epoch_ends_with_that_epoch(dataset, tmp_path, monkeypatch, cut):
+def test_a_run_cut_after_its_best_epoch_ends_with_that_epoch(dataset, tmp_path, monkeypatch, cut, make):
     """The weights of the best epoch come from the checkpoint, where nothing after the cut is better."""
     values = [0.1, 0.5, 0.3, 0.4, 0.2]
     remembered = {}
@@ -290,7 +280,7 @@ def test_a_run_cut_after_its_best_epoch_ends_with_that_epoch(dataset, tmp_path, 
     assert not torch.equal(weights(again), remembered[5])
 
 
-def test_a_finished_run_may_be_extended(dataset, tmp_path):
+def test_a_finished_run_may_be_extended(dataset, tmp_path, make):
     make(dataset, epochs=2, directory=tmp_path).fit()
     longer, whole = make(dataset, epochs=4, directory=tmp_path), make(dataset, epochs=4)
     assert longer.fit(resume=True).epochs == 4
@@ -298,13 +288,13 @@ def test_a_finished_run_may_be_extended(dataset, tmp_path):
     assert torch.equal(weights(longer), weights(whole))
 
 
-def test_patience_counts_across_a_resume(dataset, tmp_path, monkeypatch):
+def test_patience_counts_across_a_resume(dataset, tmp_path, monkeypatch, make):
     monkeypatch.setattr("mbgraph.training.trainer.evaluate", Scripted([0.5, 0.3, 0.2, 0.1, 0.1, 0.1]))
     make(dataset, epochs=3, patience=3, directory=tmp_path).fit()
     assert make(dataset, epochs=9, patience=3, directory=tmp_path).fit(resume=True).epochs == 5  # 5 - 1 > 3
 
 
-def test_options_come_as_sections_or_one_by_one(dataset):
+def test_options_come_as_sections_or_one_by_one(dataset, make):
     whole = make(dataset, training=TrainingOptions(epochs=9, patience=3), evaluation=EvaluationOptions(metric="MRR@5"))
     assert (whole.training.epochs, whole.training.patience) == (4, 3)  # what is named alone counts more
     assert (whole.training.weight_decay, whole.metric) == (0.0, "MRR@5")
@@ -403,7 +393,7 @@ def test_a_model_of_another_graph_is_refused(dataset):
         Trainer(model, fewer)
 
 
-def test_errors(dataset, tmp_path):
+def test_errors(dataset, tmp_path, make):
     for options, message in (
         ({"epochs": 0}, "epochs of the training options must be a whole number from 1 .*, got 0"),
         ({"lr": 0.0}, "lr of the training options must be a number above 0.*, got 0.0"),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mbgraph.cli.bench import EVERY, is_file
-from mbgraph.cli.common import PATH, Command, console, emit_json, json_option, out, table
+from mbgraph.cli.common import PATH, Command, console, emit_json, json_option, out, say_no_pictures, stop_early, table
 from mbgraph.machine import MOST_THREADS
 
 if TYPE_CHECKING:
@@ -167,13 +167,11 @@ def _run(
             for path in [*write_all(results, folder), *drawn]:
                 console.print(f"wrote {path}")
     if folder is not None and not can_draw():
-        console.print('note: pictures are left out; install them with: pip install "mbgraph[plot]"')
+        say_no_pictures()
     if as_json:
         emit_json(_plain(collected[0]) if name != EVERY else {"studies": [_plain(each) for each in collected]})
     if interrupted:
-        console.print("stopped; the same command goes on where this one ended")
-        if budget is None:
-            click.get_current_context().exit(130)
+        stop_early(budget)
 
 
 def show(results: Results) -> None:

@@ -49,21 +49,18 @@ def command(name: str, source: str | None, root: Path | None, force: bool, as_js
     from mbgraph.data.cards import get_card
     from mbgraph.data.catalog import default_folder
     from mbgraph.data.download import download
-    from mbgraph.data.formats.npz import read_meta
+    from mbgraph.data.formats.npz import FACTS, read_meta
 
     card = get_card(name)
     with TransferProgress(console) as progress:
         path = download(card, root or default_folder(), source=source, force=force, progress=progress)
     meta = read_meta(path)
     if as_json:
-        emit_json({"name": card.name, "path": str(path.resolve()), **{key: meta[key] for key in _FACTS}})
+        emit_json({"name": card.name, "path": str(path.resolve()), **{key: meta[key] for key in FACTS}})
         return
     console.print(f"licence: {card.licence}")
     console.print(f"cite: {card.citation}")
     console.print(f"wrote {path}")
-
-
-_FACTS = ("users", "items", "behaviors", "target", "splits", "counts")
 
 
 class TransferProgress:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import tokenize
 import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,27 +15,10 @@ from mbgraph import limits
 from mbgraph.errors import DataError
 from mbgraph.files import open_file, reading
 
-__all__ = ["check_unpacked", "opened_npz", "read_arrays"]
+__all__ = ["check_unpacked", "opened_npz", "overclaims", "read_arrays"]
 
 _RATIO = 1032  # deflate cannot make more bytes of one than this; whoever claims more lies
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-# What zipfile, zlib and numpy's header parser raise on bytes that are no npz file.
-_BROKEN = (
-    zipfile.BadZipFile,
-    zlib.error,
-    tokenize.TokenError,
-    SyntaxError,
-    OSError,
-    EOFError,
-    ValueError,
-    TypeError,
-    KeyError,
-    IndexError,
-    NotImplementedError,
-    OverflowError,
-    RecursionError,
-    MemoryError,
-)
 
 
 def check_unpacked(file: Path, size: int, unpacked: int) -> None:
@@ -47,6 +28,11 @@ def check_unpacked(file: Path, size: int, unpacked: int) -> None:
         return
     told = f"{file}: {unpacked >> 20:,} MiB unpacked from {size / 2**20:,.1f}"
     raise limits.refusal("unpacked_mib", told, (unpacked >> 20) + 1)
+
+
+def overclaims(info: zipfile.ZipInfo) -> bool:
+    """Return whether a member of an archive says that it unpacks to more than deflate can make of its bytes."""
+    return info.file_size > _RATIO * (info.compress_size + 1)
 
 
 @contextmanager
@@ -88,21 +74,18 @@ def read_arrays(
         If the file is no npz file, truncated, encrypted, holds object arrays, lacks a required array, or its headers
         claim what the file does not hold.
     """
-    try:
-        with open_file(file) as source, zipfile.ZipFile(source) as archive:
-            size = os.fstat(source.fileno()).st_size
-            held = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-            for name in required:
-                if name not in held:
-                    raise DataError(f"{file} holds no array {name!r}", f"it needs {', '.join(required)}")
-            wanted = [name for name in (*required, *optional) if name in held]
-            for name in wanted:
-                _check_member(held[name], file, size)
-            check_unpacked(file, size, sum(held[name].file_size for name in wanted))
-            return {name: _read_array(archive, held[name], file, length) for name in wanted}
-    except _BROKEN as error:
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise DataError(f"{file} is truncated or no npz file ({reason})", "restore the file") from error
+    problem = f"{file} is truncated or no npz file"
+    with reading(file, "restore the file", problem), open_file(file) as source, zipfile.ZipFile(source) as archive:
+        size = os.fstat(source.fileno()).st_size
+        held = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+        for name in required:
+            if name not in held:
+                raise DataError(f"{file} holds no array {name!r}", f"it needs {', '.join(required)}")
+        wanted = [name for name in (*required, *optional) if name in held]
+        for name in wanted:
+            _check_member(held[name], file, size)
+        check_unpacked(file, size, sum(held[name].file_size for name in wanted))
+        return {name: _read_array(archive, held[name], file, length) for name in wanted}
 
 
 def _check_member(info: zipfile.ZipInfo, file: Path, size: int) -> None:
@@ -111,7 +94,7 @@ def _check_member(info: zipfile.ZipInfo, file: Path, size: int) -> None:
         raise DataError(f"{what} is encrypted", "save it without a password")
     if info.compress_type not in _METHODS:
         raise DataError(f"{what} is packed by method {info.compress_type}", "save it with numpy.savez_compressed")
-    if info.compress_size > size or info.file_size > _RATIO * (info.compress_size + 1):
+    if info.compress_size > size or overclaims(info):
         raise DataError(
             f"{what} claims {info.file_size} bytes out of {info.compress_size}, the file has {size}", "restore the file"
         )

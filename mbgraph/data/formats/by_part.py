@@ -16,13 +16,13 @@ from pathlib import Path
 from mbgraph.data.aliases import canonical_behavior, canonical_split, is_known
 from mbgraph.data.dataset import MultiBehaviorDataset
 from mbgraph.data.formats.assemble import Origin, assemble, find_target
-from mbgraph.data.formats.content import Survey, first_words, is_pickle, survey
+from mbgraph.data.formats.content import Survey, has_header, is_pickle, second_line, survey
 from mbgraph.data.formats.matrices import Matrix, read_held_out, read_matrix
 from mbgraph.data.formats.matrix_folder import check_shapes
-from mbgraph.data.formats.text import read_adjacency, read_pairs, split_words
+from mbgraph.data.formats.text import read_adjacency, read_pairs
 from mbgraph.data.interactions import Pairs
 from mbgraph.errors import DataError, UsageError, nearest
-from mbgraph.files import inside, open_file
+from mbgraph.files import inside
 
 __all__ = ["Layout", "find_layout", "read", "suggestion"]
 
@@ -85,26 +85,14 @@ def _named(path: Path) -> Iterator[tuple[Path, str, str | None]]:
 
 def _may_hold(file: Path) -> bool:
     try:
-        words = first_words(file)
-        numbers = len(words) > 1 and words[0].isdigit() and words[1].isdigit()
-        return numbers or is_pickle(file) or _under_header(file)
+        return is_pickle(file) or has_header(file) is not None
     except DataError:
         return False
 
 
-def _second_line(file: Path) -> bytes:
-    with open_file(file) as source:
-        return b"".join(source.read(4096).splitlines()[1:2])
-
-
-def _under_header(file: Path) -> bool:
-    words = split_words(_second_line(file))
-    return len(words) > 1 and words[0].isdigit() and words[1].isdigit()
-
-
 def _is_log(file: Path) -> bool:
     """Return whether a file has three columns or more between commas: what its name calls nothing is an event log."""
-    return _second_line(file).count(b",") > 1
+    return second_line(file).count(b",") > 1
 
 
 def find_layout(path: Path, target: str | None = None) -> Layout | None:

@@ -5,7 +5,7 @@ Names alone do not tell: folders hold notes, dictionaries and parts of archives 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,18 @@ from mbgraph.errors import DataError
 from mbgraph.files import open_file
 from mbgraph.typing import IntArray
 
-__all__ = ["Survey", "archive", "first_words", "is_pickle", "repeats_users", "same_pairs", "split_files", "survey"]
+__all__ = [
+    "Survey",
+    "archive",
+    "first_words",
+    "has_header",
+    "is_pickle",
+    "repeats_users",
+    "same_pairs",
+    "second_line",
+    "split_files",
+    "survey",
+]
 
 _HEAD = 1 << 16
 _ARCHIVES = {
@@ -72,16 +83,33 @@ def is_pickle(file: Path) -> bool:
 
 
 def first_words(file: Path) -> list[bytes]:
-    """Return the words of the first line with any; none if it is too long for a line of text."""
+    """Return the words of the first line with any, as many as its first 64 KiB hold; none if the line is no text."""
     head = _head(file).removeprefix(b"\xef\xbb\xbf").lstrip()
     line = head.splitlines()[0] if head else b""
-    return split_words(line) if len(line) < _HEAD and b"\0" not in line else []
+    return split_words(line) if b"\0" not in line else []
+
+
+def second_line(file: Path) -> bytes:
+    """Return the second line with any words, which is the first under a header; empty where there is none."""
+    lines = [line for line in _head(file).splitlines() if line.strip()]
+    return lines[1] if len(lines) > 1 else b""
+
+
+def has_header(file: Path) -> bool | None:
+    """Return whether the first line of a file of numbers names columns; None if the file begins with no numbers."""
+    if _numbers(first_words(file)):
+        return False
+    return True if _numbers(split_words(second_line(file))) else None
+
+
+def _numbers(words: Sequence[bytes]) -> bool:
+    return len(words) > 1 and words[0].isdigit() and words[1].isdigit()
 
 
 def repeats_users(file: Path) -> bool:
     """Return whether a file begins as pairs do: two numbers a line, and a user with several lines."""
     lines = [split_words(line) for line in _head(file).splitlines()[:-1] if line.strip()]
-    if not lines or not all(len(words) == 2 and words[0].isdigit() and words[1].isdigit() for words in lines):
+    if not lines or not all(len(words) == 2 and _numbers(words) for words in lines):
         return False
     users = [words[0] for words in lines]
     return len(set(users)) < len(users)
@@ -100,9 +128,8 @@ def survey(file: Path) -> Survey | None:
     """
     if is_pickle(file):
         return Survey("matrix")
-    words = first_words(file)
-    header = not _numbers(words)
-    if header and not _numbers(_second(file)):
+    header = has_header(file)
+    if header is None:
         return None
     users: list[IntArray] = []
     longest, shortest = 0, 1 << 62
@@ -122,7 +149,7 @@ def survey(file: Path) -> Survey | None:
     if longest == shortest == 2:
         return Survey("pairs", header, 2, lowest)
     owners = np.concatenate(users)
-    more = header or not all(word.isdigit() for word in words) or len(np.unique(owners)) < len(owners)
+    more = header or not all(word.isdigit() for word in first_words(file)) or len(np.unique(owners)) < len(owners)
     if more and longest == shortest > 2:
         return Survey("pairs", header, longest, lowest)
     if not header:
@@ -134,16 +161,6 @@ def survey(file: Path) -> Survey | None:
 
 def _ids(tokens: Tokens) -> IntArray:
     return tokens.integers()
-
-
-def _numbers(words: Iterable[bytes]) -> bool:
-    words = list(words)
-    return len(words) > 1 and words[0].isdigit() and words[1].isdigit()
-
-
-def _second(file: Path) -> list[bytes]:
-    lines = [line for line in _head(file).splitlines() if line.strip()]
-    return split_words(lines[1]) if len(lines) > 1 else []
 
 
 def split_files(path: Path, template: str, names: dict[str, tuple[str, ...]] = SPLIT_ALIASES) -> dict[str, Path]:

@@ -10,12 +10,11 @@ from pathlib import Path
 
 from mbgraph import limits
 from mbgraph.data.aliases import is_known
-from mbgraph.data.formats.content import repeats_users
+from mbgraph.data.formats.content import first_words, repeats_users
 from mbgraph.data.formats.events import is_json_lines
 from mbgraph.data.formats.mbgcn import SIZES
 from mbgraph.data.formats.npz import is_npz
 from mbgraph.data.formats.recbole_table import parse_header
-from mbgraph.data.formats.text import split_words
 from mbgraph.errors import DataError
 from mbgraph.files import open_file, reading, user_path
 
@@ -124,14 +123,8 @@ def _is_number(word: str) -> bool:
     return True
 
 
-def _first_words(file: Path) -> list[bytes]:
-    """Return the words of the first line; none if it is too long for a line of text, or the file is empty."""
-    with open_file(file) as source:
-        return split_words(source.readline(_HEAD).removeprefix(b"\xef\xbb\xbf"))
-
-
 def _numbers(file: Path) -> bool:
-    words = _first_words(file)
+    words = first_words(file)
     return bool(words) and all(word.isdigit() for word in words[:-1]) and words[0].isdigit()
 
 

@@ -6,20 +6,19 @@ names the behavior. A table may be packed as ``pv.csv.zip`` or ``pv.zip``, with 
 
 from __future__ import annotations
 
+import os
 import zipfile
-import zlib
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from mbgraph.data.aliases import SPLIT_ALIASES
 from mbgraph.data.dataset import MultiBehaviorDataset
-from mbgraph.data.formats.archive import check_unpacked
+from mbgraph.data.formats.archive import check_unpacked, overclaims
 from mbgraph.data.formats.assemble import Origin, assemble, find_target
 from mbgraph.data.formats.text import read_pairs
 from mbgraph.data.interactions import Pairs
 from mbgraph.errors import DataError
-from mbgraph.files import open_file
+from mbgraph.files import open_file, reading
 
 __all__ = ["read", "read_part"]
 
@@ -28,7 +27,6 @@ _SUFFIXES = {
     **{f".{alias}.txt": split for split, aliases in SPLIT_ALIASES.items() for alias in aliases},
 }
 _TABLES = (".csv", ".csv.zip", ".zip")
-_RATIO = 1032  # deflate cannot make more bytes of one than this
 
 
 def read_part(path: Path, *, users: int | None = None, items: int | None = None) -> Pairs:
@@ -36,20 +34,16 @@ def read_part(path: Path, *, users: int | None = None, items: int | None = None)
     options: dict[str, Any] = {"users": users, "items": items, "header": True, "more_columns": True}
     if path.suffix != ".zip":
         return read_pairs(path, **options)
-    try:
-        with ExitStack() as stack:
-            archive = stack.enter_context(zipfile.ZipFile(stack.enter_context(open_file(path))))
-            members = [info for info in archive.infolist() if not info.is_dir() and not info.filename.startswith("__")]
-            if len(members) != 1:
-                raise DataError(f"{path} holds {len(members)} files, not one", "unpack the table beside it")
-            if members[0].file_size > _RATIO * (members[0].compress_size + 1):
-                raise DataError(f"{path} claims {members[0].file_size} bytes that it cannot hold", "restore the file")
-            check_unpacked(path, path.stat().st_size, members[0].file_size)
-            member: Any = archive.open(members[0])
-            return read_pairs(path, stream=member, **options)
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, NotImplementedError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise DataError(f"{path} is truncated or no zip archive ({reason})", "restore or unpack it") from error
+    problem = f"{path} is truncated or no zip archive"
+    with reading(path, "restore or unpack it", problem), open_file(path) as source, zipfile.ZipFile(source) as archive:
+        members = [info for info in archive.infolist() if not info.is_dir() and not info.filename.startswith("__")]
+        if len(members) != 1:
+            raise DataError(f"{path} holds {len(members)} files, not one", "unpack the table beside it")
+        if overclaims(members[0]):
+            raise DataError(f"{path} claims {members[0].file_size} bytes that it cannot hold", "restore the file")
+        check_unpacked(path, os.fstat(source.fileno()).st_size, members[0].file_size)
+        member: Any = archive.open(members[0])
+        return read_pairs(path, stream=member, **options)
 
 
 def read(

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mbgraph.data.formats.pickles import Array, Sparse, Unusable, broken, load
+from mbgraph.data.formats.pickles import Array, Sparse, Unusable, load, reading_pickle
 from mbgraph.data.interactions import Pairs
 from mbgraph.errors import DataError
 from mbgraph.typing import IntArray
@@ -57,7 +57,7 @@ def read_matrix(file: Path) -> Matrix:
     found = load(file)
     if not isinstance(found, Sparse):
         raise DataError(f"{file} holds no sparse matrix", "this format needs a pickled SciPy CSR or COO matrix")
-    try:
+    with reading_pickle(file):
         users, items = _shape(file, found.state)
         values = _numbers(found.state, "data", "iufb")
         if found.layout == "coo":
@@ -74,8 +74,6 @@ def read_matrix(file: Path) -> Matrix:
                 )
             major = np.repeat(np.arange(majors, dtype=np.int64), np.diff(pointer))
             user, item = (major, index) if found.layout == "csr" else (index, major)
-    except (Unusable, KeyError, AttributeError) as error:
-        raise broken(file, error) from error
     if not len(user) == len(item) == len(values):
         raise DataError(f"{file}: {len(user)} rows, {len(item)} columns, {len(values)} values", "restore the file")
     for kind, rows, count in (("user", user, users), ("item", item, items)):
@@ -106,10 +104,8 @@ def read_held_out(file: Path, users: int | None = None, items: int | None = None
         If an entry is anything else or out of range, or the length is not ``users``.
     """
     found = load(file)
-    try:
+    with reading_pickle(file):
         entries = found.real() if isinstance(found, Array) else found
-    except Unusable as error:
-        raise broken(file, error) from error
     if isinstance(entries, np.ndarray):
         entries = entries.tolist()
     if type(entries) is not list:

@@ -29,6 +29,7 @@ from mbgraph.errors import DataError, UsageError, nearest
 from mbgraph.files import atomic_write, check_folder, inside, read_json, read_whole, reading, write_json
 
 __all__ = [
+    "FACTS",
     "OWN_KEYS",
     "check_file_name",
     "check_meta",
@@ -43,7 +44,9 @@ __all__ = [
     "write_npz",
 ]
 
-_REQUIRED = ("name", "users", "items", "behaviors", "target", "splits", "counts")
+FACTS = ("users", "items", "behaviors", "target", "splits", "counts")
+"""What every ``meta.json`` says of its dataset, beside the name."""
+_REQUIRED = ("name", *FACTS)
 OWN_KEYS = (*_REQUIRED, "ids", "metadata")  # written from the dataset; every other key is kept as it was read
 _FILES = ("meta.json", "manifest.json", "users.txt", "items.txt")  # besides npz files, all a dataset folder holds
 _MAX_ROWS = 2**31 - 1

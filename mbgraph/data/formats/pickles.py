@@ -11,8 +11,8 @@ from __future__ import annotations
 import pickle
 import pickletools
 import re
-import struct
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,9 @@ import numpy as np
 
 from mbgraph import limits
 from mbgraph.errors import DataError
-from mbgraph.files import read_whole
+from mbgraph.files import read_whole, reading
 
-__all__ = ["Array", "Sparse", "Unusable", "broken", "load"]
+__all__ = ["Array", "Sparse", "Unusable", "load", "reading_pickle"]
 
 _MAX_ENTRIES = 10_000  # of dictionaries; matrices have a handful, and keys can be chosen so that they collide
 _MAX_SHARED = 20  # tuples used twice: they could nest into one that takes for ever to hash
@@ -37,21 +37,10 @@ PUT BINPUT LONG_BINPUT MEMOIZE GET BINGET LONG_BINGET GLOBAL STACK_GLOBAL REDUCE
 """
 _ALLOWED = frozenset(_OPERATIONS.split())
 _TO_MARK = frozenset(["POP_MARK", "LIST", "APPENDS", "TUPLE", "DICT", "SETITEMS"])
-# What the unpickler, the lister and the stand-ins raise on bytes that are no pickle of arrays.
-Unusable = pickle.UnpicklingError
-_BROKEN = (
-    Unusable,
-    struct.error,
-    EOFError,
-    ValueError,
-    TypeError,
-    KeyError,
-    IndexError,
-    AttributeError,
-    OverflowError,
-    MemoryError,
-    RecursionError,
-)
+
+
+class Unusable(ValueError):
+    """A pickle of something else than arrays."""
 
 
 class Dtype:
@@ -251,17 +240,14 @@ def load(file: Path) -> Any:
     content = read_whole(file)
     if not content:
         raise DataError(f"{file} is empty", "restore the file")
-    try:
+    with reading_pickle(file):
         _check_operations(file, content)
         return _Unpickler(file, content).load()
-    except _BROKEN as error:
-        raise broken(file, error) from error
 
 
-def broken(file: Path, error: Exception) -> DataError:
-    """Return the error that says why a pickle cannot be used."""
-    reason = " ".join(str(error).split())[:120] or type(error).__name__
-    return DataError(f"{file} is truncated or no pickle of arrays ({reason})", "restore the file")
+def reading_pickle(file: Path) -> AbstractContextManager[None]:
+    """Return the block in which whatever is no pickle of arrays becomes one line; see `mbgraph.files.reading`."""
+    return reading(file, "restore the file", f"{file} is truncated or no pickle of arrays")
 
 
 def _check_operations(file: Path, content: bytes) -> None:

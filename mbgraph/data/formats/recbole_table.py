@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mbgraph.errors import DataError, UnknownNameError
+from mbgraph.errors import DataError, UnknownNameError, one_line
 from mbgraph.files import atomic_write, open_file
 
 if TYPE_CHECKING:
@@ -81,18 +81,14 @@ def read_table(file: Path, columns: Sequence[str], *, rows: bool = True) -> pa.T
     except pa.ArrowException as error:
         if "Empty CSV" not in str(error):
             raise DataError(
-                f"cannot read {file} ({_line(error)})", "correct the row; columns are tab separated"
+                f"cannot read {file} ({one_line(error)})", "correct the row; columns are tab separated"
             ) from error
         table = pa.table({column: pa.array([], pa.string()) for column in columns})
     except OSError as error:
-        raise DataError(f"cannot read {file} ({_line(error)})", "restore the file") from error
+        raise DataError(f"cannot read {file} ({one_line(error)})", "restore the file") from error
     if rows and not len(table):
         raise DataError(f"{file} is empty", "restore the file or leave it out")
     return table.select(list(columns))
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:160]
 
 
 def write_table(file: Path, header: Sequence[str], parts: Iterable[Sequence[Sequence[str]]]) -> None:

@@ -251,6 +251,12 @@ def test_pairs_between_commas(tmp_path, header):
     check(read(tmp_path))
 
 
+def test_empty_lines_under_a_header_are_passed_over(tmp_path):
+    put(tmp_path, click_train="user item\n\n" + lines(CLICK), buy_train="user item\n \n" + lines(BUY))
+    put(tmp_path, buy_valid=lines(VALID), buy_test=lines(TEST))
+    check(read(tmp_path))
+
+
 def test_further_columns_between_commas_are_left_out_with_a_word(tmp_path):
     put(tmp_path, click_train=lines(CLICK, more=" 5").replace(" ", ","), buy_train=lists(BUY).replace(" ", ","))
     put(tmp_path, buy_test=lines(TEST).replace(" ", ","), buy_valid=lines(VALID))

@@ -66,6 +66,15 @@ def test_bytes_that_are_no_text(tmp_path):
     assert detect(tmp_path / "x") == "events"
 
 
+@pytest.mark.parametrize("begin", ["", "\n", "\ufeff"])
+def test_a_first_user_of_very_many_items_is_a_list_of_items(tmp_path, begin):
+    many = begin + " ".join(map(str, range(20_000))) + "\n"
+    folder = files(tmp_path / "a", train_txt=many, test_txt="0 20000\n", cart_txt=many)
+    assert detect(folder) == "adjacency"
+    assert len(load_dataset(folder).edges["cart"]) == 19_999
+    assert detect(files(tmp_path / "b", buy_train_txt=many, cart_train_txt=many)) == "by-part"
+
+
 def test_content_decides_where_names_are_alike(tmp_path):
     numbers = files(tmp_path / "a", train_txt="0 1 2\n", test_txt="0 3\n")
     assert detect(numbers) == "adjacency"

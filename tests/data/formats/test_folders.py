@@ -343,6 +343,21 @@ def test_archives_of_several_files_or_of_lies(folder, monkeypatch):
         read(path)
 
 
+def test_archives_that_cannot_be_unpacked(folder):
+    path = folder("ehcf")
+    whole = (path / "view.csv.zip").read_bytes()
+    locked = bytearray(whole)
+    locked[6] |= 1
+    locked[whole.index(b"PK\x01\x02") + 8] |= 1
+    damaged = bytearray(whole)
+    damaged[30 + len("view.csv")] ^= 0xFF
+    for content, cause in ((locked, "encrypted"), (damaged, "."), (whole[:-30], "not a zip file"), (b"", "not a zip")):
+        (path / "view.csv.zip").write_bytes(content)
+        message = rf"view.csv.zip is truncated or no zip archive \(.*{cause}.*\); restore or unpack it"
+        with pytest.raises(DataError, match=message):
+            read(path)
+
+
 def test_targets(folder):
     path = folder("mbcgcn")
     assert read(path, target="cart").behaviors == ("view", "buy", "cart")

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 
 from mbgraph.data.interactions import Pairs
 from mbgraph.errors import UsageError
@@ -12,24 +11,6 @@ from mbgraph.models.twostage.counts import UserLevel
 from mbgraph.models.twostage.labels import labels_of, more_labels
 from mbgraph.models.twostage.rows import Layout, Weighing
 from mbgraph.nn.relations import Relations
-from mbgraph.testing.recommenders import toy_dataset
-
-EVERYONE = torch.arange(24)
-
-
-@pytest.fixture
-def ds():
-    return toy_dataset()
-
-
-def build(ds, rng=1, **options):
-    return TwoStage(ds.graph, ds.target, behaviors=ds.behaviors, rng=rng, **options)
-
-
-def learned(ds, rng=1, **options):
-    model = build(ds, rng, **options)
-    model.told = model.learn(ds)
-    return model
 
 
 def labels(ds, rng=1, **options):
@@ -96,14 +77,14 @@ def test_an_assumed_share_of_labels_stays_visited(ds, share):
         assert cells(relations[name]) - cells(found.relations[name]) <= set(gone)
 
 
-def test_a_share_that_cannot_be_had_is_refused(ds):
+def test_a_share_that_cannot_be_had_is_refused(ds, learned):
     with pytest.raises(UsageError, match=r"visited_share is 0.99, but only 0\.\d+ of the held-out pairs have"):
         learned(ds, labels="held-out", visited_share=0.99)
     with pytest.raises(UsageError, match="the visited share of validation pairs is what it is"):
         learned(ds, visited_share=0.5)
 
 
-def test_a_label_leaves_every_count(ds, monkeypatch):
+def test_a_label_leaves_every_count(ds, monkeypatch, build, learned):
     """What is measured for the fit is what would be measured had the label never been bought.
 
     For held-out labels the graph without them is a dataset of its own; every number of every pair must agree with it.
@@ -125,14 +106,14 @@ def test_a_label_leaves_every_count(ds, monkeypatch):
     assert model.told["labels"]["source"] == "held-out"
 
 
-def test_validation_labels_are_in_no_number(ds):
+def test_validation_labels_are_in_no_number(ds, learned):
     """Other validation pairs of the same users, and everything measured stays as it is."""
     model, other = learned(ds), learned(ds.replace(splits={}), labels="held-out")
     for facts in (model.facts(), other.facts()):
         assert np.array_equal(facts.bought, np.sort(ds.edges["buy"].keys(17)))
 
 
-def test_scores_use_every_train_purchase(ds):
+def test_scores_use_every_train_purchase(ds, learned):
     """A label that was held out for the fit counts again when users are scored."""
     model = learned(ds.replace(splits={}), labels="held-out")
     facts = model.scorer().facts
@@ -157,7 +138,7 @@ def test_more_labels_are_other_purchases_of_the_same_users(ds):
     assert len({tuple(found.items.tolist()) for found in drawn}) == 3
 
 
-def test_seen_lists_of_more_labels_know_nothing_of_them(ds):
+def test_seen_lists_of_more_labels_know_nothing_of_them(ds, build):
     """Their evidence is what a model of the data without these purchases measures."""
     model = build(ds)
     lists = model.seen_lists(ds, 2)
@@ -179,10 +160,10 @@ def test_seen_lists_of_more_labels_know_nothing_of_them(ds):
     assert lists.bounds().tolist() == [*np.unique(lists.users, return_index=True)[1].tolist(), len(lists.users)]
 
 
-def test_more_labels_change_the_network_and_not_the_weights(ds):
+def test_more_labels_change_the_network_and_not_the_weights(ds, learned, everyone):
     plain, more, again = (learned(ds, head="mlp", head_labels=number) for number in (0, 2, 2))
     assert plain.weights() == more.weights()
-    scores = [model.scorer().scores(EVERYONE).numpy() for model in (plain, more, again)]
+    scores = [model.scorer().scores(everyone).numpy() for model in (plain, more, again)]
     assert np.array_equal(scores[1], scores[2])
     assert not np.allclose(scores[0], scores[1])
 
@@ -197,10 +178,10 @@ def test_more_labels_change_the_network_and_not_the_weights(ds):
         ),
     ],
 )
-def test_more_labels_that_cannot_be(ds, options, message):
+def test_more_labels_that_cannot_be(ds, options, message, build):
     with pytest.raises(UsageError, match=message):
         build(ds, **options)
 
 
-def test_fit_users_bounds_the_lists_of_more_labels_too(ds):
+def test_fit_users_bounds_the_lists_of_more_labels_too(ds, build):
     assert len(np.unique(build(ds, fit_users=5).seen_lists(ds, 1).users)) <= 5

@@ -7,25 +7,25 @@ from hypothesis import strategies as st
 
 from mbgraph import evaluate
 from mbgraph.errors import UnknownNameError, UsageError
-from mbgraph.models import RETRIEVERS, LightGCN, Retriever, TwoStage
+from mbgraph.models import RETRIEVERS, LightGCN, Retriever
 from mbgraph.models.twostage.candidates import candidates_of
 from mbgraph.models.twostage.retrievers import _largest, retrieved_by
-from mbgraph.testing.recommenders import toy_dataset
 
 USERS, ITEMS = 24, 17
 
 
 @pytest.fixture
-def ds():
-    return toy_dataset()
+def facts_of(build):
+    """Return the facts of a model with runs attached."""
 
+    def made(ds, **options):
+        model = build(ds, **options)
+        if model.options.runs:
+            base = LightGCN(ds.graph, ds.target, behaviors=ds.behaviors, rng=3, embedding_dim=4)
+            model.attach(dict.fromkeys(model.options.runs, base))
+        return model.facts()
 
-def facts_of(ds, **options):
-    model = TwoStage(ds.graph, ds.target, behaviors=ds.behaviors, rng=1, **options)
-    if model.options.runs:
-        base = LightGCN(ds.graph, ds.target, behaviors=ds.behaviors, rng=3, embedding_dim=4)
-        model.attach(dict.fromkeys(model.options.runs, base))
-    return model.facts()
+    return made
 
 
 def known(ds):
@@ -53,7 +53,7 @@ def orders(ds, facts):
 
 @pytest.mark.parametrize("count", [0, 1, 4, ITEMS + 3])
 @pytest.mark.parametrize("name", ["item-cosine", "popularity", "dot"])
-def test_each_finds_what_a_plain_loop_finds(ds, name, count):
+def test_each_finds_what_a_plain_loop_finds(ds, name, count, facts_of):
     facts = facts_of(ds, runs=("r",), retrievers=(name,))
     (retriever,) = facts.retrievers
     assert (retriever.name, isinstance(retriever, Retriever)) == (name, True)
@@ -64,7 +64,7 @@ def test_each_finds_what_a_plain_loop_finds(ds, name, count):
 
 
 @pytest.mark.parametrize("name", ["item-cosine", "popularity", "dot"])
-def test_a_user_s_items_do_not_depend_on_the_others(ds, name, monkeypatch):
+def test_a_user_s_items_do_not_depend_on_the_others(ds, name, monkeypatch, facts_of):
     from mbgraph.models.twostage import retrievers as module
 
     facts = facts_of(ds, runs=("r",), retrievers=(name,))
@@ -74,7 +74,7 @@ def test_a_user_s_items_do_not_depend_on_the_others(ds, name, monkeypatch):
         assert np.array_equal(facts.retrievers[0].retrieve(users, 5), whole[users])
 
 
-def test_several_give_each_item_once_those_of_the_first_first(ds):
+def test_several_give_each_item_once_those_of_the_first_first(ds, facts_of):
     facts = facts_of(ds, runs=("r",), retrievers=("dot", "popularity", "dot"), retrieved=4)
     assert [each.name for each in facts.retrievers] == ["dot", "popularity"]
     by_name = orders(ds, facts)
@@ -87,7 +87,7 @@ def test_several_give_each_item_once_those_of_the_first_first(ds):
         assert pairs.items[(pairs.users == user) & ~pairs.seen].tolist() == wanted
 
 
-def test_none_leave_the_seen_list(ds):
+def test_none_leave_the_seen_list(ds, facts_of):
     facts = facts_of(ds, retrievers=())
     assert candidates_of(facts, np.arange(USERS)).seen.all()
 
@@ -103,8 +103,8 @@ def test_the_largest_with_ties(rows):
             assert own == [*kept, *[-1] * (min(count, 5) - len(kept))]
 
 
-def test_a_model_ranks_what_its_retrievers_find(ds):
-    model = TwoStage(ds.graph, ds.target, behaviors=ds.behaviors, rng=1, retrievers=("popularity",), retrieved=3)
+def test_a_model_ranks_what_its_retrievers_find(ds, build, facts_of):
+    model = build(ds, retrievers=("popularity",), retrieved=3)
     model.learn(ds)
     _, pairs, _ = model.scorer().lists(np.arange(USERS))
     wanted = orders(ds, facts_of(ds, runs=("r",)))["popularity"]
@@ -113,7 +113,7 @@ def test_a_model_ranks_what_its_retrievers_find(ds):
     assert evaluate(model, ds).users_evaluated > 0
 
 
-def test_a_retriever_of_ones_own(ds):
+def test_a_retriever_of_ones_own(ds, facts_of):
     @RETRIEVERS.register("last-item")
     class LastItem(Retriever):
         name = "last-item"
@@ -127,7 +127,7 @@ def test_a_retriever_of_ones_own(ds):
         del RETRIEVERS._entries["last-item"]
 
 
-def test_retrievers_that_cannot_be(ds):
+def test_retrievers_that_cannot_be(ds, facts_of):
     with pytest.raises(UnknownNameError, match="unknown retriever 'item-cosin'.*did you mean 'item-cosine'"):
         facts_of(ds, retrievers=("item-cosin",))
     with pytest.raises(UsageError, match="retriever 'dot' needs the embeddings of a trained run; name one"):

@@ -14,38 +14,20 @@ from mbgraph.data.catalog import load_dataset
 from mbgraph.data.interactions import Pairs, Vocabulary
 from mbgraph.data.splits import hold_out
 from mbgraph.errors import DataError, RunError, UsageError
-from mbgraph.models import Conversion, LightGCN, TwoStage
+from mbgraph.models import Conversion, LightGCN
 from mbgraph.models.twostage.model import TwoStage as Model
 from mbgraph.models.twostage.scorer import TwoStageScorer
 from mbgraph.run import Run, fit
 from mbgraph.testing.recommenders import toy_dataset
 
-EVERYONE = torch.arange(24)
-
-
-@pytest.fixture
-def ds():
-    return toy_dataset()
-
-
-def build(ds, rng=1, **options):
-    return TwoStage(ds.graph, ds.target, behaviors=ds.behaviors, rng=rng, **options)
-
-
-def learned(ds, rng=1, **options):
-    model = build(ds, rng, **options)
-    model.told = model.learn(ds)
-    return model
-
-
 # --- order
 
 
 @pytest.mark.parametrize("head", ["logit", "mlp"])
-def test_lists_come_first_then_item_cosine_then_purchases(ds, head):
+def test_lists_come_first_then_item_cosine_then_purchases(ds, head, learned, everyone):
     model = learned(ds, retrieved=3, head=head)
     scorer = model.scorer()
-    scores = scorer.scores(EVERYONE).numpy()
+    scores = scorer.scores(everyone).numpy()
     where, pairs, values = scorer.lists(np.arange(24))
     assert np.array_equal(where, pairs.users)
     alike = scorer.facts.weights.toarray().astype(float) @ scorer.facts.similar("all").toarray().astype(float)
@@ -62,7 +44,7 @@ def test_lists_come_first_then_item_cosine_then_purchases(ds, head):
     assert found.tolist() == order  # the last user did nothing: purchases alone
 
 
-def test_scores_are_the_weights_times_the_evidence(ds):
+def test_scores_are_the_weights_times_the_evidence(ds, learned):
     model = learned(ds)
     _, pairs, values = model.scorer().lists(np.arange(24))
     explained = model.explain(pairs.users, pairs.items)
@@ -73,20 +55,20 @@ def test_scores_are_the_weights_times_the_evidence(ds):
     assert set().union(*explained) <= names
 
 
-def test_blocks_of_users_change_nothing(ds, monkeypatch):
+def test_blocks_of_users_change_nothing(ds, monkeypatch, learned, everyone):
     from mbgraph.models.twostage import scorer
 
-    whole = learned(ds).scorer().scores(EVERYONE)
+    whole = learned(ds).scorer().scores(everyone)
     monkeypatch.setattr(scorer, "block_of_users", lambda facts: 5)
     made = learned(ds).scorer()
-    assert torch.allclose(made.scores(EVERYONE), whole, atol=1e-4)  # products round as their shapes demand
-    parts = torch.cat([made.scores(part) for part in EVERYONE.split(7)])
-    assert torch.equal(parts, made.scores(EVERYONE))
+    assert torch.allclose(made.scores(everyone), whole, atol=1e-4)  # products round as their shapes demand
+    parts = torch.cat([made.scores(part) for part in everyone.split(7)])
+    assert torch.equal(parts, made.scores(everyone))
     shuffled = torch.randperm(24, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(made.scores(shuffled), made.scores(EVERYONE)[shuffled])
+    assert torch.equal(made.scores(shuffled), made.scores(everyone)[shuffled])
 
 
-def test_memory_is_that_of_the_users_asked_for(ds, monkeypatch):
+def test_memory_is_that_of_the_users_asked_for(ds, monkeypatch, learned):
     from mbgraph.models.twostage import scorer
 
     monkeypatch.setattr(scorer, "block_of_users", lambda facts: 4)
@@ -95,21 +77,21 @@ def test_memory_is_that_of_the_users_asked_for(ds, monkeypatch):
     assert set(made._made) == {0, 2}
 
 
-def test_both_ways_to_score_agree(ds):
+def test_both_ways_to_score_agree(ds, learned, everyone):
     made = learned(ds).scorer()
     assert isinstance(made, TwoStageScorer)
     out = torch.full((24, 17), torch.nan).double()
-    assert torch.equal(made.scores_into(EVERYONE, out), made.scores(EVERYONE))
+    assert torch.equal(made.scores_into(everyone, out), made.scores(everyone))
 
 
-def test_what_was_fitted_on_one_graph_scores_another(ds):
+def test_what_was_fitted_on_one_graph_scores_another(ds, learned, everyone):
     model = learned(ds)
     fewer = ds.replace(edges={**ds.edges, "view": ds.edges["view"][:-5]})
-    assert not torch.equal(model.scorer(fewer.graph).scores(EVERYONE), model.scorer().scores(EVERYONE))
+    assert not torch.equal(model.scorer(fewer.graph).scores(everyone), model.scorer().scores(everyone))
 
 
 @pytest.mark.slow
-def test_it_is_ahead_of_conversion_where_there_is_something_to_learn():
+def test_it_is_ahead_of_conversion_where_there_is_something_to_learn(learned):
     ds = load_dataset("demo")
     model = learned(ds, rng=0)
     ours, anchor = evaluate(model, ds), evaluate(Conversion(ds.graph, ds.target), ds)
@@ -119,13 +101,13 @@ def test_it_is_ahead_of_conversion_where_there_is_something_to_learn():
     assert within == pytest.approx(evaluate(model, ds, split="valid").metrics["HR@10"], abs=0.03)
 
 
-def test_few_users_are_enough_to_fit_on(ds):
+def test_few_users_are_enough_to_fit_on(ds, learned):
     told = learned(ds, fit_users=5).told
     assert told["labels"]["users"] == 5
     assert told["labels"]["seen"] + told["labels"]["retrieved"] + told["labels"]["missed"] == 5
 
 
-def test_several_labels_of_a_user_all_count(ds):
+def test_several_labels_of_a_user_all_count(ds, learned):
     pairs = [(user, item) for user, item in zip(ds.valid.user, ds.valid.item, strict=True)]
     free = {user: set(range(16)) - set(ds.csr("buy").row(user)) - {item} for user, item in pairs}
     taken = {(u, i) for u, i in zip(ds.test.user, ds.test.item, strict=True)}
@@ -139,7 +121,7 @@ def test_several_labels_of_a_user_all_count(ds):
 # --- bad input
 
 
-def test_nobody_has_a_seen_item(ds):
+def test_nobody_has_a_seen_item(ds, learned):
     """Every touched item was bought: only the retrieved list is left, and says so."""
     buy = ds.edges["buy"]
     view = Pairs(np.append(buy.user[::2], ds.valid.user), np.append(buy.item[::2], ds.valid.item))
@@ -157,7 +139,7 @@ def test_nobody_has_a_seen_item(ds):
         learned(whole)
 
 
-def test_no_list_but_the_retrieved_one():
+def test_no_list_but_the_retrieved_one(learned):
     """Views of users who buy nothing are on seen lists of nobody with a label."""
     buy = Pairs(np.repeat(np.arange(8), 3), (np.repeat(np.arange(8), 3) + np.tile([0, 1, 2], 8)) % 9)
     view = Pairs(np.array([8]), np.array([0]))
@@ -174,21 +156,21 @@ def test_no_list_but_the_retrieved_one():
     assert torch.isfinite(model.scorer().scores(torch.arange(9))).all()
 
 
-def test_no_validation_pair(ds):
+def test_no_validation_pair(ds, learned):
     bare = ds.replace(splits={"test": ds.test})
     assert learned(bare).told["labels"]["source"] == "held-out"
     with pytest.raises(UsageError, match="'toy' has no validation pairs; use --set labels=held-out"):
         learned(bare, labels="validation")
 
 
-def test_nobody_has_two_purchases(ds):
+def test_nobody_has_two_purchases(ds, learned):
     one = Pairs(np.arange(10), np.arange(10))
     bare = ds.replace(edges={**ds.edges, "buy": one}, splits={})
     with pytest.raises(DataError, match="no user of 'toy' has two train pairs of 'buy', so none can be held out"):
         learned(bare)
 
 
-def test_one_label(ds):
+def test_one_label(ds, learned):
     """It is little to go by: weights near 0, finite errors, one line that says so."""
     user, item = next((u, i) for u, i in zip(ds.valid.user, ds.valid.item, strict=True) if i in seen_of(ds, u))
     told = learned(ds.replace(splits={"valid": Pairs(np.array([user]), np.array([item]))})).told
@@ -203,32 +185,32 @@ def seen_of(ds, user):
     return touched - set(ds.csr("buy").row(user))
 
 
-def test_no_label_on_any_list(ds):
+def test_no_label_on_any_list(ds, learned):
     user, item = next((u, i) for u, i in zip(ds.valid.user, ds.valid.item, strict=True) if i not in seen_of(ds, u))
     only = ds.replace(splits={"valid": Pairs(np.array([user]), np.array([item]))})
     with pytest.raises(DataError, match="none of the 1 labels stands on its user's lists; retrieve more items"):
         learned(only, retrieved=0)
 
 
-def test_a_copy_of_the_target_is_refused(ds):
+def test_a_copy_of_the_target_is_refused(ds, learned):
     for pairs in (ds.edges["buy"], ds.edges["buy"][::2]):
         copied = ds.replace(edges={"view": ds.edges["view"], "paid": pairs, "buy": ds.edges["buy"]})
         with pytest.raises(DataError, match="every pair of 'paid' is a pair of 'buy': it is the answer"):
             learned(copied)
 
 
-def test_two_behaviors_that_are_the_same(ds):
+def test_two_behaviors_that_are_the_same(ds, learned, everyone):
     """Collinear evidence: columns of both share a weight, and the model is still the same function of the graph."""
     twice = ds.replace(edges={"view": ds.edges["view"], "look": ds.edges["view"], "buy": ds.edges["buy"]})
     found = {each["name"]: each["weight"] for each in learned(twice).weights() if each["list"] == "seen"}
     assert found["users of the item: view"] == pytest.approx(found["users of the item: look"], abs=1e-6)
-    assert torch.isfinite(learned(twice).scorer().scores(EVERYONE)).all()
+    assert torch.isfinite(learned(twice).scorer().scores(everyone)).all()
 
 
-def test_lists_of_one(ds):
+def test_lists_of_one(ds, learned, everyone):
     """Users with a single candidate choose it for certain, and say nothing about weights."""
     model = learned(ds, retrieved=1)
-    assert torch.isfinite(model.scorer().scores(EVERYONE)).all()
+    assert torch.isfinite(model.scorer().scores(everyone)).all()
     alone = toy_dataset().replace(
         edges={
             "view": Pairs(np.arange(7), np.arange(7)),
@@ -241,7 +223,7 @@ def test_lists_of_one(ds):
     assert made.told["loss"] == pytest.approx(0.0)
 
 
-def test_nothing_to_go_by(ds):
+def test_nothing_to_go_by(ds, learned):
     """No evidence at all: the intercept of untouched items is the only weight."""
     model = learned(ds, evidence=())
     assert [each["name"] for each in model.weights()] == ["untouched item"]
@@ -256,7 +238,7 @@ def test_nothing_to_go_by(ds):
         ({"visited_share": 1.5}, "visited_share of model 'twostage' must be"),
     ],
 )
-def test_wrong_options(ds, options, what):
+def test_wrong_options(ds, options, what, build):
     with pytest.raises(UsageError, match=what):
         build(ds, **options)
 
@@ -264,26 +246,32 @@ def test_wrong_options(ds, options, what):
 # --- runs of other models
 
 
-def attached(ds, **options):
-    model = build(ds, runs=("one",), **options)
-    model.attach({"one": LightGCN(ds.graph, ds.target, embedding_dim=4, num_layers=1, rng=1)})
-    return model
+@pytest.fixture
+def attached(build):
+    """Return a model with a run attached."""
+
+    def made(ds):
+        model = build(ds, runs=("one",))
+        model.attach({"one": LightGCN(ds.graph, ds.target, embedding_dim=4, num_layers=1, rng=1)})
+        return model
+
+    return made
 
 
-def test_a_run_is_evidence_on_both_lists(ds):
+def test_a_run_is_evidence_on_both_lists(ds, attached, everyone):
     model = attached(ds)
     model.learn(ds)
     lists = [each["list"] for each in model.weights() if each["name"] == "dot product of one"]
     assert lists == ["seen", "retrieved"]
-    assert torch.isfinite(model.scorer().scores(EVERYONE)).all()
+    assert torch.isfinite(model.scorer().scores(everyone)).all()
 
 
-def test_a_run_that_is_not_attached_is_asked_for(ds):
+def test_a_run_that_is_not_attached_is_asked_for(ds, build):
     with pytest.raises(UsageError, match="the embeddings of run 'one' are not there; attach them"):
         build(ds, runs=("one",)).learn(ds)
 
 
-def test_a_run_that_has_seen_the_labels_is_refused(ds):
+def test_a_run_that_has_seen_the_labels_is_refused(ds, attached):
     bare = ds.replace(splits={})
     with pytest.raises(UsageError, match="one was trained on the purchases that labels=held-out fits the weights on"):
         attached(bare).learn(bare)
@@ -291,7 +279,7 @@ def test_a_run_that_has_seen_the_labels_is_refused(ds):
     attached(held).learn(held)  # held out for both: what it was trained on is what is counted
 
 
-def test_models_without_embeddings_are_refused(ds):
+def test_models_without_embeddings_are_refused(ds, build):
     with pytest.raises(UsageError, match="model 'conversion' has no embeddings"):
         build(ds, runs=("one",)).attach({"one": Conversion(ds.graph, ds.target)})
     with pytest.raises(UsageError, match="model 'conversion' reads no other runs; use --model twostage"):
@@ -372,12 +360,12 @@ def test_a_run_loads_to_the_same_scores(small_folder, tmp_path):
     assert frame["evidence"].map(type).eq(dict).all()
 
 
-def test_strangers_have_no_evidence(ds):
+def test_strangers_have_no_evidence(ds, learned):
     frame = recommend(learned(ds), ds, users=[0, 23], k=2, fallback="popularity", explain=True)
     assert frame["evidence"][frame["fallback"]].map(len).tolist() == [0, 0]
     assert (frame["evidence"][~frame["fallback"]].map(len) > 0).all()
 
 
-def test_a_scorer_alone_explains_nothing(ds):
+def test_a_scorer_alone_explains_nothing(ds, learned):
     with pytest.raises(UsageError, match="a TwoStageScorer has no evidence to show; give the model itself"):
         recommend(learned(ds).scorer(), ds, k=2, explain=True)
