@@ -40,7 +40,9 @@ _COMPUTES = (
     "models/batch_rule.py",
     "models/batches.py",
     "models/context.py",
+    "models/history.py",
     "models/rules.py",
+    "models/triples.py",
     "run/fitting.py",
     "run/preparation.py",
 )

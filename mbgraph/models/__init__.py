@@ -1,7 +1,7 @@
 """Models. Importing this package registers all of them."""
 
 from mbgraph.models.base import MODELS, EmbeddingRecommender, Encoded, Recommender, build_model
-from mbgraph.models.batches import ANY, Batches, ExtendedBatches, TripleBatch, TripleBatches
+from mbgraph.models.batches import Batches, ExtendedBatches, TripleBatches
 from mbgraph.models.bcipm import BCIPM, BCIPMBatch
 from mbgraph.models.context import StepContext
 from mbgraph.models.conversion import Conversion
@@ -20,6 +20,7 @@ from mbgraph.models.rules import GradientBalance, UpdateRule
 from mbgraph.models.sequences import SequenceBatch, SequenceBatches, Sequences
 from mbgraph.models.simgcl import SimGCL
 from mbgraph.models.smbrec import SMBRec
+from mbgraph.models.triples import ANY, TripleBatch
 from mbgraph.models.twostage import EVIDENCE, RETRIEVERS, Evidence, Retriever, TwoStage
 from mbgraph.models.uipl import UIPL, UIPLBatch
 

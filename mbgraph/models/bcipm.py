@@ -14,9 +14,10 @@ from torch.nn.functional import linear
 from mbgraph._kernels import Workspace
 from mbgraph.errors import UsageError
 from mbgraph.models.base import MODELS, EmbeddingRecommender, Encoded
-from mbgraph.models.batches import ANY, ExtendedBatches, TripleBatch, TripleBatches
+from mbgraph.models.batches import ExtendedBatches, TripleBatches
 from mbgraph.models.context import StepContext
-from mbgraph.models.options import EmbeddingOptions, TrainingOptions
+from mbgraph.models.options import Count, EmbeddingOptions, NonNegative, Share, TrainingOptions
+from mbgraph.models.triples import ANY, TripleBatch
 from mbgraph.nn import bpr, mean_of_rows, propagate, triple_margin
 from mbgraph.nn.lightgcn import layer_weights
 from mbgraph.nn.propagation import Rows, rows_at
@@ -49,18 +50,18 @@ class BCIPMOptions(EmbeddingOptions):
     """Propagation steps on each of the two graphs."""
     combine: Literal["published", "sum", "mean"] = "published"
     """Weights of layers 0..L. ``published``: 1, 2, 1.5, 1 + 1/3, .., since the code adds layer l and layer l / l."""
-    pointwise: Annotated[float, Field(ge=0, le=1)] = 0.5
+    pointwise: Share = 0.5
     """Factor of the cross entropy on edges; BPR on target triples has the rest of 1."""
-    refresh: Annotated[int, Field(ge=1, le=1_000_000)] = 1
+    refresh: Count = 1
     """Steps from one propagation to the next. 1 is exact; above it, layers 1..L stand still in between and are not
     derived: cheaper, another training."""
     leave_one_out: bool = False
     """Leave the positive item of a triple out of the purchases that score it, as it is at test time."""
-    degree_eps: Annotated[float, Field(ge=0, le=1_000_000)] = 0.0
+    degree_eps: NonNegative = 0.0
     """Added to a user's number of purchases where it divides; 0: the number counts as at least 1."""
     padding: bool = False
     """Keep the published code's padding node: an isolated row that only its norm moves."""
-    gamma: Annotated[float, Field(ge=0, le=1_000_000)] = 0.0
+    gamma: NonNegative = 0.0
     """Added inside the logarithm of BPR, see `mbgraph.nn.bpr`."""
 
     def training(self) -> TrainingOptions:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from mbgraph._kernels import Workspace
 from mbgraph.models.base import MODELS, EmbeddingRecommender, Encoded
-from mbgraph.models.batches import TripleBatch
 from mbgraph.models.context import StepContext
-from mbgraph.models.options import CascadeOptions, TrainingOptions
+from mbgraph.models.options import CascadeOptions, NonNegative, TrainingOptions
+from mbgraph.models.triples import TripleBatch
 from mbgraph.nn import bpr, propagate, triple_margin
 from mbgraph.nn.propagation import Rows, rows_at
 from mbgraph.nn.relations import GraphLike, Relations
@@ -38,7 +37,7 @@ class CRGCNOptions(CascadeOptions):
     loss."""
     padding: bool = False
     """Keep the published code's padding node, see `RMBRec`."""
-    gamma: Annotated[float, Field(ge=0, le=1_000_000)] = 0.0
+    gamma: NonNegative = 0.0
     """Added inside the logarithm of BPR, see `mbgraph.nn.bpr`."""
 
     def training(self) -> TrainingOptions:

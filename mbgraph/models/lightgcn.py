@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, Any, Literal
-
-from pydantic import Field
+from typing import Any, Literal
 
 from mbgraph._kernels import Workspace
 from mbgraph.models.base import MODELS, Encoded
-from mbgraph.models.batches import TripleBatch
 from mbgraph.models.context import StepContext
 from mbgraph.models.one_graph import OneGraphOptions, OneGraphRecommender, target_step
-from mbgraph.models.options import TrainingOptions
+from mbgraph.models.options import NonNegative, Positive, TrainingOptions
+from mbgraph.models.triples import TripleBatch
 from mbgraph.nn import propagate
 from mbgraph.nn.lightgcn import layer_weights
 from mbgraph.nn.relation import Relation
@@ -37,9 +35,9 @@ class LightGCNOptions(OneGraphOptions):
     """Divide every propagated row by its Euclidean norm (published RMBRec)."""
     combine: Literal["mean", "sum"] = "mean"
     """How layers 0..L become one embedding."""
-    gamma: Annotated[float, Field(ge=0, le=1_000_000)] = 0.0
+    gamma: NonNegative = 0.0
     """Added inside the logarithm of BPR, see `mbgraph.nn.bpr`."""
-    init_std: Annotated[float, Field(gt=0, le=1_000_000)] = 0.1
+    init_std: Positive = 0.1
     """Standard deviation of the normal initialisation."""
 
     def training(self) -> TrainingOptions:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from mbgraph._kernels import Workspace
 from mbgraph.models.base import MODELS, EmbeddingRecommender, Encoded
-from mbgraph.models.batches import TripleBatch
 from mbgraph.models.context import StepContext
-from mbgraph.models.options import CascadeOptions, TrainingOptions
+from mbgraph.models.options import CascadeOptions, Layers, Positive, TrainingOptions
+from mbgraph.models.triples import TripleBatch
 from mbgraph.nn import bpr, mean_of_rows, propagate, triple_margin
 from mbgraph.nn.propagation import Rows
 from mbgraph.nn.relations import GraphLike, Relations
@@ -34,9 +33,9 @@ class MBCGCNOptions(CascadeOptions):
     variant: Literal["mbgraph", "official"] = "mbgraph"
     """``official`` is the published code for three behaviors, without its pre-trained tables; ``mbgraph`` starts from
     tables and transformations that let scores move from the first epoch on."""
-    num_layers: Annotated[int, Field(ge=1, le=64)] = 3
+    num_layers: Layers = 3
     """Propagation steps per behavior."""
-    init_std: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
+    init_std: Positive | None = None
     """Standard deviation of a normal initialisation of tables and transformations; None: Xavier uniform."""
 
     def training(self) -> TrainingOptions:

@@ -13,7 +13,7 @@ from mbgraph._kernels import Workspace
 from mbgraph.data.dataset import MultiBehaviorDataset
 from mbgraph.models.base import MODELS, EmbeddingRecommender, Encoded
 from mbgraph.models.context import StepContext
-from mbgraph.models.options import EmbeddingOptions, TrainingOptions
+from mbgraph.models.options import EmbeddingOptions, Layers, NonNegative, Positive, Share, TrainingOptions
 from mbgraph.models.ragged import UserBatch, UserBatches
 from mbgraph.models.rules import GradientBalance, UpdateRule
 from mbgraph.nn import most_similar, propagate, swing
@@ -22,9 +22,6 @@ from mbgraph.nn.relations import GraphLike, Relations
 from mbgraph.regularizers import StepOutputs, infonce_among
 
 __all__ = ["MBSSL"]
-
-Share = Annotated[float, Field(ge=0, le=1)]
-Weight = Annotated[float, Field(ge=0, le=1_000_000)]
 
 
 class MBSSLOptions(EmbeddingOptions):
@@ -45,7 +42,7 @@ class MBSSLOptions(EmbeddingOptions):
     variant: Literal["mbgraph", "official", "light"] = "mbgraph"
     """``official`` is the published code; ``mbgraph`` leaves nodes that are too similar out of the denominators, where
     the code counts each as 1; ``light`` has two layers and contrasts within the batch."""
-    num_layers: Annotated[int, Field(ge=1, le=64)] = 4
+    num_layers: Layers = 4
     """Number of propagation steps."""
     init: Literal["normal", "xavier"] = "normal"
     """How tables and vectors of behaviors start: normal with standard deviation 0.1 and 1, from where training takes
@@ -54,18 +51,18 @@ class MBSSLOptions(EmbeddingOptions):
     """Width of the attention between behaviors."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
     """Share of the entries of every layer that a step leaves out."""
-    coefficients: tuple[Weight, ...] = ()
+    coefficients: tuple[NonNegative, ...] = ()
     """Weight of each behavior's loss, in order; empty: 4/6 of the last auxiliary one, 1/6 of the target, the rest of
     the others."""
-    unseen: tuple[Weight, ...] = ()
+    unseen: tuple[NonNegative, ...] = ()
     """Weight of a pair that is not there, by behavior; empty: 0.01 of all."""
-    decay: Weight = 0.01
+    decay: NonNegative = 0.01
     """Weight of half the squared norms of the batch's users and of all items, in every behavior."""
-    temperature: Annotated[float, Field(gt=0, le=1_000_000)] = 0.2
+    temperature: Positive = 0.2
     """Divides the cosines of both contrasts."""
-    intra: Weight = 1.0
+    intra: NonNegative = 1.0
     """Weight of the contrast of two perturbed target graphs."""
-    inter: tuple[Weight, ...] = ()
+    inter: tuple[NonNegative, ...] = ()
     """Weight of the contrast of the target with each auxiliary behavior, in order; empty: 1 of all."""
     perturb: Literal["nodes", "edges", "edges-per-layer"] = "nodes"
     """What the two perturbed target graphs of an epoch lack."""

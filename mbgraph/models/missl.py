@@ -13,7 +13,7 @@ from mbgraph.errors import UsageError
 from mbgraph.evaluation.ranking import EmbeddingScorer
 from mbgraph.models.base import MODELS, Encoded, Recommender
 from mbgraph.models.context import StepContext
-from mbgraph.models.options import ModelOptions, TrainingOptions
+from mbgraph.models.options import Layers, ModelOptions, NonNegative, Positive, Share, TrainingOptions
 from mbgraph.models.sequences import SequenceBatch, SequenceBatches, Sequences
 from mbgraph.nn import CrossTransformer, IntentEncoder, linear, mean_of_rows, softmax_among
 from mbgraph.nn.hypergraph import Intents
@@ -24,8 +24,6 @@ from mbgraph.regularizers import StepOutputs, infonce_among
 
 __all__ = ["MISSL"]
 
-Share = Annotated[float, Field(ge=0, le=1)]
-Weight = Annotated[float, Field(ge=0, le=1_000_000)]
 _USERS = 512  # sequences that are encoded at once
 
 
@@ -49,9 +47,9 @@ class MISSLOptions(ModelOptions):
     order: Literal["auto", "time", "behaviors"] = "auto"
     """Order of a user's pairs: by ``time``; one behavior after the other (``behaviors``), a surrogate where there are
     no times; ``auto`` takes times where every pair has one."""
-    num_layers: Annotated[int, Field(ge=1, le=64)] = 2
+    num_layers: Layers = 2
     """Layers of the transformer over both streams."""
-    intent_layers: Annotated[int, Field(ge=1, le=64)] = 2
+    intent_layers: Layers = 2
     """Times that the hypergraph transformer is applied."""
     heads: Annotated[int, Field(ge=1, le=1024)] = 2
     """Attention heads."""
@@ -65,15 +63,15 @@ class MISSLOptions(ModelOptions):
     """Share of entries that a step leaves out."""
     predicted: Share = 0.7
     """Share of the positions whose next pair is predicted."""
-    next_behavior: Weight = 1.0
+    next_behavior: NonNegative = 1.0
     """Weight of the prediction of the next behavior."""
-    streams: Weight = 0.05
+    streams: NonNegative = 0.05
     """Weight of the contrast of the item stream with the behavior stream."""
-    inter: Weight = 0.05
+    inter: NonNegative = 0.05
     """Weight of the contrast of positions with intents."""
-    intra: Weight = 0.05
+    intra: NonNegative = 0.05
     """Weight of the contrast of a behavior's intents with shared ones."""
-    temperature: Annotated[float, Field(gt=0, le=1_000_000)] = 1.0
+    temperature: Positive = 1.0
     """Divides the cosines of all contrasts."""
     shifted: bool = False
     """Feed intents forward by the weights of the group before theirs, the first group by none."""

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from mbgraph.models.base import EmbeddingRecommender
-from mbgraph.models.batches import TripleBatch
 from mbgraph.models.options import EmbeddingOptions
+from mbgraph.models.triples import TripleBatch
 from mbgraph.nn import bpr, mean_of_rows, triple_margin
 from mbgraph.nn.relation import Relation
 from mbgraph.nn.relations import GraphLike, Relations

@@ -16,7 +16,7 @@ from mbgraph.errors import UnknownNameError, UsageError
 from mbgraph.evaluation.scorers import BlockScorer
 from mbgraph.models.base import MODELS, EmbeddingRecommender, Encoded
 from mbgraph.models.context import StepContext
-from mbgraph.models.options import EmbeddingOptions, TrainingOptions
+from mbgraph.models.options import EmbeddingOptions, Layers, NonNegative, Positive, TrainingOptions
 from mbgraph.models.ragged import RaggedBatch, RaggedBatches
 from mbgraph.nn import bpr, mean_of_rows, propagate, triple_margin
 from mbgraph.nn.propagation import Rows
@@ -40,19 +40,19 @@ class PKEFOptions(EmbeddingOptions):
 
     variant: Literal["mbgraph", "official"] = "mbgraph"
     """``official`` is the published code, whose epochs read 10,000 users; ``mbgraph`` reads all of them."""
-    num_layers: Annotated[int, Field(ge=1, le=64)] = 4
+    num_layers: Layers = 4
     """Propagation steps of the first behavior; each other one has 1."""
-    layers: tuple[Annotated[int, Field(ge=1, le=64)], ...] = ()
+    layers: tuple[Layers, ...] = ()
     """Propagation steps of each behavior, in order; empty: ``num_layers`` of the first, 1 of each other."""
-    coefficients: tuple[Annotated[float, Field(ge=0, le=1_000_000)], ...] = ()
+    coefficients: tuple[NonNegative, ...] = ()
     """Weight of each behavior's losses, in order; empty: 2/3 of the last auxiliary one, 1/3 of the target."""
-    loss_factor: Annotated[float, Field(gt=0, le=1_000_000)] = 3.0
+    loss_factor: Positive = 3.0
     """Factor on all losses."""
-    scale: Annotated[float, Field(gt=0, le=1_000_000)] = 300.0
+    scale: Positive = 300.0
     """Factor on all scores."""
-    fused: Annotated[float, Field(ge=0, le=1_000_000)] = 0.3
+    fused: NonNegative = 0.3
     """Share of the parallel layer, projected on the cascade's, that a cascade layer takes up."""
-    shared: Annotated[float, Field(ge=0, le=1_000_000)] = 0.01
+    shared: NonNegative = 0.01
     """Factor on the other behaviors' embeddings, projected on a behavior's own, and on what the projection leaves."""
     not_unique: tuple[str, ...] = ()
     """Behaviors without losses of unique pairs (published: the cart of TMall)."""

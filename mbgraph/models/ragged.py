@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mbgraph.data.dataset import MultiBehaviorDataset
 from mbgraph.errors import UsageError
-from mbgraph.models.batches import History, draw_positives, trained_users
+from mbgraph.models.history import History, draw_positives, trained_users
 from mbgraph.models.moving import moved
 from mbgraph.models.options import TrainingOptions
 from mbgraph.random import stream

@@ -11,16 +11,15 @@ The paper and its published code differ in a dozen points, so the variant is par
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from mbgraph.models.base import MODELS, EmbeddingRecommender, Encoded
-from mbgraph.models.batches import TripleBatch
 from mbgraph.models.context import StepContext
-from mbgraph.models.options import EmbeddingOptions, TrainingOptions
+from mbgraph.models.options import EmbeddingOptions, NonNegative, TrainingOptions
+from mbgraph.models.triples import TripleBatch
 from mbgraph.nn import BehaviorEncoder, bpr, mean_fusion, mean_of_rows, triple_margin
 from mbgraph.nn.lightgcn import At
 from mbgraph.nn.relations import GraphLike
@@ -48,7 +47,7 @@ class RMBRecOptions(EmbeddingOptions):
     padding: bool = False
     """Keep the published code's padding node: users who lack a behavior become a row of it, which adds ``ln 2`` to the
     sum of that behavior's losses and stays in the divisor."""
-    gamma: Annotated[float, Field(ge=0, le=1_000_000)] = 0.0
+    gamma: NonNegative = 0.0
     """Added inside the logarithm of BPR, see `mbgraph.nn.bpr`."""
 
     def training(self) -> TrainingOptions:

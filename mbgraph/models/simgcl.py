@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from mbgraph._kernels import Workspace
 from mbgraph.models.base import MODELS, Encoded
-from mbgraph.models.batches import TripleBatch
 from mbgraph.models.context import StepContext
 from mbgraph.models.one_graph import OneGraphOptions, OneGraphRecommender, target_step
-from mbgraph.models.options import TrainingOptions
+from mbgraph.models.options import Layers, NonNegative, TrainingOptions
+from mbgraph.models.triples import TripleBatch
 from mbgraph.nn import propagate
 from mbgraph.nn.propagation import Rows
 from mbgraph.nn.relation import Relation
@@ -29,11 +28,11 @@ _TINY = 1e-12  # as in torch.nn.functional.normalize
 class SimGCLOptions(OneGraphOptions):
     """Options of `SimGCL`."""
 
-    num_layers: Annotated[int, Field(ge=1, le=64)] = 2
+    num_layers: Layers = 2
     """Number of propagation steps."""
-    eps: Annotated[float, Field(ge=0, le=1_000_000)] = 0.1
+    eps: NonNegative = 0.1
     """Length of the noise that is added to every row of every layer."""
-    gamma: Annotated[float, Field(ge=0, le=1_000_000)] = 1e-5
+    gamma: NonNegative = 1e-5
     """Added inside the logarithm of BPR, see `mbgraph.nn.bpr`."""
 
     def training(self) -> TrainingOptions:

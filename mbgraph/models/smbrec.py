@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from mbgraph._kernels import Workspace
 from mbgraph.models.base import MODELS, EmbeddingRecommender, Encoded
-from mbgraph.models.batches import TripleBatch
 from mbgraph.models.context import StepContext
-from mbgraph.models.options import EmbeddingOptions, TrainingOptions
+from mbgraph.models.options import EmbeddingOptions, Positive, TrainingOptions
+from mbgraph.models.triples import TripleBatch
 from mbgraph.nn import linear, mean_of_rows, propagate_each, sampled_softmax, triple_margin
 from mbgraph.nn.propagation import Rows
 from mbgraph.nn.relations import GraphLike, Relations
@@ -54,9 +53,9 @@ class SMBRecOptions(EmbeddingOptions):
     """Round the shares of a user's behaviors to two decimals."""
     anchors: Literal["nodes", "rows"] = "nodes"
     """What is contrasted: the batch's distinct nodes, or those of its rows, where a node meets itself as a negative."""
-    user_temperatures: tuple[Annotated[float, Field(gt=0, le=1_000_000)], ...] = ()
+    user_temperatures: tuple[Positive, ...] = ()
     """Temperatures of the users' contrast by auxiliary behavior, in order; empty: 0.2 of all."""
-    item_temperatures: tuple[Annotated[float, Field(gt=0, le=1_000_000)], ...] = ()
+    item_temperatures: tuple[Positive, ...] = ()
     """The same for items."""
 
     def training(self) -> TrainingOptions:

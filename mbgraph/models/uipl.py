@@ -14,9 +14,10 @@ from torch import Tensor
 
 from mbgraph._kernels import Workspace
 from mbgraph.models.base import MODELS, EmbeddingRecommender, Encoded
-from mbgraph.models.batches import ANY, ExtendedBatches, TripleBatch, TripleBatches
+from mbgraph.models.batches import ExtendedBatches, TripleBatches
 from mbgraph.models.context import StepContext
-from mbgraph.models.options import EmbeddingOptions, TrainingOptions
+from mbgraph.models.options import EmbeddingOptions, NonNegative, Positive, TrainingOptions
+from mbgraph.models.triples import ANY, TripleBatch
 from mbgraph.nn import VariationalAutoencoder, bpr, mean_of_rows, propagate_each, triple_margin
 from mbgraph.nn.lightgcn import layer_weights
 from mbgraph.nn.propagation import Rows
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from mbgraph.data.dataset import MultiBehaviorDataset
 
 __all__ = ["UIPL", "UIPLBatch"]
-
-Weight = Annotated[float, Field(ge=0, le=1_000_000)]
 
 
 class UIPLOptions(EmbeddingOptions):
@@ -49,23 +48,23 @@ class UIPLOptions(EmbeddingOptions):
     environments: Literal["subsets", "singles"] = "subsets"
     """``subsets``: every non-empty set of behaviors, 2^K - 1 of them; ``singles``: each behavior and all together,
     K + 1 of them, cheaper."""
-    ranking_weight: Weight = 1.0
+    ranking_weight: NonNegative = 1.0
     """Factor of the BPR loss."""
-    prior_weight: Weight = 0.01
+    prior_weight: NonNegative = 0.01
     """Factor of the divergence of the encoder from the standard normal distribution."""
-    orthogonal_weight: Weight = 1e-4
+    orthogonal_weight: NonNegative = 1e-4
     """Factor of the squared product of the invariant and the specific part."""
-    cross_weight: Weight = 0.01
+    cross_weight: NonNegative = 0.01
     """Factor of the cross entropy that the invariant part of every environment must keep low."""
-    contrast_weight: Weight = 0.01
+    contrast_weight: NonNegative = 0.01
     """Factor of the contrast between invariant and specific parts."""
-    temperature: Annotated[float, Field(gt=0, le=1_000_000)] = 0.1
+    temperature: Positive = 0.1
     """Of that contrast."""
     sampled_scores: bool = False
     """Draw the encoder's noise for scores, too (published code; seeded here), instead of scoring with its mean."""
     padding: bool = False
     """Keep the published code's padding node, see `RMBRec`; its rows start as zeros."""
-    gamma: Annotated[float, Field(ge=0, le=1_000_000)] = 0.0
+    gamma: NonNegative = 0.0
     """Added inside the logarithm of BPR, see `mbgraph.nn.bpr`."""
 
     def training(self) -> TrainingOptions:
