@@ -20,6 +20,7 @@ from mbgraph.models.options import EmbeddingOptions, ModelOptions, TrainingOptio
 from mbgraph.models.rules import UpdateRule
 from mbgraph.nn.alignment import alignment_weights
 from mbgraph.nn.relations import Relations
+from mbgraph.nn.triples import triple_at
 from mbgraph.registry import Registry
 from mbgraph.regularizers.outputs import StepOutputs, Triple
 from mbgraph.typing import IntArray
@@ -304,10 +305,7 @@ class EmbeddingRecommender(Recommender):
 
     def ego_triples(self, rows: Mapping[str, Triple]) -> dict[str, Triple]:
         """Return table rows of triples by behavior: 3 x (B,) -> 3 x (B, D)."""
-        users, items = self.tables
-        return {
-            name: (users[user], items[positive], items[negative]) for name, (user, positive, negative) in rows.items()
-        }
+        return {name: triple_at(self.tables, numbers) for name, numbers in rows.items()}
 
 
 def build_model(

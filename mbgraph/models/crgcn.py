@@ -13,7 +13,7 @@ from mbgraph.models.base import MODELS, EmbeddingRecommender, Encoded
 from mbgraph.models.context import StepContext
 from mbgraph.models.options import CascadeOptions, NonNegative, TrainingOptions
 from mbgraph.models.triples import TripleBatch
-from mbgraph.nn import bpr, propagate, triple_margin
+from mbgraph.nn import bpr, part_triple, propagate, triple_margin
 from mbgraph.nn.propagation import Rows, rows_at
 from mbgraph.nn.relations import GraphLike, Relations
 from mbgraph.regularizers import L2, Regularizer, StepOutputs
@@ -117,7 +117,7 @@ class CRGCN(EmbeddingRecommender):
         made = self._cascade(self._padded, at, row_dtype=self.options.row_dtype)
         found = {behavior: _picked(ends, rows[behavior]) for behavior, ends in made.items() if behavior != self.target}
         of_users, of_items = made[self.target]  # (B + N, D), (B (1 + n), D)
-        own = _triple(of_users[: len(users)], of_items, negatives)
+        own = part_triple(of_users[: len(users)], of_items, negatives)
         triples = {**found, self.target: own}
 
         def anchors() -> dict[str, dict[str, Tensor]]:
@@ -168,13 +168,7 @@ class _WithUnit(torch.autograd.Function):
 def _picked(ends: Rows, rows: Triple) -> Triple:
     """Return the rows of triples; one gather per table, as each costs a gradient of the table's size."""
     users, positives, negatives = rows
-    return _triple(*rows_at(ends, (users, torch.cat([positives, negatives.flatten()]))), negatives)
-
-
-def _triple(users: Tensor, items: Tensor, negatives: Tensor) -> Triple:
-    """Return users, positives and negatives: (B, D), (B (1 + n), D), (B, [n]) -> (B, D), (B, D), (B, [n,] D)."""
-    positive, negative = items.split([len(users), negatives.numel()])
-    return users, positive, negative.view(*negatives.shape, items.shape[-1])
+    return part_triple(*rows_at(ends, (users, torch.cat([positives, negatives.flatten()]))), negatives)
 
 
 def _biased(biases: Tensor, layer: int, users: Tensor, items: Tensor) -> Rows:

@@ -13,7 +13,7 @@ from mbgraph.models.base import MODELS, EmbeddingRecommender, Encoded
 from mbgraph.models.context import StepContext
 from mbgraph.models.options import CascadeOptions, Layers, Positive, TrainingOptions
 from mbgraph.models.triples import TripleBatch
-from mbgraph.nn import bpr, mean_of_rows, propagate, triple_margin
+from mbgraph.nn import bpr, mean_of_rows, part_triple, propagate, triple_at, triple_margin
 from mbgraph.nn.propagation import Rows
 from mbgraph.nn.relations import GraphLike, Relations
 from mbgraph.regularizers import L2, Regularizer, StepOutputs
@@ -121,15 +121,13 @@ class MBCGCN(EmbeddingRecommender):
         parts = [*((pair[0][chosen[0]], pair[1][chosen[1]]) for pair in made.values()), of_target]
 
         def triple(at_users: Tensor, at_items: Tensor) -> Triple:
-            positive, negative = at_items.split([len(positives), negatives.numel()])
-            return at_users[: len(users)], positive, negative.view(*negatives.shape, negative.shape[-1])
+            return part_triple(at_users[: len(users)], at_items, negatives)
 
         fused = triple(*(torch.stack(side).sum(0) for side in zip(*parts, strict=True)))
         main = bpr(triple_margin(*fused), gamma=0)  # (B,)
 
         def triples() -> dict[str, Triple]:
-            own = {name: batch.rows(name) for name in made if name in batch.positives}
-            found = {name: (made[name][0][u], made[name][1][i], made[name][1][j]) for name, (u, i, j) in own.items()}
+            found = {name: triple_at(ends, batch.rows(name)) for name, ends in made.items() if name in batch.positives}
             return {**found, self.target: triple(*of_target)}
 
         outputs = StepOutputs(

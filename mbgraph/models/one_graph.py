@@ -10,7 +10,7 @@ import torch
 from mbgraph.models.base import EmbeddingRecommender
 from mbgraph.models.options import EmbeddingOptions
 from mbgraph.models.triples import TripleBatch
-from mbgraph.nn import bpr, mean_of_rows, triple_margin
+from mbgraph.nn import bpr, mean_of_rows, part_triple, triple_margin
 from mbgraph.nn.relation import Relation
 from mbgraph.nn.relations import GraphLike, Relations
 from mbgraph.regularizers import StepOutputs
@@ -60,8 +60,7 @@ def target_step(
     users, positives, negatives = rows
     at = (users, torch.cat([positives, negatives.flatten()]))
     at_users, at_items = propagated(model.relation(), at=at)
-    positive, negative = at_items.split([len(positives), negatives.numel()])
-    triple = (at_users, positive, negative.view(*negatives.shape, negative.shape[-1]))  # (B, D), (B, D), (B, [n,] D)
+    triple = part_triple(at_users, at_items, negatives)  # (B, D), (B, D), (B, [n,] D)
     margin = triple_margin(*triple)
     risk = mean_of_rows(bpr(margin, gamma))
     present = len(users) > 0

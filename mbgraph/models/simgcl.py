@@ -14,7 +14,7 @@ from mbgraph.models.context import StepContext
 from mbgraph.models.one_graph import OneGraphOptions, OneGraphRecommender, target_step
 from mbgraph.models.options import Layers, NonNegative, TrainingOptions
 from mbgraph.models.triples import TripleBatch
-from mbgraph.nn import propagate
+from mbgraph.nn import hop, propagate
 from mbgraph.nn.propagation import Rows
 from mbgraph.nn.relation import Relation
 from mbgraph.nn.relations import GraphLike
@@ -114,9 +114,7 @@ class SimGCL(OneGraphRecommender):
             propagate, num_layers=count - 1, weights=[1.0 / count] * count, row_dtype=self.options.row_dtype,
             space=self._space,
         )  # fmt: skip
-        first = propagate(
-            self.relation(), *self.tables, 1, weights=(0.0, 1.0), row_dtype=self.options.row_dtype, space=self._space
-        )
+        first = hop(self.relation(), *self.tables, row_dtype=self.options.row_dtype, space=self._space)
 
         def views() -> dict[str, tuple[Tensor, Tensor]]:
             one, two = (

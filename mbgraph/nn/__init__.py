@@ -5,20 +5,23 @@ Shapes use one letter each: U users, I items, K behaviors, L layers, B batch row
 
 from mbgraph.nn.alignment import alignment_weights
 from mbgraph.nn.autoencoder import VariationalAutoencoder
-from mbgraph.nn.dense import linear
+from mbgraph.nn.dense import linear, xavier
+from mbgraph.nn.experts import Experts
 from mbgraph.nn.fusion import mean_fusion
 from mbgraph.nn.hypergraph import IntentEncoder
 from mbgraph.nn.lightgcn import BehaviorEncoder, LightGCN
-from mbgraph.nn.losses import bpr, mean_of_rows, sampled_softmax, softmax_among, triple_margin
-from mbgraph.nn.propagation import propagate, propagate_each
+from mbgraph.nn.losses import bpr, label_entropies, mean_of_rows, non_sampling, sampled_softmax, softmax_among
+from mbgraph.nn.propagation import hop, propagate, propagate_each
 from mbgraph.nn.relation import Relation
 from mbgraph.nn.relations import Relations
 from mbgraph.nn.similarity import most_similar, swing
+from mbgraph.nn.triples import part_triple, triple_at, triple_margin
 from mbgraph.nn.typed import CrossTransformer, TypedFeedForward, TypedLinear
 
 __all__ = [
     "BehaviorEncoder",
     "CrossTransformer",
+    "Experts",
     "IntentEncoder",
     "LightGCN",
     "Relation",
@@ -28,14 +31,20 @@ __all__ = [
     "TypedLinear",
     "alignment_weights",
     "bpr",
+    "hop",
+    "label_entropies",
     "linear",
     "mean_fusion",
     "mean_of_rows",
     "most_similar",
+    "non_sampling",
+    "part_triple",
     "propagate",
     "propagate_each",
     "sampled_softmax",
     "softmax_among",
     "swing",
+    "triple_at",
     "triple_margin",
+    "xavier",
 ]

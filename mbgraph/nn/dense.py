@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-__all__ = ["linear"]
+__all__ = ["linear", "xavier"]
 
 
 def linear(inputs: int, outputs: int, generator: torch.Generator, *, bias: bool = True) -> nn.Linear:
@@ -15,3 +15,8 @@ def linear(inputs: int, outputs: int, generator: torch.Generator, *, bias: bool 
     if bias:
         nn.init.zeros_(layer.bias)
     return layer
+
+
+def xavier(generator: torch.Generator, *shape: int) -> nn.Parameter:
+    """Return a parameter of a shape with Xavier uniform numbers."""
+    return nn.Parameter(nn.init.xavier_uniform_(torch.empty(*shape), generator=generator))
