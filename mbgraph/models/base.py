@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 import numpy as np
@@ -306,6 +306,33 @@ class EmbeddingRecommender(Recommender):
     def ego_triples(self, rows: Mapping[str, Triple]) -> dict[str, Triple]:
         """Return table rows of triples by behavior: 3 x (B,) -> 3 x (B, D)."""
         return {name: triple_at(self.tables, numbers) for name, numbers in rows.items()}
+
+    def target_outputs(
+        self, numbers: Triple, triple: Triple, margin: Tensor, risk: Tensor, **entries: Any
+    ) -> StepOutputs:
+        """Return what a step lays open whose only loss is one of the target's triples.
+
+        Parameters
+        ----------
+        numbers, triple : Triple
+            Node numbers of the triples, and the embeddings that were compared.
+        margin : Tensor (B,) or (B, n)
+        risk : Tensor ()
+            The loss.
+        **entries
+            Further entries of `StepOutputs`.
+        """
+        present = len(margin) > 0
+        return StepOutputs(
+            self.target,
+            losses={"main": risk},
+            risks={self.target: risk} if present else {},
+            margins={self.target: margin} if present else {},
+            triples={self.target: triple},
+            ego=partial(self.ego_triples, {self.target: numbers}),
+            tables=self.tables,
+            **entries,
+        )
 
 
 def build_model(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import torch
@@ -62,15 +61,4 @@ def target_step(
     at_users, at_items = propagated(model.relation(), at=at)
     triple = part_triple(at_users, at_items, negatives)  # (B, D), (B, D), (B, [n,] D)
     margin = triple_margin(*triple)
-    risk = mean_of_rows(bpr(margin, gamma))
-    present = len(users) > 0
-    return StepOutputs(
-        model.target,
-        losses={"main": risk},
-        risks={model.target: risk} if present else {},
-        margins={model.target: margin} if present else {},
-        triples={model.target: triple},
-        ego=partial(model.ego_triples, {model.target: rows}),
-        tables=model.tables,
-        **entries,
-    )
+    return model.target_outputs(rows, triple, margin, mean_of_rows(bpr(margin, gamma)), **entries)

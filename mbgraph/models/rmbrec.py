@@ -158,7 +158,7 @@ class RMBRec(EmbeddingRecommender):
             risks={behavior: bpr(margin, self.options.gamma).mean() for behavior, margin in margins.items()},
             margins=margins,
             anchors={"user": {behavior: at.users["anchor"] for behavior, at in encoded.items()}},
-            anchor_weights=lambda: {"user": {name: self._has_edge(name, anchors) for name in self.behaviors}},
+            anchor_weights=lambda: {"user": self.encoder.relations.presence("user", anchors, self.tables[0].dtype)},
             alignment=lambda: {"user": {name: self._alignment(name, anchors) for name in self.behaviors}},
             alignment_levels=lambda: self.alignment_levels,
             triples=triples,
@@ -169,7 +169,3 @@ class RMBRec(EmbeddingRecommender):
     def _alignment(self, behavior: str, users: Tensor) -> Tensor:
         """Return how much a behavior says about what users buy, 0 for the padding node: (N,) -> float (N,)."""
         return torch.nn.functional.pad(self.alignment_like(self.tables[0])[behavior], (0, 1))[users]
-
-    def _has_edge(self, behavior: str, users: Tensor) -> Tensor:
-        """Return 1 for users with an edge in the behavior, 0 for others: (N,) -> float (N,)."""
-        return self.encoder.relations[behavior].presence("user", users.device, self.tables[0].dtype)[users]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mbgraph.errors import UsageError
 from mbgraph.models.moving import moved
+from mbgraph.nn.triples import Triple
 
 __all__ = ["ANY", "TripleBatch"]
 
@@ -102,14 +103,20 @@ class TripleBatch:
             return rows
         return torch.cat([rows, rows.new_full((1,), padding)])
 
-    def rows(self, behavior: str, padding: tuple[int, int] | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    def places(self, behavior: str) -> Triple:
+        """Return where a behavior's triples stand among their distinct nodes: (B_b,), (B_b,), (B_b, [n])."""
+        kinds = zip(("user", "item", "negative"), self.rows(behavior), strict=True)
+        users, positives, negatives = (torch.searchsorted(self.distinct(kind, behavior), rows) for kind, rows in kinds)
+        return users, positives, negatives
+
+    def rows(self, behavior: str, padding: tuple[int, int] | None = None) -> Triple:
         """Return users, positive items and negative items of a behavior's triples: (B_b,), (B_b,), (B_b,) or (B_b, n).
 
         Rows of users who lack the behavior are left out, or become rows of the ``padding`` nodes (user, item), as codes
         that number nodes from 1 have it.
         """
         if padding is None:
-            made: tuple[Tensor, Tensor, Tensor] = self._made["present"][behavior]
+            made: Triple = self._made["present"][behavior]
             return made
         positives, negatives = self.positives[behavior], self.negatives[behavior]
         user, item = padding

@@ -7,7 +7,7 @@ from mbgraph.nn.alignment import alignment_weights
 from mbgraph.nn.autoencoder import VariationalAutoencoder
 from mbgraph.nn.dense import linear, xavier
 from mbgraph.nn.experts import Experts
-from mbgraph.nn.fusion import mean_fusion
+from mbgraph.nn.fusion import mean_fusion, weighted_fusion
 from mbgraph.nn.hypergraph import IntentEncoder
 from mbgraph.nn.lightgcn import BehaviorEncoder, LightGCN
 from mbgraph.nn.losses import bpr, label_entropies, mean_of_rows, non_sampling, sampled_softmax, softmax_among
@@ -46,5 +46,6 @@ __all__ = [
     "swing",
     "triple_at",
     "triple_margin",
+    "weighted_fusion",
     "xavier",
 ]

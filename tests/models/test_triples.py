@@ -37,6 +37,12 @@ def test_distinct_nodes_ascend_and_padding_stands_once(batch):
     assert whole.distinct("user", "buy", 10).tolist() == [0, 1]
 
 
+def test_places_lead_from_distinct_nodes_back_to_rows(batch):
+    for kind, rows, places in zip(("user", "item", "negative"), batch.rows("buy"), batch.places("buy"), strict=True):
+        assert torch.equal(batch.distinct(kind, "buy")[places], rows)
+    assert all(len(places) == 0 for places in batch.emptied().places("buy"))
+
+
 def test_a_batch_moves_as_a_whole(batch):
     moved = batch.to("meta")
     tensors = [moved.users, moved.positives["buy"], moved.negatives["buy"], *moved.rows("buy")]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from mbgraph.nn import bpr, label_entropies, mean_fusion, mean_of_rows, non_sampling
+from mbgraph.nn import bpr, label_entropies, mean_fusion, mean_of_rows, non_sampling, weighted_fusion
 
 
 @pytest.mark.parametrize("margin", [-3.0, 0.0, 0.5, 4.0])
@@ -40,6 +40,10 @@ def test_mean_fusion():
     rows = [torch.randn(4, 3) for _ in range(3)]
     assert_close(mean_fusion(rows), torch.stack(rows).mean(0))
     assert_close(mean_fusion(rows[:1]), rows[0])
+    assert_close(weighted_fusion(rows, torch.full((4, 3), 1 / 3)), mean_fusion(rows))
+    weights = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [2, 0, -1]])
+    expected = [rows[0][0], rows[1][1], rows[2][2], 2 * rows[0][3] - rows[2][3]]
+    assert_close(weighted_fusion(rows, weights), torch.stack(expected))
 
 
 def test_entropies_are_those_of_labels():
