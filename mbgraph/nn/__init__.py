@@ -5,7 +5,7 @@ Shapes use one letter each: U users, I items, K behaviors, L layers, B batch row
 
 from mbgraph.nn.alignment import alignment_weights
 from mbgraph.nn.autoencoder import VariationalAutoencoder
-from mbgraph.nn.dense import linear, xavier
+from mbgraph.nn.dense import linear, normal, normed_layer, xavier
 from mbgraph.nn.experts import Experts
 from mbgraph.nn.fusion import mean_fusion, weighted_fusion
 from mbgraph.nn.hypergraph import IntentEncoder
@@ -38,6 +38,8 @@ __all__ = [
     "mean_of_rows",
     "most_similar",
     "non_sampling",
+    "normal",
+    "normed_layer",
     "part_triple",
     "propagate",
     "propagate_each",
