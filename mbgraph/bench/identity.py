@@ -40,6 +40,7 @@ _COMPUTES = (
     "models/batch_rule.py",
     "models/batches.py",
     "models/context.py",
+    "models/extended.py",
     "models/history.py",
     "models/rules.py",
     "models/triples.py",

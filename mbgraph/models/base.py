@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mbgraph._kernels import Workspace
 from mbgraph.errors import DataError, UsageError
 from mbgraph.evaluation.ranking import EmbeddingScorer
 from mbgraph.models.batches import Batches, TripleBatches
@@ -275,11 +276,20 @@ class Recommender(nn.Module):
 class EmbeddingRecommender(Recommender):
     """A model that scores by dot products of embeddings, from one table per side.
 
-    A subclass implements `encode` and calls `make_tables` once.
+    A subclass implements `encode` and calls `make_tables` once. To `mbgraph.nn.propagate` it may pass its ``space``,
+    memory that one call gives back and the next takes again.
     """
 
-    def make_tables(self, width: int, *, std: float | None = None, padding: int = 0) -> None:
+    def __init__(self, graph: GraphLike, target: str, **options: Any) -> None:
+        super().__init__(graph, target, **options)
+        self.space = Workspace()
+
+    def make_tables(
+        self, width: int, *, std: float | None = None, padding: int = 0, zero_padding: bool = False
+    ) -> None:
         """Make the embedding tables, ``padding`` extra rows last: normal with ``std``, or Xavier uniform.
+
+        ``zero_padding`` starts the extra rows as zeros; the others are what they are without it.
 
         Shapes: -> ``user_embedding`` (U + padding, D), ``item_embedding`` (I + padding, D).
         """
@@ -290,6 +300,8 @@ class EmbeddingRecommender(Recommender):
                 nn.init.xavier_uniform_(table, generator=generator)
             else:
                 table.normal_(generator=generator).mul_(std)
+            if zero_padding:
+                table[count:] = 0
             setattr(self, f"{side}_embedding", nn.Parameter(table))
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -15,7 +15,7 @@ from mbgraph.models.triples import ANY, TripleBatch
 from mbgraph.random import stream
 from mbgraph.typing import IntArray
 
-__all__ = ["Batches", "ExtendedBatches", "TripleBatches"]
+__all__ = ["Batches", "TripleBatches"]
 
 _ROWS_AT_A_TIME = 2**20
 B = TypeVar("B", covariant=True)
@@ -176,31 +176,3 @@ class TripleBatches:
         csr = self.dataset.csr(behavior) if self._any is None or behavior != ANY else self._any
         drawn = draw_positives(csr, users, rng)
         return drawn if own is None else np.where(own >= 0, own, drawn)
-
-
-class ExtendedBatches:
-    """Triples with more in every batch: what a step draws, or what is looked up on the host.
-
-    A step that finds its random numbers and ragged lists in the batch is the same operations whatever they are, and
-    compiles as a whole.
-
-    Parameters
-    ----------
-    triples : TripleBatches
-    extend : callable
-        ``extend(batch, rng)`` returns the batch that the model's step reads, see `TripleBatch.extended`. The generator
-        is the epoch's own, apart from the one that draws the triples.
-    """
-
-    def __init__(self, triples: TripleBatches, extend: Callable[[TripleBatch, np.random.Generator], TripleBatch]):
-        self.triples, self.extend = triples, extend
-
-    def __len__(self) -> int:
-        """Return the number of batches of an epoch."""
-        return len(self.triples)
-
-    def epoch(self, number: int) -> Iterator[TripleBatch]:
-        """Yield the batches of epoch ``number`` (from 1)."""
-        rng = stream(self.triples.seed, "extension", number)
-        for batch in self.triples.epoch(number):
-            yield self.extend(batch, rng)

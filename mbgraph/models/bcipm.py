@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from mbgraph._kernels import Workspace
+from mbgraph.data.dataset import MultiBehaviorDataset
 from mbgraph.errors import UsageError
 from mbgraph.models.base import MODELS, EmbeddingRecommender, Encoded
-from mbgraph.models.batches import ExtendedBatches, TripleBatches
+from mbgraph.models.batches import TripleBatches
 from mbgraph.models.context import StepContext
+from mbgraph.models.extended import BCIPMBatch, ExtendedBatches, with_purchases
 from mbgraph.models.options import Count, EmbeddingOptions, NonNegative, Share, TrainingOptions
-from mbgraph.models.triples import ANY, TripleBatch
+from mbgraph.models.triples import ANY
 from mbgraph.nn import bpr, mean_of_rows, propagate, triple_margin
 from mbgraph.nn.lightgcn import layer_weights
 from mbgraph.nn.propagation import Rows, rows_at
@@ -25,12 +25,7 @@ from mbgraph.nn.relation import Relation
 from mbgraph.nn.relations import GraphLike, Relations
 from mbgraph.regularizers import L2, Regularizer, StepOutputs
 
-if TYPE_CHECKING:
-    import numpy as np
-
-    from mbgraph.data.dataset import MultiBehaviorDataset
-
-__all__ = ["BCIPM", "BCIPMBatch"]
+__all__ = ["BCIPM"]
 
 _PAIRS_AT_A_TIME = 2**16
 
@@ -79,20 +74,6 @@ class BCIPMOptions(EmbeddingOptions):
         return layer_weights(self.combine, self.num_layers)
 
 
-@dataclass(frozen=True, kw_only=True)
-class BCIPMBatch(TripleBatch):
-    """Edges of any behavior and target triples, with all purchases of the rows' users.
-
-    Attributes
-    ----------
-    owners, bought : int64 tensor (M,)
-        Row of the batch, and an item that its user bought.
-    """
-
-    owners: Tensor
-    bought: Tensor
-
-
 @MODELS.register("bcipm")
 class BCIPM(EmbeddingRecommender):
     r"""A gate between user, item and behavior, summed over purchases, beside the target's own graph.
@@ -133,7 +114,6 @@ class BCIPM(EmbeddingRecommender):
             nn.init.xavier_normal_(layer.weight, generator=generator)
         self._graphs = self._two_graphs(self.relations)
         self.register_buffer("local_shares", self._local_shares(self.relations), persistent=False)
-        self._space = Workspace()
         self._upper: tuple[Rows, Rows] | None = None
 
     def _two_graphs(self, relations: Relations) -> tuple[Relation, Relation]:
@@ -149,7 +129,7 @@ class BCIPM(EmbeddingRecommender):
     def _propagated(self, relation: Relation, start: Rows, at: Rows | None = None, **changes: Any) -> Rows:
         weights = self.options.layer_weights()
         count = self.options.num_layers
-        return propagate(relation, *start, count, layer_norm=True, weights=weights, at=at, space=self._space, **changes)
+        return propagate(relation, *start, count, layer_norm=True, weights=weights, at=at, space=self.space, **changes)
 
     def _embedded(self, at: Rows, own: tuple[int, int], context: StepContext) -> tuple[Rows, Rows]:
         """Return embeddings of the union graph at rows, and the target graph's at the last few of these rows.
@@ -212,13 +192,7 @@ class BCIPM(EmbeddingRecommender):
             )
         counts = {self.target: 1}
         triples = TripleBatches(dataset, (self.target,), training, any_of=self.behaviors, counts=counts, rng=rng)
-        purchases = dataset.csr(self.target)
-
-        def extend(batch: TripleBatch, rng: np.random.Generator) -> BCIPMBatch:
-            owners, bought = (torch.from_numpy(column) for column in purchases.gather(batch.users.numpy()))
-            return batch.extended(BCIPMBatch, owners=owners, bought=bought)
-
-        return ExtendedBatches(triples, extend)
+        return ExtendedBatches(triples, with_purchases(dataset.csr(self.target)))
 
     def step(self, batch: BCIPMBatch, context: StepContext) -> StepOutputs:
         """Return the cross entropy of edges and BPR of target triples; risks and margins are those of the edges."""

@@ -8,7 +8,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from mbgraph._kernels import Workspace
 from mbgraph.models.base import MODELS, EmbeddingRecommender, Encoded
 from mbgraph.models.context import StepContext
 from mbgraph.models.options import CascadeOptions, NonNegative, TrainingOptions
@@ -81,7 +80,6 @@ class CRGCN(EmbeddingRecommender):
         width = self.options.embedding_dim
         # by number: a name of a behavior need not be one of a parameter
         self.biases = nn.ParameterList([torch.zeros(count, width) for count in self.layers.values()])
-        self._space = Workspace()
         self._padded = self.relations.padded(int(self.options.padding))
 
     def _cascade(self, relations: Relations, at: Rows | None = None, **changes: Any) -> dict[str, Rows]:
@@ -92,7 +90,7 @@ class CRGCN(EmbeddingRecommender):
             last, chosen = [0.0] * count + [1.0], at if behavior == self.target else None
             users, items = propagate(
                 relations[behavior], *ends, count, weights=last, between=partial(_biased, biases), at=chosen,
-                space=self._space, **changes,
+                space=self.space, **changes,
             )  # fmt: skip
             start = rows_at(ends, chosen)
             ends = made[behavior] = (_with_unit(start[0], users), _with_unit(start[1], items))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, Literal
 
-from mbgraph._kernels import Workspace
 from mbgraph.models.base import MODELS, Encoded
 from mbgraph.models.context import StepContext
 from mbgraph.models.one_graph import OneGraphOptions, OneGraphRecommender, target_step
@@ -76,7 +75,6 @@ class LightGCN(OneGraphRecommender):
     def __init__(self, graph: GraphLike, target: str, **options: Any) -> None:
         super().__init__(graph, target, **options)
         self.make_tables(self.options.embedding_dim, std=self.options.init_std)
-        self._space = Workspace()
 
     def _propagated(self, relation: Relation, **changes: Any) -> tuple[Any, Any]:
         chosen = self.options
@@ -86,7 +84,7 @@ class LightGCN(OneGraphRecommender):
             chosen.num_layers,
             layer_norm=chosen.layer_norm,
             weights=layer_weights(chosen.combine, chosen.num_layers),
-            space=self._space,
+            space=self.space,
             **changes,
         )
 

@@ -8,7 +8,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from mbgraph._kernels import Workspace
 from mbgraph.models.base import MODELS, EmbeddingRecommender, Encoded
 from mbgraph.models.context import StepContext
 from mbgraph.models.options import CascadeOptions, Layers, Positive, TrainingOptions
@@ -89,7 +88,6 @@ class MBCGCN(EmbeddingRecommender):
         self.user_transforms, self.item_transforms = (
             nn.ParameterList([transformation() for _ in self.relations.auxiliary]) for _ in range(2)
         )
-        self._space = Workspace()
 
     def _cascade(self, relations: Relations, at: Rows | None = None, **changes: Any) -> dict[str, Rows]:
         """Return both sides of every behavior: K x ((U, D), (I, D)), the target's at the rows ``at``."""
@@ -98,7 +96,7 @@ class MBCGCN(EmbeddingRecommender):
         for number, (behavior, count) in enumerate(self.layers.items()):
             last = behavior == self.target
             users, items = made[behavior] = propagate(
-                relations[behavior], *ends, count, at=at if last else None, space=self._space, **changes
+                relations[behavior], *ends, count, at=at if last else None, space=self.space, **changes
             )
             if not last:
                 ends = (users @ self.user_transforms[number], items @ self.item_transforms[number])

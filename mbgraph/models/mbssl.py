@@ -9,7 +9,6 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from mbgraph._kernels import Workspace
 from mbgraph.data.dataset import MultiBehaviorDataset
 from mbgraph.models.base import MODELS, EmbeddingRecommender, Encoded
 from mbgraph.models.context import StepContext
@@ -150,7 +149,6 @@ class MBSSL(EmbeddingRecommender):
         self.relation_weights = nn.ParameterList([xavier(width, width) for _ in range(steps)])
         self.attention = xavier(count, width, hidden)
         self.attention_out = xavier(count, hidden, 1)
-        self._space = Workspace()
         own = [self.relations[target]]
         self.perturbed: tuple[list[Relation], list[Relation]] = (own, own)
         self.similar: dict[str, Tensor] = {}
@@ -183,7 +181,7 @@ class MBSSL(EmbeddingRecommender):
             hops = [
                 propagate(
                     relation, layer[0][:, k].contiguous(), layer[1][:, k].contiguous(), 1, weights=(0.0, 1.0),
-                    row_dtype=self.options.row_dtype, space=self._space,
+                    row_dtype=self.options.row_dtype, space=self.space,
                 )
                 for k, relation in enumerate(read.values())
             ]  # fmt: skip

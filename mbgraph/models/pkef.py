@@ -11,7 +11,6 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from mbgraph._kernels import Workspace
 from mbgraph.data.dataset import MultiBehaviorDataset
 from mbgraph.errors import UnknownNameError, UsageError
 from mbgraph.evaluation.scorers import BlockScorer
@@ -121,7 +120,6 @@ class PKEF(EmbeddingRecommender):
         self.make_tables(chosen.embedding_dim)
         self.gate_weight = xavier(torch.Generator().manual_seed(self.rng + 1), 2 * chosen.embedding_dim, count)
         self.gate_bias = nn.Parameter(torch.zeros(count))
-        self._space = Workspace()
         self._means = self.relations.replace(norm="left")
 
     def propagated(self, relations: Relations) -> tuple[dict[str, Rows], dict[str, Rows]]:
@@ -130,7 +128,7 @@ class PKEF(EmbeddingRecommender):
         cascade: dict[str, Rows] = {}
         start: Rows = self.tables
         for behavior, count in self.layers.items():
-            read = partial(hop, relations[behavior], row_dtype=self.options.row_dtype, space=self._space)
+            read = partial(hop, relations[behavior], row_dtype=self.options.row_dtype, space=self.space)
             alone, layer = self.tables, start
             total_alone, total = alone, layer
             for _ in range(count):

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mbgraph._kernels import Workspace
 from mbgraph.models.base import MODELS, Encoded
 from mbgraph.models.context import StepContext
 from mbgraph.models.one_graph import OneGraphOptions, OneGraphRecommender, target_step
@@ -75,12 +74,11 @@ class SimGCL(OneGraphRecommender):
     def __init__(self, graph: GraphLike, target: str, **options: Any) -> None:
         super().__init__(graph, target, **options)
         self.make_tables(self.options.embedding_dim)
-        self._space = Workspace()
 
     def _propagated(self, relation: Relation, **changes: Any) -> Rows:
         count = self.options.num_layers
         return propagate(
-            relation, *self.tables, count, weights=(0.0, *[1.0 / count] * count), space=self._space, **changes
+            relation, *self.tables, count, weights=(0.0, *[1.0 / count] * count), space=self.space, **changes
         )
 
     def encode(self, graph: GraphLike | None = None) -> Encoded:
@@ -112,9 +110,9 @@ class SimGCL(OneGraphRecommender):
         at = (batch.distinct("user", self.target), batch.distinct("item", self.target))
         further = partial(
             propagate, num_layers=count - 1, weights=[1.0 / count] * count, row_dtype=self.options.row_dtype,
-            space=self._space,
+            space=self.space,
         )  # fmt: skip
-        first = hop(self.relation(), *self.tables, row_dtype=self.options.row_dtype, space=self._space)
+        first = hop(self.relation(), *self.tables, row_dtype=self.options.row_dtype, space=self.space)
 
         def views() -> dict[str, tuple[Tensor, Tensor]]:
             one, two = (

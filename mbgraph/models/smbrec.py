@@ -8,7 +8,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from mbgraph._kernels import Workspace
 from mbgraph.models.base import MODELS, EmbeddingRecommender, Encoded
 from mbgraph.models.context import StepContext
 from mbgraph.models.options import EmbeddingOptions, Positive, TrainingOptions
@@ -109,7 +108,6 @@ class SMBRec(EmbeddingRecommender):
             self.of_users = nn.Sequential(linear(width, width, generator), nn.PReLU())
         self.of_items = self._item_projection(generator)
         self.of_negatives = self._item_projection(generator) if self.options.negative_projection else None
-        self._space = Workspace()
         self._own_shares: Tensor
         self.register_buffer("_own_shares", self._shares(self.relations), persistent=False)
 
@@ -129,7 +127,7 @@ class SMBRec(EmbeddingRecommender):
 
     def _per_behavior(self, relations: Relations, **changes: Any) -> list[Rows]:
         return propagate_each(
-            list(relations.values()), *self.tables, self.options.num_layers, space=self._space, **changes
+            list(relations.values()), *self.tables, self.options.num_layers, space=self.space, **changes
         )
 
     def _fused_users(self, pairs: list[Rows], shares: Tensor) -> Tensor:

@@ -4,8 +4,9 @@ Shapes use one letter each: U users, I items, K behaviors, L layers, B batch row
 """
 
 from mbgraph.nn.alignment import alignment_weights
-from mbgraph.nn.autoencoder import VariationalAutoencoder
+from mbgraph.nn.autoencoder import VariationalAutoencoder, prior_divergence
 from mbgraph.nn.dense import linear, normal, normed_layer, xavier
+from mbgraph.nn.environments import environments
 from mbgraph.nn.experts import Experts
 from mbgraph.nn.fusion import mean_fusion, weighted_fusion
 from mbgraph.nn.hypergraph import IntentEncoder
@@ -32,7 +33,9 @@ __all__ = [
     "alignment_weights",
     "bpr",
     "hop",
+    "environments",
     "label_entropies",
+    "prior_divergence",
     "linear",
     "mean_fusion",
     "mean_of_rows",

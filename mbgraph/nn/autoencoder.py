@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-__all__ = ["VariationalAutoencoder"]
+__all__ = ["VariationalAutoencoder", "prior_divergence"]
 
 
 class VariationalAutoencoder(nn.Module):
@@ -45,3 +45,13 @@ class VariationalAutoencoder(nn.Module):
         mean, log_variance = self.mean(hidden), self.log_variance(hidden)
         drawn = mean if noise is None else mean + noise * torch.exp(log_variance / 2)
         return mean, log_variance, self.output(torch.relu(self.decoded(drawn)))
+
+
+def prior_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
+    r"""Kullback-Leibler divergence of normal distributions from the standard one, added up over the latent numbers.
+
+    .. math:: -\tfrac12 \sum_z \big(1 + \log \sigma_z^2 - \mu_z^2 - \sigma_z^2\big)
+
+    Shapes: (N, .., Z), (N, .., Z) -> (N, ..).
+    """
+    return -(1 + log_variance - mean.square() - log_variance.exp()).sum(-1) / 2
