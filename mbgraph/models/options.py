@@ -90,6 +90,11 @@ class TrainingOptions(Section):
             raise UsageError("batch_size=auto is decided where a trainer is made", "give batches a number of rows")
         return self.batch_size
 
+    def only_sampler(self, sampler: str, reason: str) -> None:
+        """Raise `UsageError` unless rows are of a kind: the model's batches know no other one."""
+        if self.sampler != sampler:
+            raise UsageError(f"{reason} and knows no sampler {self.sampler!r}", "leave sampler out")
+
 
 class ModelOptions(Section):
     """Base of every model's options: a model nests a subclass called ``Options``."""

@@ -97,11 +97,7 @@ class RaggedBatches:
         users_per_epoch: int = 0,
         rng: int = 0,
     ) -> None:
-        if training.sampler != "per-user":
-            raise UsageError(
-                f"this model draws several rows per user and knows no sampler {training.sampler!r}",
-                "leave sampler out",
-            )
+        training.only_sampler("per-user", "this model draws several rows per user")
         self.training, self.per_user, self.seed = training, per_user, int(rng)
         sizes = self.num_users, num_items = dataset.num_users, dataset.num_items
         self.users_per_epoch = min(users_per_epoch or self.num_users, self.num_users)
@@ -206,11 +202,7 @@ class UserBatches:
         drop_last: bool = False,
         rng: int = 0,
     ) -> None:
-        if training.sampler != "per-user":
-            raise UsageError(
-                f"this model reads all pairs of its users and knows no sampler {training.sampler!r}",
-                "leave sampler out",
-            )
+        training.only_sampler("per-user", "this model reads all pairs of its users")
         self.size, self.drop_last, self.seed = training.rows, drop_last, int(rng)
         self.pairs = {name: dataset.csr(name) for name in behaviors}
         degrees = sum(csr.degrees() for name, csr in self.pairs.items() if only in (None, name))

@@ -166,10 +166,7 @@ class SequenceBatches:
         earlier: float = 0.2,
         rng: int = 0,
     ) -> None:
-        if training.sampler != "per-user":
-            raise UsageError(
-                f"this model reads sequences and knows no sampler {training.sampler!r}", "leave sampler out"
-            )
+        training.only_sampler("per-user", "this model reads sequences")
         self.sequences, self.size, self.length = sequences, training.rows, length
         self.predicted, self.earlier, self.seed = predicted, earlier, int(rng)
         self.users = np.flatnonzero(sequences.lengths() > 1)

@@ -21,7 +21,7 @@ from mbgraph.nn.autoencoder import prior_divergence
 from mbgraph.nn.fusion import weighted_fusion
 from mbgraph.nn.propagation import Rows, propagate_each
 from mbgraph.nn.relations import GraphLike, Relations
-from mbgraph.nn.triples import columns, triple_margin
+from mbgraph.nn.triples import negative_columns, triple_margin
 from mbgraph.random import stream
 from mbgraph.regularizers import L2, Regularizer, StepOutputs, infonce_among
 
@@ -164,7 +164,7 @@ class UIPL(EmbeddingRecommender):
         x = torch.stack([pair[0] for pair in pairs], 1)  # (B, E, D)
         items = weighted_fusion([pair[1] for pair in pairs[:count]], self.shares[:, at_items].T)  # (M, D)
         positive, negative, bought, other = items.split([len(kept), negatives.numel(), len(own), len(own)])
-        negative = negative.view(*columns(negatives).shape, items.shape[1])  # (R, n, D)
+        negative = negative.view(*negative_columns(negatives).shape, items.shape[1])  # (R, n, D)
         mean, log_variance, invariant = self.autoencoder(x, batch.noise)
         specific = x - invariant  # (B, E, D)
         n, a, mean, log_variance = (part[kept] for part in (invariant, specific, mean, log_variance))

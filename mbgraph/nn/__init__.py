@@ -9,6 +9,8 @@ from mbgraph.nn.dense import linear, normal, normed_layer, xavier
 from mbgraph.nn.environments import environments
 from mbgraph.nn.experts import Experts
 from mbgraph.nn.fusion import mean_fusion, weighted_fusion
+from mbgraph.nn.gates import context_gate
+from mbgraph.nn.historical import TwoPasses
 from mbgraph.nn.hypergraph import IntentEncoder
 from mbgraph.nn.lightgcn import BehaviorEncoder, LightGCN
 from mbgraph.nn.losses import bpr, label_entropies, mean_of_rows, non_sampling, sampled_softmax, softmax_among
@@ -16,7 +18,7 @@ from mbgraph.nn.propagation import hop, propagate, propagate_each
 from mbgraph.nn.relation import Relation
 from mbgraph.nn.relations import Relations
 from mbgraph.nn.similarity import most_similar, swing
-from mbgraph.nn.triples import part_triple, triple_at, triple_margin
+from mbgraph.nn.triples import negative_columns, part_triple, triple_at, triple_margin
 from mbgraph.nn.typed import CrossTransformer, TypedFeedForward, TypedLinear
 
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
     "alignment_weights",
     "bpr",
     "hop",
+    "context_gate",
     "environments",
     "label_entropies",
     "prior_divergence",
@@ -41,6 +44,8 @@ __all__ = [
     "mean_of_rows",
     "most_similar",
     "non_sampling",
+    "TwoPasses",
+    "negative_columns",
     "normal",
     "normed_layer",
     "part_triple",

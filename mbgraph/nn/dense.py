@@ -8,10 +8,12 @@ from torch import nn
 __all__ = ["linear", "normal", "normed_layer", "xavier"]
 
 
-def linear(inputs: int, outputs: int, generator: torch.Generator, *, bias: bool = True) -> nn.Linear:
-    """Return a linear layer with Xavier uniform weights and zero biases: (.., inputs) -> (.., outputs)."""
+def linear(
+    inputs: int, outputs: int, generator: torch.Generator, *, bias: bool = True, uniform: bool = True
+) -> nn.Linear:
+    """Return a linear layer: (.., inputs) -> (.., outputs); weights are Xavier uniform or normal, biases zero."""
     layer = nn.utils.skip_init(nn.Linear, inputs, outputs, bias=bias)
-    nn.init.xavier_uniform_(layer.weight, generator=generator)
+    (nn.init.xavier_uniform_ if uniform else nn.init.xavier_normal_)(layer.weight, generator=generator)
     if bias:
         nn.init.zeros_(layer.bias)
     return layer

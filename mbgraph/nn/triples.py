@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["Triple", "columns", "part_triple", "triple_at", "triple_margin"]
+__all__ = ["Triple", "negative_columns", "part_triple", "triple_at", "triple_margin"]
 
 Triple = tuple[Tensor, Tensor, Tensor]
 """Users, positive items and negative ones: numbers (B,), (B,), (B,) or (B, n), or rows (B, D), (B, D), (B, [n,] D)."""
@@ -41,6 +41,6 @@ def triple_margin(users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor
     return torch.linalg.vecdot(users, positives - negatives)
 
 
-def columns(negatives: Tensor) -> Tensor:
+def negative_columns(negatives: Tensor) -> Tensor:
     """Return negatives with a column each, one where there is one per row: (B,) or (B, n) -> (B, n)."""
     return negatives if negatives.ndim == 2 else negatives.unsqueeze(1)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from mbgraph.nn import part_triple, triple_at, triple_margin
+from mbgraph.nn import negative_columns, part_triple, triple_at, triple_margin
 
 
 @pytest.mark.parametrize("negatives", [[2, 0, 2], [[2, 3], [0, 0], [1, 2]]])
@@ -18,6 +18,7 @@ def test_rows_of_triples_are_the_same_picked_or_parted(negatives):
     for which, rows, same in zip(numbers, picked, parted, strict=True):
         assert rows.shape == (*which.shape, 2)
         assert torch.equal(rows, same)
+    assert negative_columns(numbers[2]).tolist() == ([[2], [0], [2]] if numbers[2].ndim == 1 else negatives)
     assert torch.equal(picked[0][0], tables[0][4])
     assert torch.equal(picked[1][2], tables[1][3])
     assert torch.equal(picked[2].reshape(-1, 2)[0], tables[1][2])
