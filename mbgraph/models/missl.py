@@ -156,11 +156,11 @@ class MISSL(Recommender):
         sequences = self.sequences if graph is None else Sequences(self.other_relations(graph), order)
         made = []
         for window in sequences.latest(self.options.length):
-            kinds = [torch.from_numpy(part).to(self.item_bias.device) for part in window]  # items, types: (B, T)
-            made.append(self.heads[0](self._streams(*kinds, identity)[0][:, -1]))
+            items, types = (torch.from_numpy(part).to(self.item_bias.device) for part in window)  # 2 x (B, T)
+            made.append(self.heads[0](self._streams(items, types, identity)[0][:, -1]))
         z = torch.cat(made)  # (U, D)
-        items = torch.cat([self.item_embedding, self.item_bias.unsqueeze(1)], 1)  # (I, D + 1)
-        return Encoded(torch.cat([z, torch.ones_like(z[:, :1])], 1), items)
+        table = torch.cat([self.item_embedding, self.item_bias.unsqueeze(1)], 1)  # (I, D + 1)
+        return Encoded(torch.cat([z, torch.ones_like(z[:, :1])], 1), table)
 
     def scorer(self, graph: GraphLike | None = None) -> EmbeddingScorer:
         """Return the scorer of what follows each user's sequence."""

@@ -5,6 +5,7 @@ Shapes use one letter each: U users, I items, K behaviors, L layers, B batch row
 
 from mbgraph.nn.alignment import alignment_weights
 from mbgraph.nn.autoencoder import VariationalAutoencoder, prior_divergence
+from mbgraph.nn.behavior_attention import behavior_attention
 from mbgraph.nn.dense import linear, normal, normed_layer, xavier
 from mbgraph.nn.environments import environments
 from mbgraph.nn.experts import Experts
@@ -33,6 +34,7 @@ __all__ = [
     "TypedFeedForward",
     "TypedLinear",
     "alignment_weights",
+    "behavior_attention",
     "bpr",
     "hop",
     "context_gate",

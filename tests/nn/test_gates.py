@@ -1,9 +1,9 @@
-"""A gate row by row, and layers that stand still."""
+"""A gate and attention between behaviors row by row, and layers that stand still."""
 
 import torch
 from torch.testing import assert_close
 
-from mbgraph.nn import Relation, TwoPasses, context_gate, propagate
+from mbgraph.nn import Relation, TwoPasses, behavior_attention, context_gate, propagate
 from mbgraph.nn.historical import historical, on_historical
 
 
@@ -21,6 +21,20 @@ def test_a_gate_is_a_recurrent_unit_without_carry():
             both = torch.sigmoid(gates @ torch.cat([user, item, contexts]))
             expected = both[3:] * torch.tanh(candidate @ torch.cat([both[:3] * user, item, contexts]))
             assert_close(made[row, column], expected)
+
+
+def test_behaviors_attend_to_each_other():
+    generator = torch.Generator().manual_seed(1)
+    messages, hidden, output = (
+        torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in ((4, 3, 2), (3, 2, 5), (3, 5, 1))
+    )
+    mixed, attention = behavior_attention(messages, hidden, output)
+    for node in range(4):
+        for to in range(3):
+            scores = torch.stack([torch.tanh(row @ hidden[to]) @ output[to, :, 0] for row in messages[node]])
+            share = torch.softmax(scores, 0)
+            assert_close(attention[node, to], share)
+            assert_close(mixed[node, to], sum(s * row for s, row in zip(share, messages[node], strict=True)))
 
 
 def test_historical_layers_stand_still_while_the_first_moves():
