@@ -40,7 +40,10 @@ _COMPUTES = (
     "models/batch_rule.py",
     "models/batches.py",
     "models/context.py",
+    "models/extended.py",
+    "models/history.py",
     "models/rules.py",
+    "models/triples.py",
     "run/fitting.py",
     "run/preparation.py",
 )
@@ -138,10 +141,12 @@ def _model_files(model: type) -> tuple[Path, ...]:
     while waiting:
         for node in ast.walk(ast.parse(waiting.pop().read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mbgraph.models."):
-                other = _PACKAGE / "models" / f"{str(node.module).split('.')[2]}.py"
-                if other.is_file() and other not in files:
-                    files.add(other)
-                    waiting.append(other)
+                module = _PACKAGE.joinpath(*str(node.module).split(".")[1:])
+                named = [module / f"{alias.name}.py" for alias in node.names]
+                for other in (module.with_suffix(".py"), module / "__init__.py", *named):
+                    if other.is_file() and other not in files:
+                        files.add(other)
+                        waiting.append(other)
     return tuple(sorted(files))
 
 

@@ -1,11 +1,12 @@
 """Models. Importing this package registers all of them."""
 
 from mbgraph.models.base import MODELS, EmbeddingRecommender, Encoded, Recommender, build_model
-from mbgraph.models.batches import ANY, Batches, ExtendedBatches, TripleBatch, TripleBatches
-from mbgraph.models.bcipm import BCIPM, BCIPMBatch
+from mbgraph.models.batches import Batches, TripleBatches
+from mbgraph.models.bcipm import BCIPM
 from mbgraph.models.context import StepContext
 from mbgraph.models.conversion import Conversion
 from mbgraph.models.crgcn import CRGCN
+from mbgraph.models.extended import BCIPMBatch, ExtendedBatches, UIPLBatch
 from mbgraph.models.item_cosine import ItemCosine
 from mbgraph.models.lightgcn import LightGCN
 from mbgraph.models.mbcgcn import MBCGCN
@@ -20,8 +21,9 @@ from mbgraph.models.rules import GradientBalance, UpdateRule
 from mbgraph.models.sequences import SequenceBatch, SequenceBatches, Sequences
 from mbgraph.models.simgcl import SimGCL
 from mbgraph.models.smbrec import SMBRec
+from mbgraph.models.triples import ANY, TripleBatch
 from mbgraph.models.twostage import EVIDENCE, RETRIEVERS, Evidence, Retriever, TwoStage
-from mbgraph.models.uipl import UIPL, UIPLBatch
+from mbgraph.models.uipl import UIPL
 
 __all__ = [
     "ANY",

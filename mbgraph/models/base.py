@@ -5,13 +5,14 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mbgraph._kernels import Workspace
 from mbgraph.errors import DataError, UsageError
 from mbgraph.evaluation.ranking import EmbeddingScorer
 from mbgraph.models.batches import Batches, TripleBatches
@@ -20,6 +21,7 @@ from mbgraph.models.options import EmbeddingOptions, ModelOptions, TrainingOptio
 from mbgraph.models.rules import UpdateRule
 from mbgraph.nn.alignment import alignment_weights
 from mbgraph.nn.relations import Relations
+from mbgraph.nn.triples import triple_at
 from mbgraph.registry import Registry
 from mbgraph.regularizers.outputs import StepOutputs, Triple
 from mbgraph.typing import IntArray
@@ -274,11 +276,20 @@ class Recommender(nn.Module):
 class EmbeddingRecommender(Recommender):
     """A model that scores by dot products of embeddings, from one table per side.
 
-    A subclass implements `encode` and calls `make_tables` once.
+    A subclass implements `encode` and calls `make_tables` once. To `mbgraph.nn.propagate` it may pass its ``space``,
+    memory that one call gives back and the next takes again.
     """
 
-    def make_tables(self, width: int, *, std: float | None = None, padding: int = 0) -> None:
+    def __init__(self, graph: GraphLike, target: str, **options: Any) -> None:
+        super().__init__(graph, target, **options)
+        self.space = Workspace()
+
+    def make_tables(
+        self, width: int, *, std: float | None = None, padding: int = 0, zero_padding: bool = False
+    ) -> None:
         """Make the embedding tables, ``padding`` extra rows last: normal with ``std``, or Xavier uniform.
+
+        ``zero_padding`` starts the extra rows as zeros; the others are what they are without it.
 
         Shapes: -> ``user_embedding`` (U + padding, D), ``item_embedding`` (I + padding, D).
         """
@@ -289,6 +300,8 @@ class EmbeddingRecommender(Recommender):
                 nn.init.xavier_uniform_(table, generator=generator)
             else:
                 table.normal_(generator=generator).mul_(std)
+            if zero_padding:
+                table[count:] = 0
             setattr(self, f"{side}_embedding", nn.Parameter(table))
 
     @property
@@ -304,10 +317,34 @@ class EmbeddingRecommender(Recommender):
 
     def ego_triples(self, rows: Mapping[str, Triple]) -> dict[str, Triple]:
         """Return table rows of triples by behavior: 3 x (B,) -> 3 x (B, D)."""
-        users, items = self.tables
-        return {
-            name: (users[user], items[positive], items[negative]) for name, (user, positive, negative) in rows.items()
-        }
+        return {name: triple_at(self.tables, numbers) for name, numbers in rows.items()}
+
+    def target_outputs(
+        self, numbers: Triple, triple: Triple, margin: Tensor, risk: Tensor, **entries: Any
+    ) -> StepOutputs:
+        """Return what a step lays open whose only loss is one of the target's triples.
+
+        Parameters
+        ----------
+        numbers, triple : Triple
+            Node numbers of the triples, and the embeddings that were compared.
+        margin : Tensor (B,) or (B, n)
+        risk : Tensor ()
+            The loss.
+        **entries
+            Further entries of `StepOutputs`.
+        """
+        present = len(margin) > 0
+        return StepOutputs(
+            self.target,
+            losses={"main": risk},
+            risks={self.target: risk} if present else {},
+            margins={self.target: margin} if present else {},
+            triples={self.target: triple},
+            ego=partial(self.ego_triples, {self.target: numbers}),
+            tables=self.tables,
+            **entries,
+        )
 
 
 def build_model(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,6 +56,19 @@ class StepContext:
             return rows
         # the factors are made in place, and the derivative is one product with them
         return rows * self.uniform(name, rows.shape).to(rows).ge_(rate).div_(1 - rate)
+
+    def dropouts(self, rate: float) -> Callable[[Tensor], Tensor]:
+        """Return a function that drops entries; its calls are numbered, so that each draws from a stream of its own."""
+        return _Dropouts(self, rate)
+
+
+class _Dropouts:
+    def __init__(self, context: StepContext, rate: float) -> None:
+        self.context, self.rate, self.calls = context, rate, 0
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        self.calls += 1
+        return self.context.dropout(rows, self.rate, f"dropout {self.calls}")
 
 
 @torch.library.custom_op("mbgraph::uniform", mutates_args=())

@@ -12,16 +12,13 @@ and untouched items start at -1.
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import numpy as np
-from pydantic import Field
 from torch import Tensor
 
 from mbgraph.data.interactions import CSR
 from mbgraph.keys import contains
 from mbgraph.models.base import MODELS, Recommender
-from mbgraph.models.options import ModelOptions
+from mbgraph.models.options import ModelOptions, Positive
 from mbgraph.models.popularity import target_popularity, tie_breaker
 from mbgraph.nn.relations import GraphLike
 
@@ -69,7 +66,7 @@ class ConversionScorer:
 class ConversionOptions(ModelOptions):
     """Options of `Conversion`."""
 
-    smoothing: Annotated[float, Field(gt=0, le=1_000_000)] = 10.0
+    smoothing: Positive = 10.0
     """The c of the formula: how many users' worth of the overall rate every item starts with."""
 
 

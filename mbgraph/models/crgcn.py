@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from mbgraph._kernels import Workspace
 from mbgraph.derivatives import TINY, derive_plainly
 from mbgraph.models.base import MODELS, EmbeddingRecommender, Encoded
-from mbgraph.models.batches import TripleBatch
 from mbgraph.models.context import StepContext
-from mbgraph.models.options import CascadeOptions, TrainingOptions
-from mbgraph.nn import bpr, propagate, triple_margin
+from mbgraph.models.options import CascadeOptions, NonNegative, TrainingOptions
+from mbgraph.models.triples import TripleBatch
+from mbgraph.nn import bpr, part_triple, propagate, triple_margin
 from mbgraph.nn.propagation import Rows, rows_at
 from mbgraph.nn.relations import GraphLike, Relations
 from mbgraph.regularizers import L2, Regularizer, StepOutputs
@@ -37,7 +35,7 @@ class CRGCNOptions(CascadeOptions):
     loss."""
     padding: bool = False
     """Keep the published code's padding node, see `RMBRec`."""
-    gamma: Annotated[float, Field(ge=0, le=1_000_000)] = 0.0
+    gamma: NonNegative = 0.0
     """Added inside the logarithm of BPR, see `mbgraph.nn.bpr`."""
 
     def training(self) -> TrainingOptions:
@@ -81,7 +79,6 @@ class CRGCN(EmbeddingRecommender):
         width = self.options.embedding_dim
         # by number: a name of a behavior need not be one of a parameter
         self.biases = nn.ParameterList([torch.zeros(count, width) for count in self.layers.values()])
-        self._space = Workspace()
         self._padded = self.relations.padded(int(self.options.padding))
 
     def _cascade(self, relations: Relations, at: Rows | None = None, **changes: Any) -> dict[str, Rows]:
@@ -92,7 +89,7 @@ class CRGCN(EmbeddingRecommender):
             last, chosen = [0.0] * count + [1.0], at if behavior == self.target else None
             users, items = propagate(
                 relations[behavior], *ends, count, weights=last, between=partial(_biased, biases), at=chosen,
-                space=self._space, **changes,
+                space=self.space, **changes,
             )  # fmt: skip
             start = rows_at(ends, chosen)
             ends = made[behavior] = (_with_unit(start[0], users), _with_unit(start[1], items))
@@ -117,7 +114,7 @@ class CRGCN(EmbeddingRecommender):
         made = self._cascade(self._padded, at, row_dtype=self.options.row_dtype)
         found = {behavior: _picked(ends, rows[behavior]) for behavior, ends in made.items() if behavior != self.target}
         of_users, of_items = made[self.target]  # (B + N, D), (B (1 + n), D)
-        own = _triple(of_users[: len(users)], of_items, negatives)
+        own = part_triple(of_users[: len(users)], of_items, negatives)
         triples = {**found, self.target: own}
 
         def anchors() -> dict[str, dict[str, Tensor]]:
@@ -168,13 +165,7 @@ class _WithUnit(torch.autograd.Function):
 def _picked(ends: Rows, rows: Triple) -> Triple:
     """Return the rows of triples; one gather per table, as each costs a gradient of the table's size."""
     users, positives, negatives = rows
-    return _triple(*rows_at(ends, (users, torch.cat([positives, negatives.flatten()]))), negatives)
-
-
-def _triple(users: Tensor, items: Tensor, negatives: Tensor) -> Triple:
-    """Return users, positives and negatives: (B, D), (B (1 + n), D), (B, [n]) -> (B, D), (B, D), (B, [n,] D)."""
-    positive, negative = items.split([len(users), negatives.numel()])
-    return users, positive, negative.view(*negatives.shape, items.shape[-1])
+    return part_triple(*rows_at(ends, (users, torch.cat([positives, negatives.flatten()]))), negatives)
 
 
 def _biased(biases: Tensor, layer: int, users: Tensor, items: Tensor) -> Rows:

@@ -12,16 +12,15 @@ kept. It is computed a block of items at a time: no items x items array exists.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-from pydantic import Field
 from scipy import sparse
 from torch import Tensor
 
 from mbgraph.data.aliases import canonical_behavior
 from mbgraph.models.base import MODELS, Recommender
-from mbgraph.models.options import ModelOptions
+from mbgraph.models.options import Count, ModelOptions, NonNegative, Share
 from mbgraph.models.popularity import target_popularity, tie_breaker
 from mbgraph.nn.relation import Relation
 from mbgraph.nn.relations import GraphLike, Relations
@@ -37,15 +36,15 @@ Matrix = Any  # scipy has no type for a sparse array that it would keep through 
 class CosineOptions(ModelOptions):
     """Options of models that compare items by who touched both."""
 
-    deliberate_weight: Annotated[float, Field(ge=0, le=1_000_000)] = 0.5
+    deliberate_weight: NonNegative = 0.5
     """Weight of a pair of cart or collect (by any of their usual names) beside a target pair's 1."""
-    casual_weight: Annotated[float, Field(ge=0, le=1_000_000)] = 0.2
+    casual_weight: NonNegative = 0.2
     """Weight of a pair of any other auxiliary behavior, such as a view."""
-    neighbors: Annotated[int, Field(ge=1, le=1_000_000)] = 500
+    neighbors: Count = 500
     """Most similar items that are kept of each item."""
-    shrink: Annotated[float, Field(ge=0, le=1_000_000)] = 5.0
+    shrink: NonNegative = 5.0
     """The c of the formula: weight of nobody's touches that every item starts with."""
-    user_power: Annotated[float, Field(ge=0, le=1)] = 0.5
+    user_power: Share = 0.5
     """The p of the formula: how much less a user with many touches says about two items."""
 
 

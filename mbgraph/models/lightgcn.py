@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import Field
-
-from mbgraph._kernels import Workspace
 from mbgraph.models.base import MODELS
-from mbgraph.models.batches import TripleBatch
 from mbgraph.models.context import StepContext
 from mbgraph.models.one_graph import OneGraphOptions, OneGraphRecommender, target_step
-from mbgraph.models.options import TrainingOptions
+from mbgraph.models.options import NonNegative, Positive, TrainingOptions
+from mbgraph.models.triples import TripleBatch
 from mbgraph.nn import propagate
 from mbgraph.nn.lightgcn import layer_weights
 from mbgraph.nn.propagation import Rows
@@ -38,9 +35,9 @@ class LightGCNOptions(OneGraphOptions):
     """Divide every propagated row by its Euclidean norm (published RMBRec)."""
     combine: Literal["mean", "sum"] = "mean"
     """How layers 0..L become one embedding."""
-    gamma: Annotated[float, Field(ge=0, le=1_000_000)] = 0.0
+    gamma: NonNegative = 0.0
     """Added inside the logarithm of BPR, see `mbgraph.nn.bpr`."""
-    init_std: Annotated[float, Field(gt=0, le=1_000_000)] = 0.1
+    init_std: Positive = 0.1
     """Standard deviation of the normal initialisation."""
 
     def training(self) -> TrainingOptions:
@@ -79,7 +76,6 @@ class LightGCN(OneGraphRecommender):
     def __init__(self, graph: GraphLike, target: str, **options: Any) -> None:
         super().__init__(graph, target, **options)
         self.make_tables(self.options.embedding_dim, std=self.options.init_std)
-        self._space = Workspace()
 
     def _propagated(self, relation: Relation, **changes: Any) -> Rows:
         chosen = self.options
@@ -89,7 +85,7 @@ class LightGCN(OneGraphRecommender):
             chosen.num_layers,
             layer_norm=chosen.layer_norm,
             weights=layer_weights(chosen.combine, chosen.num_layers),
-            space=self._space,
+            space=self.space,
             **changes,
         )
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from mbgraph._kernels import Workspace
 from mbgraph.models.base import MODELS, EmbeddingRecommender, Encoded
-from mbgraph.models.batches import TripleBatch
 from mbgraph.models.context import StepContext
-from mbgraph.models.options import CascadeOptions, TrainingOptions
-from mbgraph.nn import bpr, mean_of_rows, propagate, triple_margin
+from mbgraph.models.options import CascadeOptions, Layers, Positive, TrainingOptions
+from mbgraph.models.triples import TripleBatch
+from mbgraph.nn import bpr, mean_of_rows, part_triple, propagate, triple_at, triple_margin
 from mbgraph.nn.propagation import Rows
 from mbgraph.nn.relations import GraphLike, Relations
 from mbgraph.regularizers import L2, Regularizer, StepOutputs
@@ -34,9 +32,9 @@ class MBCGCNOptions(CascadeOptions):
     variant: Literal["mbgraph", "official"] = "mbgraph"
     """``official`` is the published code for three behaviors, without its pre-trained tables; ``mbgraph`` starts from
     tables and transformations that let scores move from the first epoch on."""
-    num_layers: Annotated[int, Field(ge=1, le=64)] = 3
+    num_layers: Layers = 3
     """Propagation steps per behavior."""
-    init_std: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
+    init_std: Positive | None = None
     """Standard deviation of a normal initialisation of tables and transformations; None: Xavier uniform."""
 
     def training(self) -> TrainingOptions:
@@ -90,7 +88,6 @@ class MBCGCN(EmbeddingRecommender):
         self.user_transforms, self.item_transforms = (
             nn.ParameterList([transformation() for _ in self.relations.auxiliary]) for _ in range(2)
         )
-        self._space = Workspace()
 
     def _cascade(self, relations: Relations, at: Rows | None = None, **changes: Any) -> dict[str, Rows]:
         """Return both sides of every behavior: K x ((U, D), (I, D)), the target's at the rows ``at``."""
@@ -99,7 +96,7 @@ class MBCGCN(EmbeddingRecommender):
         for number, (behavior, count) in enumerate(self.layers.items()):
             last = behavior == self.target
             users, items = made[behavior] = propagate(
-                relations[behavior], *ends, count, at=at if last else None, space=self._space, **changes
+                relations[behavior], *ends, count, at=at if last else None, space=self.space, **changes
             )
             if not last:
                 ends = (users @ self.user_transforms[number], items @ self.item_transforms[number])
@@ -122,15 +119,13 @@ class MBCGCN(EmbeddingRecommender):
         parts = [*((pair[0][chosen[0]], pair[1][chosen[1]]) for pair in made.values()), of_target]
 
         def triple(at_users: Tensor, at_items: Tensor) -> Triple:
-            positive, negative = at_items.split([len(positives), negatives.numel()])
-            return at_users[: len(users)], positive, negative.view(*negatives.shape, negative.shape[-1])
+            return part_triple(at_users[: len(users)], at_items, negatives)
 
         fused = triple(*(torch.stack(side).sum(0) for side in zip(*parts, strict=True)))
         main = bpr(triple_margin(*fused), gamma=0)  # (B,)
 
         def triples() -> dict[str, Triple]:
-            own = {name: batch.rows(name) for name in made if name in batch.positives}
-            found = {name: (made[name][0][u], made[name][1][i], made[name][1][j]) for name, (u, i, j) in own.items()}
+            found = {name: triple_at(ends, batch.rows(name)) for name, ends in made.items() if name in batch.positives}
             return {**found, self.target: triple(*of_target)}
 
         outputs = StepOutputs(

@@ -13,20 +13,16 @@ from mbgraph.errors import UsageError
 from mbgraph.evaluation.ranking import EmbeddingScorer
 from mbgraph.models.base import MODELS, Encoded, Recommender
 from mbgraph.models.context import StepContext
-from mbgraph.models.options import ModelOptions, TrainingOptions
+from mbgraph.models.options import Layers, ModelOptions, NonNegative, Positive, Share, TrainingOptions
 from mbgraph.models.sequences import SequenceBatch, SequenceBatches, Sequences
-from mbgraph.nn import CrossTransformer, IntentEncoder, linear, mean_of_rows, softmax_among
+from mbgraph.nn import CrossTransformer, IntentEncoder, mean_of_rows, normal, normed_layer, softmax_among
 from mbgraph.nn.hypergraph import Intents
 from mbgraph.nn.intents import across_kinds, within_kinds
-from mbgraph.nn.relations import GraphLike, Relations
-from mbgraph.nn.typed import Drop, identity
-from mbgraph.regularizers import StepOutputs, infonce_among
+from mbgraph.nn.relations import GraphLike
+from mbgraph.nn.typed import Drop, causal, identity
+from mbgraph.regularizers import StepOutputs, nt_xent
 
 __all__ = ["MISSL"]
-
-Share = Annotated[float, Field(ge=0, le=1)]
-Weight = Annotated[float, Field(ge=0, le=1_000_000)]
-_USERS = 512  # sequences that are encoded at once
 
 
 class MISSLOptions(ModelOptions):
@@ -49,9 +45,9 @@ class MISSLOptions(ModelOptions):
     order: Literal["auto", "time", "behaviors"] = "auto"
     """Order of a user's pairs: by ``time``; one behavior after the other (``behaviors``), a surrogate where there are
     no times; ``auto`` takes times where every pair has one."""
-    num_layers: Annotated[int, Field(ge=1, le=64)] = 2
+    num_layers: Layers = 2
     """Layers of the transformer over both streams."""
-    intent_layers: Annotated[int, Field(ge=1, le=64)] = 2
+    intent_layers: Layers = 2
     """Times that the hypergraph transformer is applied."""
     heads: Annotated[int, Field(ge=1, le=1024)] = 2
     """Attention heads."""
@@ -65,15 +61,15 @@ class MISSLOptions(ModelOptions):
     """Share of entries that a step leaves out."""
     predicted: Share = 0.7
     """Share of the positions whose next pair is predicted."""
-    next_behavior: Weight = 1.0
+    next_behavior: NonNegative = 1.0
     """Weight of the prediction of the next behavior."""
-    streams: Weight = 0.05
+    streams: NonNegative = 0.05
     """Weight of the contrast of the item stream with the behavior stream."""
-    inter: Weight = 0.05
+    inter: NonNegative = 0.05
     """Weight of the contrast of positions with intents."""
-    intra: Weight = 0.05
+    intra: NonNegative = 0.05
     """Weight of the contrast of a behavior's intents with shared ones."""
-    temperature: Annotated[float, Field(gt=0, le=1_000_000)] = 1.0
+    temperature: Positive = 1.0
     """Divides the cosines of all contrasts."""
     shifted: bool = False
     """Feed intents forward by the weights of the group before theirs, the first group by none."""
@@ -124,29 +120,19 @@ class MISSL(Recommender):
                 f"choose one, for example {width + -width % chosen.heads}",
             )
         generator = torch.Generator().manual_seed(self.rng)
-
-        def normal(count: int) -> nn.Parameter:
-            return nn.Parameter(torch.randn(count, width, generator=generator) * 0.02)
-
-        self.item_embedding, self.behavior_embedding = normal(self.num_items), normal(types)
-        self.position_embedding, self.segment_embedding = normal(chosen.length), normal(2)
+        counts = (self.num_items, types, chosen.length, 2)
+        self.item_embedding, self.behavior_embedding, self.position_embedding, self.segment_embedding = (
+            normal(generator, count, width) for count in counts
+        )
         self.intent_encoder = IntentEncoder(
             types, width, chosen.heads, intents=chosen.intents, num_layers=chosen.intent_layers, kept=chosen.kept,
             length=chosen.length, generator=generator, shifted=chosen.shifted,
         )  # fmt: skip
-        self.layers = nn.ModuleList(
-            [CrossTransformer(types, width, chosen.heads, generator) for _ in range(chosen.num_layers)]
-        )
-        self.heads = nn.ModuleList(
-            [
-                nn.Sequential(linear(width, width, generator), nn.ReLU(), nn.LayerNorm(width))
-                for _ in ("items", "behaviors")
-            ]
-        )
+        layers = [CrossTransformer(types, width, chosen.heads, generator) for _ in range(chosen.num_layers)]
+        self.layers = nn.ModuleList(layers)
+        self.heads = nn.ModuleList([normed_layer(width, generator) for _ in ("items", "behaviors")])
         self.item_bias, self.behavior_bias = nn.Parameter(torch.zeros(self.num_items)), nn.Parameter(torch.zeros(types))
         self.sequences = Sequences(self.relations, chosen.order)
-
-    # --- embeddings -------------------------------------------------------------------------------------------------
 
     def _streams(self, items: Tensor, types: Tensor, drop: Drop) -> tuple[Tensor, Tensor, Tensor, Intents]:
         """Return both streams, what the hypergraph read, and intents: 3 x (B, T, D), `Intents`."""
@@ -158,9 +144,7 @@ class MISSL(Recommender):
         one = drop(of_items + self.position_embedding + self.segment_embedding[0])
         two = drop(of_types + self.position_embedding + self.segment_embedding[1])
         one = (1 - self.options.mixed) * one + self.options.mixed * intents.positions
-        length = self.options.length
-        earlier = torch.ones(length, length, dtype=torch.bool, device=types.device).tril()
-        mask = present.transpose(1, 2) & earlier  # (B, T, T)
+        mask = causal(types >= 0)  # (B, T, T)
         for layer in self.layers:
             one, two = layer(one, two, types, mask, drop)
         return one, two, read, intents
@@ -168,50 +152,40 @@ class MISSL(Recommender):
     @torch.no_grad()
     def encode(self, graph: GraphLike | None = None) -> Encoded:
         """Return what the head makes of every user's last position, and items; the last column is the items' bias."""
-        relations: Relations = self.relations if graph is None else self.other_relations(graph)
-        sequences = self.sequences if graph is None else Sequences(relations, self.options.order)
+        order = self.options.order
+        sequences = self.sequences if graph is None else Sequences(self.other_relations(graph), order)
         made = []
-        for users in torch.arange(self.num_users).split(_USERS):
-            rows = users.numpy()
-            window = sequences.windows(rows, sequences.lengths()[rows], self.options.length)
-            items, types = (torch.from_numpy(part).to(self.item_bias.device) for part in window)
+        for window in sequences.latest(self.options.length):
+            items, types = (torch.from_numpy(part).to(self.item_bias.device) for part in window)  # 2 x (B, T)
             made.append(self.heads[0](self._streams(items, types, identity)[0][:, -1]))
         z = torch.cat(made)  # (U, D)
-        return Encoded(
-            torch.cat([z, torch.ones_like(z[:, :1])], 1),
-            torch.cat([self.item_embedding, self.item_bias.unsqueeze(1)], 1),
-        )
+        table = torch.cat([self.item_embedding, self.item_bias.unsqueeze(1)], 1)  # (I, D + 1)
+        return Encoded(torch.cat([z, torch.ones_like(z[:, :1])], 1), table)
 
     def scorer(self, graph: GraphLike | None = None) -> EmbeddingScorer:
         """Return the scorer of what follows each user's sequence."""
         encoded = self.encode(graph)
         return EmbeddingScorer(encoded.users, encoded.items)
 
-    # --- training ---------------------------------------------------------------------------------------------------
-
     def batches(self, dataset: MultiBehaviorDataset, training: TrainingOptions, rng: int) -> SequenceBatches:
         """Return windows of sequences."""
-        return SequenceBatches(
-            self.sequences, training, length=self.options.length, predicted=self.options.predicted, rng=rng
-        )
+        length, predicted = self.options.length, self.options.predicted
+        return SequenceBatches(self.sequences, training, length=length, predicted=predicted, rng=rng)
 
     def step(self, batch: SequenceBatch, context: StepContext) -> StepOutputs:
         """Return the predictions of the next item and behavior, and the contrasts."""
         chosen = self.options
-        one, two, read, intents = self._streams(batch.items, batch.types, _Dropout(context, chosen.dropout))
+        one, two, read, intents = self._streams(batch.items, batch.types, context.dropouts(chosen.dropout))
         flat = (one.flatten(0, 1), two.flatten(0, 1))  # 2 x (B T, D)
         rows = [head(stream[batch.positions]) for head, stream in zip(self.heads, flat, strict=True)]  # 2 x (M, D)
         item = softmax_among(rows[0], self.item_embedding, batch.next_items, self.item_bias, block=chosen.block)
         behavior = softmax_among(rows[1], self.behavior_embedding, batch.next_types, self.behavior_bias)
         pairs = [stream[batch.sampled] for stream in flat]  # 2 x (N, D)
-        both, partners = torch.cat(pairs), torch.cat(pairs[::-1])  # (2 N, D)
-        itself = torch.arange(len(both), device=both.device).unsqueeze(1)
-        streams = infonce_among(both, partners, both, temperature=chosen.temperature, left_out=itself)
         modulo = len(self.behaviors) if chosen.labels == "behavior" else chosen.intents
         losses = {
             "main": mean_of_rows(item),
             "next-behavior": chosen.next_behavior * mean_of_rows(behavior),
-            "streams": chosen.streams * streams,
+            "streams": chosen.streams * nt_xent(*pairs, temperature=chosen.temperature),
             "inter": chosen.inter * across_kinds(read, intents, batch.types, chosen.temperature, modulo),
             "intra": chosen.intra * within_kinds(intents, batch.types, chosen.temperature),
         }
@@ -223,14 +197,3 @@ class MISSL(Recommender):
             tables=(self.item_embedding,),
             parameters={name: entry for name, entry in self.named_parameters() if name != "item_embedding"},
         )
-
-
-class _Dropout:
-    """Dropout of a step; calls are numbered, so that each draws from a stream of its own."""
-
-    def __init__(self, context: StepContext, rate: float) -> None:
-        self.context, self.rate, self.calls = context, rate, 0
-
-    def __call__(self, rows: Tensor) -> Tensor:
-        self.calls += 1
-        return self.context.dropout(rows, self.rate, f"dropout {self.calls}")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import torch
 
 from mbgraph.models.base import EmbeddingRecommender, Encoded
-from mbgraph.models.batches import TripleBatch
 from mbgraph.models.options import EmbeddingOptions
-from mbgraph.nn import bpr, mean_of_rows, triple_margin
+from mbgraph.models.triples import TripleBatch
+from mbgraph.nn import bpr, mean_of_rows, part_triple, triple_margin
 from mbgraph.nn.propagation import Rows
 from mbgraph.nn.relation import Relation
 from mbgraph.nn.relations import GraphLike, Relations
@@ -70,18 +69,6 @@ def target_step(
     users, positives, negatives = rows
     at = (users, torch.cat([positives, negatives.flatten()]))
     at_users, at_items = propagated(model.relation(), at=at)
-    positive, negative = at_items.split([len(positives), negatives.numel()])
-    triple = (at_users, positive, negative.view(*negatives.shape, negative.shape[-1]))  # (B, D), (B, D), (B, [n,] D)
+    triple = part_triple(at_users, at_items, negatives)  # (B, D), (B, D), (B, [n,] D)
     margin = triple_margin(*triple)
-    risk = mean_of_rows(bpr(margin, gamma))
-    present = len(users) > 0
-    return StepOutputs(
-        model.target,
-        losses={"main": risk},
-        risks={model.target: risk} if present else {},
-        margins={model.target: margin} if present else {},
-        triples={model.target: triple},
-        ego=partial(model.ego_triples, {model.target: rows}),
-        tables=model.tables,
-        **entries,
-    )
+    return model.target_outputs(rows, triple, margin, mean_of_rows(bpr(margin, gamma)), **entries)

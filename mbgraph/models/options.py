@@ -15,11 +15,16 @@ __all__ = [
     "HISTORIES",
     "SAMPLERS",
     "CascadeOptions",
+    "Count",
     "EmbeddingOptions",
     "History",
+    "Layers",
     "ModelOptions",
+    "Positive",
     "Sampler",
+    "Share",
     "TrainingOptions",
+    "NonNegative",
 ]
 
 Sampler = Literal["per-user", "per-edge", "every-edge", "with-replacement", "distinct-users"]
@@ -29,6 +34,11 @@ SAMPLERS: tuple[str, ...] = Sampler.__args__  # type: ignore[attr-defined]
 HISTORIES: tuple[str, ...] = History.__args__  # type: ignore[attr-defined]
 
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Layers = Annotated[int, Field(ge=1, le=64)]
+"""Propagation steps, or layers of another kind, of which there must be one."""
+NonNegative = Annotated[float, Field(ge=0, le=1_000_000)]
+Positive = Annotated[float, Field(gt=0, le=1_000_000)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class TrainingOptions(Section):
@@ -36,7 +46,7 @@ class TrainingOptions(Section):
 
     called = "the training options"
 
-    epochs: Annotated[int, Field(ge=1, le=1_000_000)] = 200
+    epochs: Count = 200
     """Most epochs."""
     patience: Annotated[int, Field(ge=0, le=1_000_000)] = 20
     """Epochs without a better validation metric before training stops."""
@@ -45,15 +55,15 @@ class TrainingOptions(Section):
     multiple of it with which it has where the graph is larger."""
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     """Adam (coupled weight decay), AdamW (decoupled) or plain gradient descent."""
-    lr: Annotated[float, Field(gt=0, le=1_000_000)] = 1e-3
+    lr: Positive = 1e-3
     """Step size of the optimizer; with ``batch_size=auto`` the one that belongs to the model's own batch."""
     lr_scaling: Literal["none", "sqrt", "linear"] = "sqrt"
     """What ``batch_size=auto`` multiplies ``lr`` by where it takes a batch n times as large: 1, the root of n, or n."""
     lr_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Factor on the step size after every ``lr_decay_steps`` steps."""
-    lr_decay_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
+    lr_decay_steps: Count = 1000
     """Steps between two such factors."""
-    weight_decay: Annotated[float, Field(ge=0, le=1_000_000)] = 0.0
+    weight_decay: NonNegative = 0.0
     """L2 on all parameters by the optimizer."""
     sampler: Sampler = "per-user"
     """What the rows of an epoch are. ``per-user``: every user once; ``per-edge``: every target edge once;
@@ -79,6 +89,11 @@ class TrainingOptions(Section):
         if self.batch_size == "auto":
             raise UsageError("batch_size=auto is decided where a trainer is made", "give batches a number of rows")
         return self.batch_size
+
+    def only_sampler(self, sampler: str, reason: str) -> None:
+        """Raise `UsageError` unless rows are of a kind: the model's batches know no other one."""
+        if self.sampler != sampler:
+            raise UsageError(f"{reason} and knows no sampler {self.sampler!r}", "leave sampler out")
 
 
 class ModelOptions(Section):
@@ -120,9 +135,9 @@ class EmbeddingOptions(ModelOptions):
 class CascadeOptions(EmbeddingOptions):
     """Options of models whose behaviors follow each other, each with a number of layers of its own."""
 
-    num_layers: Annotated[int, Field(ge=1, le=64)] = 1
+    num_layers: Layers = 1
     """Propagation steps per behavior."""
-    layers: tuple[Annotated[int, Field(ge=1, le=64)], ...] = ()
+    layers: tuple[Layers, ...] = ()
     """Propagation steps of each behavior, in order; empty: ``num_layers`` of each."""
 
     def layers_of(self, behaviors: Sequence[str]) -> dict[str, int]:

@@ -11,15 +11,14 @@ from torch import Tensor
 
 from mbgraph.data.dataset import MultiBehaviorDataset
 from mbgraph.errors import UsageError
-from mbgraph.models.batches import History, draw_positives, trained_users
+from mbgraph.models.history import History, draw_positives, trained_users
 from mbgraph.models.moving import moved
 from mbgraph.models.options import TrainingOptions
+from mbgraph.nn.triples import Triple
 from mbgraph.random import stream
 from mbgraph.typing import IntArray
 
 __all__ = ["RaggedBatch", "RaggedBatches", "UserBatch", "UserBatches"]
-
-Rows = tuple[Tensor, Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class RaggedBatch:
         Users, positive items and negative items of every row.
     """
 
-    groups: Mapping[str, Rows]
+    groups: Mapping[str, Triple]
     _distinct: Mapping[str, tuple[Tensor, Tensor]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -51,7 +50,7 @@ class RaggedBatch:
         """Return the batch without any row."""
         return RaggedBatch({name: (rows[0][:0], rows[1][:0], rows[2][:0]) for name, rows in self.groups.items()})
 
-    def rows(self, group: str) -> Rows:
+    def rows(self, group: str) -> Triple:
         """Return users, positive items and negative items of a group: (B_g,), (B_g,), (B_g,) or (B_g, n)."""
         return self.groups[group]
 
@@ -98,11 +97,7 @@ class RaggedBatches:
         users_per_epoch: int = 0,
         rng: int = 0,
     ) -> None:
-        if training.sampler != "per-user":
-            raise UsageError(
-                f"this model draws several rows per user and knows no sampler {training.sampler!r}",
-                "leave sampler out",
-            )
+        training.only_sampler("per-user", "this model draws several rows per user")
         self.training, self.per_user, self.seed = training, per_user, int(rng)
         sizes = self.num_users, num_items = dataset.num_users, dataset.num_items
         self.users_per_epoch = min(users_per_epoch or self.num_users, self.num_users)
@@ -124,7 +119,7 @@ class RaggedBatches:
             own = users[start : start + self.training.rows]
             yield RaggedBatch({name: self._drawn(name, own, rng) for name in self._positives})
 
-    def _drawn(self, group: str, users: IntArray, rng: np.random.Generator) -> Rows:
+    def _drawn(self, group: str, users: IntArray, rng: np.random.Generator) -> Triple:
         positives, history, count = self._positives[group], self._histories[group], self.training.negatives
         rows = np.repeat(users, np.minimum(positives.degrees()[users], self.per_user))  # (B,)
         rows = rows[history.sizes()[rows] < history.num_items]
@@ -207,11 +202,7 @@ class UserBatches:
         drop_last: bool = False,
         rng: int = 0,
     ) -> None:
-        if training.sampler != "per-user":
-            raise UsageError(
-                f"this model reads all pairs of its users and knows no sampler {training.sampler!r}",
-                "leave sampler out",
-            )
+        training.only_sampler("per-user", "this model reads all pairs of its users")
         self.size, self.drop_last, self.seed = training.rows, drop_last, int(rng)
         self.pairs = {name: dataset.csr(name) for name in behaviors}
         degrees = sum(csr.degrees() for name, csr in self.pairs.items() if only in (None, name))

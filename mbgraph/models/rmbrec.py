@@ -11,16 +11,15 @@ The paper and its published code differ in a dozen points, so the variant is par
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from mbgraph.models.base import MODELS, EmbeddingRecommender, Encoded
-from mbgraph.models.batches import TripleBatch
 from mbgraph.models.context import StepContext
-from mbgraph.models.options import EmbeddingOptions, TrainingOptions
+from mbgraph.models.options import EmbeddingOptions, NonNegative, TrainingOptions
+from mbgraph.models.triples import TripleBatch
 from mbgraph.nn import BehaviorEncoder, bpr, mean_fusion, mean_of_rows, triple_margin
 from mbgraph.nn.lightgcn import At
 from mbgraph.nn.relations import GraphLike
@@ -48,7 +47,7 @@ class RMBRecOptions(EmbeddingOptions):
     padding: bool = False
     """Keep the published code's padding node: users who lack a behavior become a row of it, which adds ``ln 2`` to the
     sum of that behavior's losses and stays in the divisor."""
-    gamma: Annotated[float, Field(ge=0, le=1_000_000)] = 0.0
+    gamma: NonNegative = 0.0
     """Added inside the logarithm of BPR, see `mbgraph.nn.bpr`."""
 
     def training(self) -> TrainingOptions:
@@ -159,7 +158,7 @@ class RMBRec(EmbeddingRecommender):
             risks={behavior: bpr(margin, self.options.gamma).mean() for behavior, margin in margins.items()},
             margins=margins,
             anchors={"user": {behavior: at.users["anchor"] for behavior, at in encoded.items()}},
-            anchor_weights=lambda: {"user": {name: self._has_edge(name, anchors) for name in self.behaviors}},
+            anchor_weights=lambda: {"user": self.encoder.relations.presence("user", anchors, self.tables[0].dtype)},
             alignment=lambda: {"user": {name: self._alignment(name, anchors) for name in self.behaviors}},
             alignment_levels=lambda: self.alignment_levels,
             triples=triples,
@@ -170,7 +169,3 @@ class RMBRec(EmbeddingRecommender):
     def _alignment(self, behavior: str, users: Tensor) -> Tensor:
         """Return how much a behavior says about what users buy, 0 for the padding node: (N,) -> float (N,)."""
         return torch.nn.functional.pad(self.alignment_like(self.tables[0])[behavior], (0, 1))[users]
-
-    def _has_edge(self, behavior: str, users: Tensor) -> Tensor:
-        """Return 1 for users with an edge in the behavior, 0 for others: (N,) -> float (N,)."""
-        return self.encoder.relations[behavior].presence("user", users.device, self.tables[0].dtype)[users]

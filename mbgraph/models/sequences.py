@@ -69,6 +69,13 @@ class Sequences:
         """Return the number of pairs of every user: (U,)."""
         return np.diff(self.pointers)
 
+    def latest(self, length: int, block: int = 512) -> Iterator[tuple[IntArray, IntArray]]:
+        """Yield the last ``length`` positions of all users, a block of them at a time: items, types (B, T) each."""
+        ends = self.lengths()
+        for start in range(0, len(ends), block):
+            users = np.arange(start, min(start + block, len(ends)))
+            yield self.windows(users, ends[users], length)
+
     def windows(self, users: IntArray, ends: IntArray, length: int) -> tuple[IntArray, IntArray]:
         """Return the ``length`` positions before each end, oldest first, -1 where there is none.
 
@@ -159,10 +166,7 @@ class SequenceBatches:
         earlier: float = 0.2,
         rng: int = 0,
     ) -> None:
-        if training.sampler != "per-user":
-            raise UsageError(
-                f"this model reads sequences and knows no sampler {training.sampler!r}", "leave sampler out"
-            )
+        training.only_sampler("per-user", "this model reads sequences")
         self.sequences, self.size, self.length = sequences, training.rows, length
         self.predicted, self.earlier, self.seed = predicted, earlier, int(rng)
         self.users = np.flatnonzero(sequences.lengths() > 1)

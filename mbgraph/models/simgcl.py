@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
-from mbgraph._kernels import Workspace
 from mbgraph.derivatives import TINY
 from mbgraph.models.base import MODELS
-from mbgraph.models.batches import TripleBatch
 from mbgraph.models.context import StepContext
 from mbgraph.models.one_graph import OneGraphOptions, OneGraphRecommender, target_step
-from mbgraph.models.options import TrainingOptions
-from mbgraph.nn import propagate
+from mbgraph.models.options import Layers, NonNegative, TrainingOptions
+from mbgraph.models.triples import TripleBatch
+from mbgraph.nn import hop, propagate
 from mbgraph.nn.propagation import Rows
 from mbgraph.nn.relation import Relation
 from mbgraph.nn.relations import GraphLike
@@ -28,11 +26,11 @@ __all__ = ["SimGCL"]
 class SimGCLOptions(OneGraphOptions):
     """Options of `SimGCL`."""
 
-    num_layers: Annotated[int, Field(ge=1, le=64)] = 2
+    num_layers: Layers = 2
     """Number of propagation steps."""
-    eps: Annotated[float, Field(ge=0, le=1_000_000)] = 0.1
+    eps: NonNegative = 0.1
     """Length of the noise that is added to every row of every layer."""
-    gamma: Annotated[float, Field(ge=0, le=1_000_000)] = 1e-5
+    gamma: NonNegative = 1e-5
     """Added inside the logarithm of BPR, see `mbgraph.nn.bpr`."""
 
     def training(self) -> TrainingOptions:
@@ -75,12 +73,11 @@ class SimGCL(OneGraphRecommender):
     def __init__(self, graph: GraphLike, target: str, **options: Any) -> None:
         super().__init__(graph, target, **options)
         self.make_tables(self.options.embedding_dim)
-        self._space = Workspace()
 
     def _propagated(self, relation: Relation, **changes: Any) -> Rows:
         count = self.options.num_layers
         return propagate(
-            relation, *self.tables, count, weights=(0.0, *[1.0 / count] * count), space=self._space, **changes
+            relation, *self.tables, count, weights=(0.0, *[1.0 / count] * count), space=self.space, **changes
         )
 
     def noise(self, view: int, layer: int, side: str, shape: torch.Size, context: StepContext) -> Tensor:
@@ -107,11 +104,9 @@ class SimGCL(OneGraphRecommender):
         at = (batch.distinct("user", self.target), batch.distinct("item", self.target))
         further = partial(
             propagate, num_layers=count - 1, weights=[1.0 / count] * count, row_dtype=self.options.row_dtype,
-            space=self._space,
+            space=self.space,
         )  # fmt: skip
-        first = propagate(
-            self.relation(), *self.tables, 1, weights=(0.0, 1.0), row_dtype=self.options.row_dtype, space=self._space
-        )
+        first = hop(self.relation(), *self.tables, row_dtype=self.options.row_dtype, space=self.space)
 
         def views() -> dict[str, tuple[Tensor, Tensor]]:
             one, two = (

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from mbgraph._kernels import Workspace
 from mbgraph.models.base import MODELS, EmbeddingRecommender, Encoded
-from mbgraph.models.batches import TripleBatch
 from mbgraph.models.context import StepContext
-from mbgraph.models.options import EmbeddingOptions, TrainingOptions
-from mbgraph.nn import linear, mean_of_rows, propagate_each, sampled_softmax, triple_margin
+from mbgraph.models.options import EmbeddingOptions, Positive, TrainingOptions
+from mbgraph.models.triples import TripleBatch
+from mbgraph.nn import linear, mean_of_rows, propagate_each, sampled_softmax, triple_margin, weighted_fusion
 from mbgraph.nn.propagation import Rows
 from mbgraph.nn.relations import GraphLike, Relations
 from mbgraph.regularizers import L2, InfoNCE, Regularizer, StepOutputs
@@ -54,9 +52,9 @@ class SMBRecOptions(EmbeddingOptions):
     """Round the shares of a user's behaviors to two decimals."""
     anchors: Literal["nodes", "rows"] = "nodes"
     """What is contrasted: the batch's distinct nodes, or those of its rows, where a node meets itself as a negative."""
-    user_temperatures: tuple[Annotated[float, Field(gt=0, le=1_000_000)], ...] = ()
+    user_temperatures: tuple[Positive, ...] = ()
     """Temperatures of the users' contrast by auxiliary behavior, in order; empty: 0.2 of all."""
-    item_temperatures: tuple[Annotated[float, Field(gt=0, le=1_000_000)], ...] = ()
+    item_temperatures: tuple[Positive, ...] = ()
     """The same for items."""
 
     def training(self) -> TrainingOptions:
@@ -110,7 +108,6 @@ class SMBRec(EmbeddingRecommender):
             self.of_users = nn.Sequential(linear(width, width, generator), nn.PReLU())
         self.of_items = self._item_projection(generator)
         self.of_negatives = self._item_projection(generator) if self.options.negative_projection else None
-        self._space = Workspace()
         self._own_shares: Tensor
         self.register_buffer("_own_shares", self._shares(self.relations), persistent=False)
 
@@ -125,20 +122,18 @@ class SMBRec(EmbeddingRecommender):
 
     def _shares(self, relations: Relations) -> Tensor:
         """Return the share of each behavior among a user's pairs, 0 for users without any: float64 (U, K)."""
-        degrees = torch.stack([relation.degree("user") for relation in relations.values()], 1).to(torch.float64)
-        shares = degrees / degrees.sum(1, keepdim=True).clamp_min(1)
+        shares = relations.shares("user")
         return shares.round(decimals=2) if self.options.round_shares else shares
 
     def _per_behavior(self, relations: Relations, **changes: Any) -> list[Rows]:
         return propagate_each(
-            list(relations.values()), *self.tables, self.options.num_layers, space=self._space, **changes
+            list(relations.values()), *self.tables, self.options.num_layers, space=self.space, **changes
         )
 
     def _fused_users(self, pairs: list[Rows], shares: Tensor) -> Tensor:
         """Return projected users: K x (N, D), (N, K) -> (N, D)."""
         attention = torch.softmax(self.behavior_weight * shares.to(self.behavior_weight), 1)  # (N, K)
-        fused = sum(attention[:, k : k + 1] * users for k, (users, _) in enumerate(pairs))
-        projected: Tensor = self.of_users(fused)
+        projected: Tensor = self.of_users(weighted_fusion([users for users, _ in pairs], attention))
         return projected
 
     def encode(self, graph: GraphLike | None = None) -> Encoded:
@@ -158,64 +153,42 @@ class SMBRec(EmbeddingRecommender):
 
     def step(self, batch: TripleBatch, context: StepContext) -> StepOutputs:
         """Return the loss of the target's triples, and its users and positive items in every behavior."""
-        rows = batch.rows(self.target)
-        users = rows[0]
+        rows, places = batch.rows(self.target), batch.places(self.target)
         # the batch's distinct nodes are propagated and projected, and rows are picked among them
         nodes = tuple(batch.distinct(side, self.target) for side in ("user", "item", "negative"))
         at = (nodes[0], torch.cat(nodes[1:]))
         pairs = self._per_behavior(self.relations, at=[at] * len(self.behaviors), row_dtype=self.options.row_dtype)
-        places = [torch.searchsorted(own, part) for own, part in zip(nodes, rows, strict=True)]
         parts = [items.split([len(nodes[1]), len(nodes[2])]) for _, items in pairs]  # K x ((M, D), (J, D))
         joined, against = (torch.cat(part, 1) for part in zip(*parts, strict=True))  # (M, K D), (J, K D)
         fused = self._fused_users(pairs, self._own_shares[nodes[0]])  # (N, D)
         of_negatives = self.of_items if self.of_negatives is None else self.of_negatives
-        picked = [
+        users, positives, negatives = (
             of_nodes.index_select(0, place.flatten()).view(*place.shape, of_nodes.shape[1])
             for of_nodes, place in zip((fused, self.of_items(joined), of_negatives(against)), places, strict=True)
-        ]
-        triple = (picked[0], picked[1], picked[2])  # (B, D), (B, D), (B, [n,] D)
-        margin = triple_margin(*triple)  # (B,) or (B, n)
-        risk = mean_of_rows(sampled_softmax(margin))
-        present = len(users) > 0
+        )  # (B, D), (B, D), (B, [n,] D)
+        margin = triple_margin(users, positives, negatives)  # (B,) or (B, n)
+        whole = self.options.anchors == "nodes"
+        contrasted = dict(zip(("user", "item"), nodes if whole else rows, strict=False))  # 2 x (N,)
 
         def anchors() -> dict[str, dict[str, Tensor]]:
-            found = {
-                "user": {name: pair[0] for name, pair in zip(self.behaviors, pairs, strict=True)},
-                "item": {name: part[0] for name, part in zip(self.behaviors, parts, strict=True)},
+            found = {"user": [pair[0] for pair in pairs], "item": [part[0] for part in parts]}  # 2 x K x (N, D)
+            picked = {
+                side: values if whole else [rows[place] for rows in values]
+                for (side, values), place in zip(found.items(), places, strict=False)
             }
-            if self.options.anchors == "nodes":
-                return found
-            return {
-                side: {name: values[place] for name, values in found[side].items()}
-                for side, place in zip(found, places, strict=False)
-            }
+            return {side: dict(zip(self.behaviors, values, strict=True)) for side, values in picked.items()}
 
-        return StepOutputs(
-            self.target,
-            losses={"main": risk},
-            risks={self.target: risk} if present else {},
-            margins={self.target: margin} if present else {},
+        dtype, alignment = self.tables[0].dtype, partial(self.alignment_like, self.tables[0])
+        return self.target_outputs(
+            rows,
+            (users, positives, negatives),
+            margin,
+            mean_of_rows(sampled_softmax(margin)),
             anchors=anchors,
-            anchor_weights=lambda: self._has_edges(nodes[:2] if self.options.anchors == "nodes" else rows[:2]),
-            alignment=lambda: {
-                "user": {
-                    name: each[nodes[0] if self.options.anchors == "nodes" else users]
-                    for name, each in self.alignment_like(self.tables[0]).items()
-                }
+            anchor_weights=lambda: {
+                side: self.relations.presence(side, own, dtype) for side, own in contrasted.items()
             },
+            alignment=lambda: {"user": {name: each[contrasted["user"]] for name, each in alignment().items()}},
             alignment_levels=lambda: self.alignment_levels,
-            triples={self.target: triple},
-            ego=partial(self.ego_triples, {self.target: rows}),
-            tables=self.tables,
             parameters={name: entry for name, entry in self.named_parameters() if not name.endswith("_embedding")},
         )
-
-    def _has_edges(self, nodes: tuple[Tensor, ...]) -> dict[str, dict[str, Tensor]]:
-        """Return 1 for nodes with an edge in a behavior, 0 for others: 2 x K x (N,)."""
-        return {
-            side: {
-                name: relation.presence(side, rows.device, self.tables[0].dtype)[rows]
-                for name, relation in self.relations.items()
-            }
-            for side, rows in zip(("user", "item"), nodes, strict=True)
-        }

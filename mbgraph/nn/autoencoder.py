@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
-__all__ = ["VariationalAutoencoder"]
+from mbgraph.nn.dense import linear
+
+__all__ = ["VariationalAutoencoder", "prior_divergence"]
 
 
 class VariationalAutoencoder(nn.Module):
@@ -28,13 +32,10 @@ class VariationalAutoencoder(nn.Module):
     def __init__(self, width: int, *, rng: int = 0) -> None:
         super().__init__()
         hidden, self.latent = max(1, width // 2), max(1, width // 4)
-        self.hidden = nn.Linear(width, hidden)
-        self.mean, self.log_variance = nn.Linear(hidden, self.latent), nn.Linear(hidden, self.latent)
-        self.decoded, self.output = nn.Linear(self.latent, hidden), nn.Linear(hidden, width)
-        generator = torch.Generator().manual_seed(rng)
-        for layer in (self.hidden, self.mean, self.log_variance, self.decoded, self.output):
-            nn.init.xavier_normal_(layer.weight, generator=generator)
-            nn.init.zeros_(layer.bias)
+        layer = partial(linear, generator=torch.Generator().manual_seed(rng), uniform=False)
+        self.hidden = layer(width, hidden)
+        self.mean, self.log_variance = layer(hidden, self.latent), layer(hidden, self.latent)
+        self.decoded, self.output = layer(self.latent, hidden), layer(hidden, width)
 
     def forward(self, rows: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Return mean and logarithm of the variance of every row, and the row decoded of a draw.
@@ -45,3 +46,13 @@ class VariationalAutoencoder(nn.Module):
         mean, log_variance = self.mean(hidden), self.log_variance(hidden)
         drawn = mean if noise is None else mean + noise * torch.exp(log_variance / 2)
         return mean, log_variance, self.output(torch.relu(self.decoded(drawn)))
+
+
+def prior_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
+    r"""Kullback-Leibler divergence of normal distributions from the standard one, added up over the latent numbers.
+
+    .. math:: -\tfrac12 \sum_z \big(1 + \log \sigma_z^2 - \mu_z^2 - \sigma_z^2\big)
+
+    Shapes: (N, .., Z), (N, .., Z) -> (N, ..).
+    """
+    return -(1 + log_variance - mean.square() - log_variance.exp()).sum(-1) / 2

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
-__all__ = ["mean_fusion"]
+__all__ = ["mean_fusion", "weighted_fusion"]
 
 
 def mean_fusion(embeddings: Iterable[Tensor]) -> Tensor:
@@ -22,3 +22,11 @@ def mean_fusion(embeddings: Iterable[Tensor]) -> Tensor:
     for tensor in tensors[1:]:
         total = total + tensor
     return total / len(tensors) if len(tensors) > 1 else torch.clone(total)
+
+
+def weighted_fusion(embeddings: Sequence[Tensor], weights: Tensor) -> Tensor:
+    """Add embeddings of behaviors up, by a weight per node and behavior: K x (N, D), (N, K) -> (N, D)."""
+    total = weights[:, :1] * embeddings[0]
+    for k, rows in enumerate(embeddings[1:], start=1):
+        total = total + weights[:, k : k + 1] * rows
+    return total

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from mbgraph.nn.dense import normal
 from mbgraph.nn.typed import Drop, TypedFeedForward, TypedLinear, attention, identity, top
 
 __all__ = ["IntentEncoder", "Intents", "joined_positions"]
@@ -91,20 +92,16 @@ class IntentEncoder(nn.Module):
         self.types, self.heads, self.intents, self.num_layers = types, heads, intents, num_layers
         self.kept, self.length, self.shifted = int(intents * kept), length, shifted
         groups = types + 1
-        self.prototypes = nn.Parameter(torch.randn(groups * intents, width, generator=generator) * 0.02)
+        self.prototypes = normal(generator, groups * intents, width)
         typed = partial(TypedLinear, inputs=width, outputs=width, generator=generator)
         self.ask, self.answer_key, self.answer_value = typed(groups), typed(groups), typed(groups)  # of intents
         self.key, self.value, self.query = typed(types), typed(types), typed(types)  # of positions, by behavior
         self.key_all, self.value_all = typed(1), typed(1)  # of positions, for the shared intents
-        self.mixes = nn.ParameterList(
-            [torch.randn(groups, intents, intents, generator=generator) * 0.02 for _ in range(2)]
-        )
+        self.mixes = nn.ParameterList([normal(generator, groups, intents, intents) for _ in range(2)])
         self.feed_intents = TypedFeedForward(types if shifted else groups, width, generator)
         self.feed_positions = TypedFeedForward(types, width, generator)
         self.norms = nn.ModuleList([nn.LayerNorm(width) for _ in range(4)])
-        self.layer_weights = nn.ParameterList(
-            [torch.randn(num_layers + 1, width, generator=generator) * 0.02 for _ in range(2)]
-        )
+        self.layer_weights = nn.ParameterList([normal(generator, num_layers + 1, width) for _ in range(2)])
 
     def forward(self, positions: Tensor, types: Tensor, drop: Drop = identity) -> Intents:
         """Return positions and intents of sequences.

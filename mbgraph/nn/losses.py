@@ -1,4 +1,4 @@
-"""Score margins of triples and pairwise ranking losses on them."""
+"""Losses of scores and of score margins: pairs, a softmax among items, single labels, all items at once."""
 
 from __future__ import annotations
 
@@ -6,18 +6,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-__all__ = ["bpr", "mean_of_rows", "sampled_softmax", "softmax_among", "triple_margin"]
-
-
-def triple_margin(users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-    """Return the score of the positive item minus the score of the negative one, as inner products.
-
-    Shapes: (B, D), (B, D), (B, D) -> (B,); with n negatives (B, n, D) -> (B, n). The items are subtracted first, so
-    that one product is derived and not two.
-    """
-    if negatives.ndim == 3:
-        return torch.linalg.vecdot(users.unsqueeze(1), positives.unsqueeze(1) - negatives)
-    return torch.linalg.vecdot(users, positives - negatives)
+__all__ = ["bpr", "label_entropies", "mean_of_rows", "non_sampling", "sampled_softmax", "softmax_among"]
 
 
 def mean_of_rows(values: Tensor) -> Tensor:
@@ -53,6 +42,16 @@ def bpr(margin: Tensor, gamma: float = 1e-10) -> Tensor:
     if gamma == 0:
         return torch.nn.functional.softplus(-margin)
     return -torch.log(gamma + torch.sigmoid(margin))
+
+
+def label_entropies(positives: Tensor, negatives: Tensor) -> Tensor:
+    r"""Binary cross-entropies of scores whose label is 1, and of scores whose label is 0.
+
+    .. math:: -\log \sigma(s^+), \qquad -\log \big(1 - \sigma(s^-)\big)
+
+    Shapes: (..), (.., n) -> (.., 1 + n), the positive first.
+    """
+    return torch.cat([bpr(positives, gamma=0).unsqueeze(-1), bpr(-negatives, gamma=0)], -1)
 
 
 def sampled_softmax(margin: Tensor) -> Tensor:
@@ -102,3 +101,38 @@ def softmax_among(
         )
     right = torch.linalg.vecdot(rows, table[numbers])
     return total - (right if bias is None else right + bias[numbers])
+
+
+def non_sampling(users: Tensor, items: Tensor, relation: Tensor, pairs: tuple[Tensor, Tensor], unseen: float) -> Tensor:
+    r"""Squared error of the scores of all items, without drawing any: labels are 1 for pairs and 0 for the rest.
+
+    .. math::
+        w \sum \big(\textstyle\sum_i x_i x_i^\top\big) \odot \big(\sum_u x_u x_u^\top\big) \odot r r^\top
+        + \sum_{(u, i)} (1 - w)\, \hat y^2 - 2 \hat y, \qquad \hat y = \langle x_u \odot x_i, r \rangle
+
+    up to the number of pairs, which is constant.
+
+    Parameters
+    ----------
+    users, items : Tensor (B, D), (I, D)
+        The users whose items are scored; all items.
+    relation : Tensor (D,)
+        Factor r of the behavior.
+    pairs : (int64 tensor (M,), int64 tensor (M,))
+        Rows of ``users`` and of ``items``.
+    unseen : float
+        Weight w of a label 0 where that of a label 1 is 1.
+
+    Returns
+    -------
+    Tensor ()
+        Time is that of the pairs and (B + I) D\ :sup:`2`.
+
+    References
+    ----------
+    Chen et al., "Efficient Heterogeneous Collaborative Filtering without Negative Sampling", AAAI 2020.
+    """
+    at, columns = pairs
+    everything = (items.T @ items) * (users.T @ users) * torch.outer(relation, relation)  # (D, D)
+    scores = (users[at] * items[columns]) @ relation  # (M,)
+    return unseen * everything.sum() + ((1 - unseen) * scores.square() - 2 * scores).sum()

@@ -23,7 +23,17 @@ from mbgraph.errors import UnknownNameError, UsageError
 from mbgraph.nn.blocks import in_block, read_in_block
 from mbgraph.nn.relation import Relation
 
-__all__ = ["ROW_DTYPES", "Between", "Rows", "check_row_dtype", "propagate", "propagate_each", "rows_at"]
+__all__ = [
+    "ROW_DTYPES",
+    "Between",
+    "Rows",
+    "check_row_dtype",
+    "hop",
+    "propagate",
+    "propagate_each",
+    "rows_added",
+    "rows_at",
+]
 
 ROW_DTYPES = ("float32", "bfloat16")
 
@@ -115,7 +125,7 @@ def propagate(
         if factor:
             here = layer if number and number == num_layers else rows_at(layer, at)
             scaled = here if factor == 1 else (factor * here[0], factor * here[1])
-            total = scaled if total is None else (total[0] + scaled[0], total[1] + scaled[1])
+            total = scaled if total is None else rows_added(total, scaled)
     return total if total is not None else rows_at((users * 0.0, items * 0.0), at)
 
 
@@ -154,6 +164,13 @@ def propagate_each(
     operators = [relation.operator() for relation in relations]
     space = Workspace() if space is None else space
     return _kernels.encode(operators, users, items, at, factors, layer_norm, row_dtype, space, plain)
+
+
+def hop(
+    relation: Relation, users: Tensor, items: Tensor, *, row_dtype: str = "float32", space: Workspace | None = None
+) -> Rows:
+    """Return layer 1 alone, what every node reads of its neighbours: (U, D), (I, D) -> the same; see `propagate`."""
+    return propagate(relation, users, items, 1, weights=(0.0, 1.0), row_dtype=row_dtype, space=space)
 
 
 def _is_compiled(relations: Sequence[Relation], users: Tensor, items: Tensor) -> bool:
@@ -239,6 +256,14 @@ class _Round(torch.autograd.Function):
 def rows_at(pair: Rows, at: Rows | None) -> Rows:
     """Return chosen rows of both sides, all for None: (U, D), (I, D) -> (N, D), (M, D)."""
     return pair if at is None else (pair[0].index_select(0, at[0]), pair[1].index_select(0, at[1]))
+
+
+def rows_added(first: Rows, *others: Rows) -> Rows:
+    """Return the sum of several pairs, side by side, in their order: (U, D), (I, D) each -> (U, D), (I, D)."""
+    users, items = first
+    for more_users, more_items in others:
+        users, items = users + more_users, items + more_items
+    return users, items
 
 
 def _weights(num_layers: int, weights: Sequence[float] | None) -> tuple[float, ...]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import torch
+from torch import Tensor
+
 from mbgraph.errors import UnknownNameError, UsageError
 from mbgraph.nn.relation import Relation
 
@@ -153,6 +156,19 @@ class Relations(Mapping[str, Relation]):
     def minus(self, one: str, other: str) -> Relation:
         """Return the pairs of one behavior that do not stand in another."""
         return self[one].minus(self[other])
+
+    def presence(self, side: str, nodes: Tensor, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+        """Return 1 for nodes with an edge in a behavior, 0 for others, on the nodes' device: (N,) -> K x (N,)."""
+        return {name: relation.presence(side, nodes.device, dtype)[nodes] for name, relation in self.items()}
+
+    def shares(self, side: str, *, eps: float = 0.0, dtype: torch.dtype = torch.float64) -> Tensor:
+        """Return the share of each behavior in the pairs of every node of a side: (U, K) or (I, K).
+
+        Nodes without any pair have zeros. ``eps`` is added to a node's number of pairs where it divides.
+        """
+        degrees = torch.stack([relation.degree(side) for relation in self.values()], 1).to(dtype)
+        total = degrees.sum(1, keepdim=True)
+        return degrees / (total + eps if eps else total.clamp_min(1))
 
     def _each(self, change: Any) -> Relations:
         changed = {name: change(relation) for name, relation in self.items()}

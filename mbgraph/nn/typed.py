@@ -8,7 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-__all__ = ["CrossTransformer", "Drop", "TypedFeedForward", "TypedLinear", "attention", "identity", "top"]
+from mbgraph.nn.dense import normal
+
+__all__ = ["CrossTransformer", "Drop", "TypedFeedForward", "TypedLinear", "attention", "causal", "identity", "top"]
 
 Drop = Callable[[Tensor], Tensor]
 """What drops entries of rows in training: any shape -> the same."""
@@ -17,10 +19,6 @@ Drop = Callable[[Tensor], Tensor]
 def identity(rows: Tensor) -> Tensor:
     """Return rows as they are: no dropout."""
     return rows
-
-
-def _normal(*shape: int, generator: torch.Generator) -> nn.Parameter:
-    return nn.Parameter(torch.randn(*shape, generator=generator) * 0.02)
 
 
 def _of_type(made: Tensor, types: Tensor) -> Tensor:
@@ -39,7 +37,7 @@ class TypedLinear(nn.Module):
 
     def __init__(self, types: int, inputs: int, outputs: int, generator: torch.Generator) -> None:
         super().__init__()
-        self.weight = _normal(types, inputs, outputs, generator=generator)
+        self.weight = normal(generator, types, inputs, outputs)
 
     def forward(self, rows: Tensor, types: Tensor | None = None) -> Tensor:
         """Return rows times the matrix of their type; -1 is no type, its rows mean nothing.
@@ -113,6 +111,13 @@ def attention(
     weights = torch.softmax(similar.masked_fill(~mask.unsqueeze(1), torch.finfo(similar.dtype).min), 3)
     weights = keep(drop(weights))
     return (weights @ value).transpose(1, 2).flatten(2), weights
+
+
+def causal(present: Tensor) -> Tensor:
+    """Return where a position may look: at itself and earlier ones, where there are any: bool (B, T) -> (B, T, T)."""
+    length = present.shape[1]
+    earlier = torch.ones(length, length, dtype=torch.bool, device=present.device).tril()
+    return present.unsqueeze(1) & earlier
 
 
 def top(weights: Tensor, count: Tensor | int) -> Tensor:

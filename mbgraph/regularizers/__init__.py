@@ -4,7 +4,7 @@ They read a `StepOutputs`, so any of them attaches to any model, or to a trainin
 """
 
 from mbgraph.regularizers.base import REGULARIZERS, Regularizer, changed, make_regularizer
-from mbgraph.regularizers.infonce import InfoNCE, infonce, infonce_among
+from mbgraph.regularizers.infonce import InfoNCE, infonce, infonce_among, nt_xent
 from mbgraph.regularizers.irm import IRMv1, IRMv2, gradient_variance, irm_penalty, squared_risks
 from mbgraph.regularizers.l2 import L2, triple_norm
 from mbgraph.regularizers.outputs import StepOutputs
@@ -25,6 +25,7 @@ __all__ = [
     "infonce_among",
     "irm_penalty",
     "make_regularizer",
+    "nt_xent",
     "risk_variance",
     "squared_risks",
     "triple_norm",

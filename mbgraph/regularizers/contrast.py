@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from mbgraph.errors import UnknownNameError, UsageError
 from mbgraph.regularizers.denominators import COLDEST, one_way, sum_of_logs, two_way, unit
 
-__all__ = ["infonce", "infonce_among"]
+__all__ = ["infonce", "infonce_among", "nt_xent"]
 
 DIRECTIONS = ("both", "anchor", "other")
 NEGATIVES = ("cross", "intra")
@@ -146,6 +146,25 @@ def infonce_among(
         zero_left_out=zero_left_out, block=block,
     )  # fmt: skip
     return _reduced(total - _counted(own, weights), len(a), reduction, weights)
+
+
+def nt_xent(one: Tensor, two: Tensor, *, temperature: float = 0.07) -> Tensor:
+    r"""Contrast two views of the same rows with all rows of both but themselves (NT-Xent).
+
+    .. math::
+        -\frac{1}{2N} \sum_n \log \frac{\exp(\cos(x_n, x_{n'}) / \tau)}{\sum_{m \ne n} \exp(\cos(x_n, x_m) / \tau)}
+
+    over the 2 N rows of both views, where :math:`n'` is the other view of row n.
+
+    Shapes: (N, D), (N, D) -> ().
+
+    References
+    ----------
+    Chen et al., "A Simple Framework for Contrastive Learning of Visual Representations", ICML 2020.
+    """
+    both, partners = torch.cat([one, two]), torch.cat([two, one])  # (2 N, D)
+    itself = torch.arange(len(both), device=both.device).unsqueeze(1)
+    return infonce_among(both, partners, both, temperature=temperature, left_out=itself)
 
 
 def _picked_one_way(temperature: float, direction: str, a: Tensor, o: Tensor, weights: Tensor | None) -> Tensor:

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from mbgraph.errors import UsageError
 from mbgraph.regularizers.base import REGULARIZERS, Regularizer
-from mbgraph.regularizers.contrast import infonce, infonce_among
+from mbgraph.regularizers.contrast import infonce, infonce_among, nt_xent
 from mbgraph.regularizers.outputs import StepOutputs
 
-__all__ = ["InfoNCE", "infonce", "infonce_among"]
+__all__ = ["InfoNCE", "infonce", "infonce_among", "nt_xent"]
 
 
 @REGULARIZERS.register("infonce")

@@ -10,7 +10,7 @@ import torch
 
 from mbgraph.data.dataset import MultiBehaviorDataset
 from mbgraph.data.interactions import Pairs, Vocabulary
-from mbgraph.models.batches import TripleBatch
+from mbgraph.models.triples import TripleBatch
 
 __all__ = ["assert_matches", "golden_dataset", "golden_triples"]
 

@@ -67,11 +67,13 @@ def test_the_code_counts_without_comments_docstrings_and_space():
 
 
 def test_changed_code_changes_the_address_of_its_own_models(tmp_path, monkeypatch):
-    """SimGCL stands on what models of one graph share, the anchors do not."""
+    """SimGCL stands on what models of one graph share, the anchors do not; packages count as a whole."""
     names = {name: {file.name for file in identity._model_files(MODELS.get(name))} for name in MODELS}
     assert {"simgcl.py", "one_graph.py", "base.py"} <= names["simgcl"]
     assert "one_graph.py" not in names["conversion"]
     assert "simgcl.py" not in names["lightgcn"]
+    assert {"contrasts.py", "options.py", "ragged.py", "history.py"} <= names["mbssl"]
+    assert {"rows.py", "folds.py", "kernel.py"} <= names["twostage"]
 
 
 def test_the_hash_of_code_is_that_of_its_files(tmp_path):

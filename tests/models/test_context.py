@@ -23,3 +23,12 @@ def test_dropout_keeps_the_mean_and_scales_the_gradient():
     made.sum().backward()
     assert torch.equal(rows.grad, made.detach())
     assert StepContext().dropout(rows, 0.0, "a") is rows
+
+
+def test_dropouts_of_a_step_differ_and_repeat():
+    rows, context = torch.ones(30, 20), StepContext(1, 2, 3)
+    first, again = context.dropouts(0.5), context.dropouts(0.5)
+    made = [first(rows), first(rows)]
+    assert not torch.equal(*made)
+    assert all(torch.equal(one, again(rows)) for one in made)
+    assert torch.equal(made[1], context.dropout(rows, 0.5, "dropout 2"))

@@ -61,9 +61,7 @@ def golden_batch(z, ds, kind):
 def test_embeddings_scores_and_metrics(arrays):
     z = arrays
     ds, model = build(z)
-    every, target = model._graphs
-    start = model._propagated(every, model.tables)
-    for part, pair in (("global", start), ("buy", model._propagated(target, start))):
+    for part, pair in zip(("global", "buy"), model.passes.whole(model.tables), strict=True):
         assert_matches(pair[0][: ds.num_users], z[f"user_emb_{part}"])
         assert_matches(pair[1][: ds.num_items], z[f"item_emb_{part}"])
     assert_matches(model.local_shares, z["user_lambda"])
@@ -147,13 +145,13 @@ def test_propagations_that_stand_still(small):
     _, _, exact = step_of(small)
     model, batch, first = step_of(small, refresh=3)
     assert_matches(first.losses["main"], exact.losses["main"].detach())
-    before = [part.clone() for pair in model._upper for part in pair]
+    before = [part.clone() for pair in model.passes.upper for part in pair]
     with torch.no_grad():
         for table in model.tables:
             table += 0.1
     second = model.step(batch, StepContext(1, 1))
     assert all(
-        torch.equal(one, two) for one, two in zip(before, [p for pair in model._upper for p in pair], strict=True)
+        torch.equal(one, two) for one, two in zip(before, [p for pair in model.passes.upper for p in pair], strict=True)
     )
     users = batch.rows("buy")[0]
     start = before[0] + model.user_embedding
@@ -162,9 +160,9 @@ def test_propagations_that_stand_still(small):
     second.losses["main"].backward()
     assert model.user_embedding.grad.any()
     model.step(batch, StepContext(1, 3))
-    assert not torch.equal(before[0], model._upper[0][0])
+    assert not torch.equal(before[0], model.passes.upper[0][0])
     model.begin_epoch(StepContext(2, 0))
-    assert model._upper is None
+    assert model.passes.upper is None
     with torch.no_grad():
         assert_matches(model.encode().users, BCIPM.encode(twin(small, model)).users)
 
@@ -179,7 +177,7 @@ def twin(small, model):
 def test_the_own_item_may_be_left_out(small):
     model, batch, outputs = step_of(small, leave_one_out=True)
     _, _, whole = step_of(small)
-    encoded = model._propagated(model._graphs[0], model.tables)
+    encoded, _ = model.passes.whole(model.tables)
     users, positives, _ = batch.rows("buy")
     own = model.preference(encoded[0][users], encoded[1][positives], model.behavior_vectors[-1])
     share = 1 - model.local_shares[users].unsqueeze(1)

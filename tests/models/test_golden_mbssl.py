@@ -7,7 +7,7 @@ from scipy import sparse
 
 import mbgraph as mb
 from mbgraph.models import MBSSL, StepContext, UserBatch
-from mbgraph.nn import Relation, most_similar
+from mbgraph.nn import Relation, behavior_attention, most_similar
 from mbgraph.testing import assert_matches, golden_dataset
 
 GOLDEN = "mbssl"
@@ -80,11 +80,15 @@ def test_embeddings_scores_and_metrics(arrays):
     assert made == pytest.approx(z["metric_values"].tolist(), abs=1e-12)
 
 
-def test_attention_of_the_last_layer(arrays):
+def test_attention_of_the_last_layer(arrays, monkeypatch):
     _, model = build(arrays)
     seen = []
-    mixed = model._mixed
-    model._mixed = lambda messages: seen.append(mixed(messages)) or seen[-1]
+
+    def attend(*given):
+        seen.append(behavior_attention(*given))
+        return seen[-1]
+
+    monkeypatch.setattr("mbgraph.models.mbssl.model.behavior_attention", attend)
     model.encode()
     for (_, attention), side in zip(seen[-2:], ("user", "item"), strict=True):
         assert_matches(attention, arrays[f"attention_{side}_last_layer"])

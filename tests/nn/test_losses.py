@@ -1,4 +1,4 @@
-"""BPR and fusion by hand."""
+"""BPR, entropies, the loss over all items and fusion by hand."""
 
 import math
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from mbgraph.nn import bpr, mean_fusion, mean_of_rows, triple_margin
+from mbgraph.nn import bpr, label_entropies, mean_fusion, mean_of_rows, non_sampling, weighted_fusion
 
 
 @pytest.mark.parametrize("margin", [-3.0, 0.0, 0.5, 4.0])
@@ -14,28 +14,6 @@ def test_bpr_by_hand(margin):
     expected = -math.log(1 / (1 + math.exp(-margin)))
     assert bpr(torch.tensor([margin]), gamma=0).item() == pytest.approx(expected, rel=1e-5)
     assert bpr(torch.tensor([margin])).item() == pytest.approx(expected, rel=1e-5)
-
-
-def test_triple_margin_by_hand():
-    users, positives, negatives = (
-        torch.tensor(rows, requires_grad=True)
-        for rows in ([[1.0, 2.0], [0.0, -1.0]], [[3.0, 1.0], [5.0, 2.0]], [[1.0, 1.0], [7.0, 4.0]])
-    )
-    margin = triple_margin(users, positives, negatives)
-    assert margin.tolist() == [5 - 3, -2 + 4]
-    derived = torch.autograd.grad(margin.sum(), (users, positives, negatives))
-    assert derived[0].tolist() == [[2, 0], [-2, -2]]  # positive minus negative
-    assert derived[1].tolist() == users.tolist()
-    assert derived[2].tolist() == (-users).tolist()
-
-
-def test_several_negatives_make_several_margins():
-    generator = torch.Generator().manual_seed(0)
-    users, positives = torch.randn(3, 4, generator=generator), torch.randn(3, 4, generator=generator)
-    negatives = torch.randn(3, 2, 4, generator=generator)
-    margins = triple_margin(users, positives, negatives)
-    for column in range(2):
-        assert_close(margins[:, column], triple_margin(users, positives, negatives[:, column]))
 
 
 def test_the_mean_of_no_rows_is_a_zero_that_can_be_derived():
@@ -62,3 +40,39 @@ def test_mean_fusion():
     rows = [torch.randn(4, 3) for _ in range(3)]
     assert_close(mean_fusion(rows), torch.stack(rows).mean(0))
     assert_close(mean_fusion(rows[:1]), rows[0])
+    assert_close(weighted_fusion(rows, torch.full((4, 3), 1 / 3)), mean_fusion(rows))
+    weights = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [2, 0, -1]])
+    expected = [rows[0][0], rows[1][1], rows[2][2], 2 * rows[0][3] - rows[2][3]]
+    assert_close(weighted_fusion(rows, weights), torch.stack(expected))
+
+
+def test_entropies_are_those_of_labels():
+    generator = torch.Generator().manual_seed(1)
+    positives, negatives = torch.randn(5, 2, generator=generator), torch.randn(5, 2, 3, generator=generator)
+    made = label_entropies(positives, negatives)
+    scores = torch.cat([positives.unsqueeze(2), negatives], 2)
+    labels = torch.zeros(5, 2, 4)
+    labels[..., 0] = 1
+    assert_close(made, torch.nn.functional.binary_cross_entropy_with_logits(scores, labels, reduction="none"))
+
+
+@pytest.mark.parametrize("unseen", [0.3, 0.0, 1.0])
+def test_the_loss_over_all_items_is_a_weighted_squared_error(unseen):
+    """Pair by pair: weight 1 and label 1 for pairs, the weight of unseen pairs and label 0 for all others."""
+    generator = torch.Generator().manual_seed(2)
+    shapes = ((4, 3), (5, 3), (3,))
+    users, items, relation = (
+        torch.randn(*shape, generator=generator, dtype=torch.float64).requires_grad_() for shape in shapes
+    )
+    pairs = {(0, 1), (0, 4), (2, 0), (3, 4)}
+    at, columns = (torch.tensor(side) for side in zip(*sorted(pairs), strict=True))
+    made = non_sampling(users, items, relation, (at, columns), unseen)
+    expected = torch.zeros((), dtype=torch.float64)
+    for u in range(4):
+        for i in range(5):
+            score = (users[u] * items[i] * relation).sum()
+            expected = expected + ((1 - score) ** 2 if (u, i) in pairs else unseen * score**2)
+    assert_close(made + len(pairs), expected)
+    parts = (users, items, relation)
+    for one, two in zip(torch.autograd.grad(made, parts), torch.autograd.grad(expected, parts), strict=True):
+        assert_close(one, two)

@@ -7,7 +7,8 @@ from torch.testing import assert_close
 
 from mbgraph import _kernels
 from mbgraph.errors import UnknownNameError, UsageError
-from mbgraph.nn import Relation, propagate, propagate_each
+from mbgraph.nn import Relation, hop, propagate, propagate_each
+from mbgraph.nn.propagation import rows_added
 
 U, I, D = 17, 13, 8
 PATHS = ("compiled", "without numba", "torch")
@@ -341,3 +342,14 @@ def test_very_wide_rows_take_the_plain_pass(monkeypatch):
     users, items = propagate(relation, torch.ones(2, 5), torch.ones(1, 5), 1, weights=(0, 1))
     assert_close(items, torch.full((1, 5), 2**0.5))
     assert_close(users, torch.full((2, 5), 0.5**0.5))
+
+
+def test_a_hop_is_layer_one_alone(path):
+    relation = random_relation(backend=path)
+    users, items = tables()
+    to_users, to_items = operators(relation)
+    made = hop(relation, users, items)
+    assert_close(made[0].double(), to_users @ items.double(), atol=1e-5, rtol=1e-5)
+    assert_close(made[1].double(), to_items @ users.double(), atol=1e-5, rtol=1e-5)
+    both = rows_added((users, items), made, made)
+    assert_close(both, (users + made[0] + made[0], items + made[1] + made[1]))

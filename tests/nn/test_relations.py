@@ -204,3 +204,20 @@ def test_a_graph_of_numpy_arrays():
     """Edges need not be tensors."""
     found = Relations({"view": Relation(*map(np.array, EDGES["view"]), 4, 3)})
     assert cells(found["view"]) == sorted(zip(*EDGES["view"], strict=True))
+
+
+def test_shares_and_presence_of_nodes():
+    relations = Relations.of(dgl_graph(), ("view", "cart", "buy"), "buy")
+    users = [[2, 1, 1], [1, 0, 1], [1, 1, 0], [0, 0, 0]]
+    expected = torch.tensor([[count / max(1, sum(row)) for count in row] for row in users], dtype=torch.float64)
+    assert torch.equal(relations.shares("user"), expected)
+    assert relations.shares("item")[0].tolist() == [0.5, 0, 0.5]
+    made = relations.shares("item", eps=1.0, dtype=torch.float32)
+    assert made.dtype == torch.float32
+    assert made[1].tolist() == pytest.approx([1 / 3, 1 / 3, 0])
+    nodes = torch.tensor([3, 2, 0, 2])
+    made = relations.presence("user", nodes, torch.float64)
+    assert {name: rows.tolist() for name, rows in made.items()} == {
+        "view": [0, 1, 1, 1], "cart": [0, 1, 1, 1], "buy": [0, 0, 1, 0],
+    }  # fmt: skip
+    assert made["buy"].dtype == torch.float64

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from mbgraph.nn.typed import top
+from mbgraph.nn.typed import causal, top
 
 
 def kept_by_hand(row, count):
@@ -37,3 +37,11 @@ def test_a_compiled_row_is_sorted_by_torch():
     weights = torch.tensor([[0.5, 0.25, 0.125]])
     made = torch.compile(lambda given: top(given, 2), fullgraph=True, backend="aot_eager")(weights)
     assert made.tolist() == [[0.5, 0.25, 0.0]]
+
+
+def test_a_position_looks_at_itself_and_what_came_before():
+    made = causal(torch.tensor([[False, True, True], [True, True, False]]))
+    assert made.tolist() == [
+        [[False, False, False], [False, True, False], [False, True, True]],
+        [[True, False, False], [True, True, False], [True, True, False]],
+    ]

@@ -7,7 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from mbgraph.errors import UnknownNameError, UsageError
-from mbgraph.regularizers import InfoNCE, StepOutputs, infonce, infonce_among
+from mbgraph.regularizers import InfoNCE, StepOutputs, infonce, infonce_among, nt_xent
 from mbgraph.testing.regularizers import toy_leaves, toy_step
 
 
@@ -260,6 +260,17 @@ def test_among_forgets_its_blocks(monkeypatch):
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         infonce_among(anchor, anchor, candidates, block=16)
     assert max(kept) < 16 * 500
+
+
+def test_two_views_equal_the_double_loop():
+    one, two = rows(5, 3), rows(5, 3) + 1
+    both = [*one, *two]
+    terms = []
+    for n, row in enumerate(both):
+        similar = [torch.cosine_similarity(row, other, dim=0) / 0.4 for other in both]
+        others = torch.stack([value for m, value in enumerate(similar) if m != n])
+        terms.append(torch.logsumexp(others, 0) - similar[(n + 5) % 10])
+    assert_close(nt_xent(one, two, temperature=0.4), torch.stack(terms).mean())
 
 
 def test_among_nobody_is_zero():

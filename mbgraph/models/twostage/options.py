@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from mbgraph.errors import UsageError
 from mbgraph.models.item_cosine import CosineOptions
+from mbgraph.models.options import Count, Positive, Share
 
 __all__ = ["TwoStageOptions"]
 
@@ -33,16 +34,16 @@ class TwoStageOptions(CosineOptions):
     user, taken out before anything is counted; ``auto``: validation pairs if there are any."""
     held_out: Literal["random", "last"] = "random"
     """Which train pair of a user is held out: any, or the last one, where the target has times."""
-    visited_share: Annotated[float, Field(ge=0, le=1)] | None = None
+    visited_share: Share | None = None
     """Share of future purchases that will be of items the user has touched, where it is assumed: as many held-out
     pairs lose their auxiliary pairs. By default the share is that of the train pairs."""
     fit_users: Annotated[int, Field(ge=1, le=2**31)] = 30_000
     """Users whose lists the weights are fitted on, at most, drawn at random."""
-    l2: Annotated[float, Field(gt=0, le=1_000_000)] = 1e-3
+    l2: Positive = 1e-3
     """Weight of the squared norm of the weights in the fit."""
     kernel_dim: Annotated[int, Field(ge=1, le=1024)] = 64
     """Singular vectors that say which users are alike, in the evidence ``kernel``."""
-    kernel_users: Annotated[int, Field(ge=1, le=1_000_000)] = 300
+    kernel_users: Count = 300
     """Users of an item who are compared with a candidate's user, at most."""
     head: Literal["logit", "mlp"] = "logit"
     """What ranks the touched items: the weights alone, or a small network, fitted in three folds by user so that none
