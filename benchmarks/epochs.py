@@ -13,7 +13,6 @@ Every epoch is a row of benchmarks/results/epochs.csv, every training one of ben
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
 import tempfile
 from pathlib import Path
@@ -23,6 +22,7 @@ import torch
 
 import mbgraph as mb
 from mbgraph import run as runs
+from mbgraph.bench.report import read_rows, write_rows
 from mbgraph.config import FitConfig
 from mbgraph.models.context import StepContext
 from mbgraph.nn.losses import bpr
@@ -92,15 +92,12 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def add(path: Path, rows: list[dict[str, Any]]) -> None:
     """Add rows to a CSV file, whose columns grow with them."""
-    known = list(csv.DictReader(path.open(encoding="utf-8", newline=""))) if path.is_file() else []
-    columns = list(dict.fromkeys(name for row in [*known, *rows] for name in row))
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        writer.writeheader()
-        for row in [*known, *rows]:
-            writer.writerow(
-                {name: f"{value:.6g}" if isinstance(value, float) else value for name, value in row.items()}
-            )
+    known: list[dict[str, str]] = read_rows(path) if path.is_file() else []
+    write_rows(path, [*known, *({name: _shown(value) for name, value in row.items()} for row in rows)])
+
+
+def _shown(value: Any) -> Any:
+    return f"{value:.6g}" if isinstance(value, float) else value
 
 
 def main() -> None:

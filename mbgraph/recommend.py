@@ -14,7 +14,6 @@ import numpy as np
 from mbgraph.data.interactions import CSR
 from mbgraph.data.masks import masked_items
 from mbgraph.errors import DataError, UnknownNameError, UsageError
-from mbgraph.evaluation.scorers import nan_scores
 from mbgraph.typing import IntArray
 
 if TYPE_CHECKING:
@@ -160,6 +159,8 @@ def _evidence(model: Any, users: IntArray, items: IntArray, stranger: np.ndarray
 def _best(scorer: Scorer, rows: IntArray, seen: CSR, k: int, least: int) -> tuple[np.ndarray, np.ndarray]:
     """Return items and scores (B, k) of a block of users; places without a candidate score -inf."""
     import torch
+
+    from mbgraph.evaluation.scorers import nan_scores
 
     # A matrix product rounds as its shape demands, one of a single row most of all: short blocks are filled up.
     filled = np.pad(rows, (0, max(0, least - len(rows))), mode="edge")
