@@ -13,7 +13,7 @@ from mbgraph.cli.sections import SectionsCommand, options_of
 EPILOG = """\b
 Examples:
   mbgraph evaluate runs/demo-rmbrec-mbgraph-s2026
-  mbgraph evaluate RUN --mask all-behaviors --k 10,50
+  mbgraph evaluate RUN --split test --mask all-behaviors --k 10,50
   mbgraph evaluate RUN --per-user ranks.npz --json
 """
 
@@ -30,11 +30,13 @@ def _sections() -> list[tuple[str, list[click.Option]]]:
 @click.option(
     "--chunk-size", type=click.IntRange(1, 10_000_000), help="Users scored at a time; changes memory, never numbers."
 )
+@click.option("--split", type=click.Choice(["valid", "test"]), help="Only these pairs.  [default: both]")
 @click.option("--per-user", type=PATH, metavar="FILE", help="Write per-user test results (npz).")
 @json_option
 def command(
     run_directory: Path,
     chunk_size: int | None,
+    split: str | None,
     per_user: Path | None,
     as_json: bool,
     **flags: str | None,
@@ -51,9 +53,12 @@ def command(
     how = run.config.evaluation_options.replace(**{name: getattr(asked, name) for name in given})
     dataset = run.dataset()
     model = run.model(dataset)
-    splits = tuple(split for split in ("valid", "test") if len(dataset.splits.get(split, ())))
+    wanted = ("valid", "test") if split is None else (split,)
+    splits = tuple(each for each in wanted if len(dataset.splits.get(each, ())))
     if not splits:
-        raise UsageError(f"{dataset.name!r} has no held-out pairs", "split the data when you import it")
+        raise UsageError(f"{dataset.name!r} has no {split or 'held-out'} pairs", "split the data when you import it")
+    if per_user is not None and "test" not in splits:
+        raise UsageError("--per-user writes test pairs, and there are none", "leave --per-user or --split out")
     results = evaluate_splits(
         model,
         dataset,
@@ -64,21 +69,19 @@ def command(
         chunk_size=chunk_size,
     )
     if per_user is not None:
-        if "test" not in results:
-            raise UsageError(f"{dataset.name!r} has no test pairs", "leave --per-user out")
         results["test"].save_per_user(per_user)
         console.print(f"wrote {per_user}")
     if as_json:
         emit_json(_summary(run, dataset, results))
         return
-    for split, result in results.items():
+    for each, result in results.items():
         names = list(result.metrics)
         rows: list[list[Any]] = [
             [group, values["share"], *(values["metrics"].get(name) for name in names)]
             for group, values in result.to_dict()["groups"].items()
         ]
         table(
-            f"{dataset.name} {split}, mask {result.mask}, ties {result.ties}",
+            f"{dataset.name} {each}, mask {result.mask}, ties {result.ties}",
             ["pairs", "share", *names],
             rows,
         )

@@ -259,7 +259,7 @@ def _prepare(ds: MultiBehaviorDataset, split: str, mask: str) -> tuple[HeldOut, 
         if not candidate.any():
             raise DataError(
                 f"mask {mask!r} leaves none of the {len(pairs)} {split} pairs of {ds.name!r} a candidate",
-                "choose another mask, for example train-target",
+                "choose another mask, for example train-target, or another split",
             )
         pairs = pairs[candidate]
     visited = np.zeros(len(pairs), bool)

@@ -65,12 +65,18 @@ def test_evaluate_repeats_the_reported_figures(run):
 
 
 def test_evaluate_tables_and_other_policies(run, tmp_path):
-    path, _ = run
+    path, outcome = run
     shown = call("evaluate", path, "-k", "5", "--per-user", str(tmp_path / "ranks.npz"))
     assert shown.exit_code == 0, shown.output
     assert "HR@5" in shown.stdout
     assert "unvisited" in shown.stdout
     assert (tmp_path / "ranks.npz").exists()
+    alone = json.loads(call("evaluate", path, "--split", "valid", "--json").stdout)
+    assert alone["test"] == {}
+    assert alone["valid"] == outcome["valid"]
+    assert list(alone["details"]) == ["valid"]
+    none = fails("evaluate", path, "--split", "valid", "--per-user", str(tmp_path / "more.npz"))
+    assert none == "error: --per-user writes test pairs, and there are none; leave --per-user or --split out"
     strict = json.loads(call("evaluate", path, "--mask", "all-behaviors", "--json").stdout)
     assert strict["mask"] == "all-behaviors"
 
