@@ -11,18 +11,11 @@ and the gradient norms of the main loss and of the penalty in the second run, al
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
-from typing import Any
 
+from mbgraph.bench.curves import epoch_records
 from mbgraph.bench.report import write_rows
 from mbgraph.run import Run
-
-
-def records(path: Path) -> list[dict[str, Any]]:
-    """Return what a run has noted of its epochs."""
-    with (path / "metrics.jsonl").open(encoding="utf-8") as file:
-        return [json.loads(line) for line in file]
 
 
 def main() -> None:
@@ -33,6 +26,7 @@ def main() -> None:
     parser.add_argument("term", help="name of the penalty's term")
     parser.add_argument("-o", "--out", type=Path, required=True)
     given = parser.parse_args()
+    both = (epoch_records(path / "metrics.jsonl") for path in (given.without, given.with_it))
     metric = Run.load(given.with_it).config.evaluation["metric"]
     rows = [
         {
@@ -45,7 +39,7 @@ def main() -> None:
             "gradient of main": with_it["gradient_norms"]["main"],
             "gradient of penalty": with_it["gradient_norms"][given.term],
         }
-        for without, with_it in zip(records(given.without), records(given.with_it), strict=False)
+        for without, with_it in zip(*both, strict=False)
         if with_it.get("gradient_norms")
     ]
     write_rows(given.out, [{name: f"{value:.8g}" for name, value in row.items()} for row in rows])

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 from pathlib import Path
 
+from mbgraph.bench.curves import epoch_records
 from mbgraph.bench.report import write_rows
 from mbgraph.run import Run
 
@@ -23,8 +23,7 @@ def curve(path: Path) -> tuple[str, list[float]]:
     """Return a run's row type and its validation metric per epoch."""
     config = Run.load(path).config
     metric = config.evaluation["metric"]
-    with (path / "metrics.jsonl").open(encoding="utf-8") as file:
-        values = [json.loads(line)["valid"][metric] for line in file]
+    values = [record["valid"][metric] for record in epoch_records(path / "metrics.jsonl")]
     return config.options.get("row_dtype", "float32"), values
 
 

@@ -16,7 +16,16 @@ from mbgraph.data.dataset import MultiBehaviorDataset
 from mbgraph.errors import DataError
 from mbgraph.typing import FloatArray
 
-__all__ = ["Line", "Panel", "activity_groups", "heat_map", "noise_panels", "option_panels", "training_panels"]
+__all__ = [
+    "Line",
+    "Panel",
+    "activity_groups",
+    "epoch_records",
+    "heat_map",
+    "noise_panels",
+    "option_panels",
+    "training_panels",
+]
 
 BINS = 5
 
@@ -162,6 +171,14 @@ def _point(setting: str) -> dict[str, float]:
     return made
 
 
+def epoch_records(log: str | Path) -> list[dict[str, Any]]:
+    """Return what a run has noted of its epochs in ``metrics.jsonl``; raises `DataError` if that cannot be read."""
+    try:
+        return [json.loads(line) for line in Path(log).read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot read {log}: {error}", "fit the model again") from error
+
+
 def training_panels(log: str | Path) -> list[Panel]:
     """Return the terms, their gradient norms and the validation metrics of a run over its epochs.
 
@@ -175,10 +192,7 @@ def training_panels(log: str | Path) -> list[Panel]:
     DataError
         If it cannot be read.
     """
-    try:
-        records = [json.loads(line) for line in Path(log).read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot read {log}: {error}", "fit the model again") from error
+    records = epoch_records(log)
     titles = {"terms": "weighted terms", "gradient_norms": "gradient norm of each term", "valid": "validation"}
     panels = []
     for key, title in titles.items():
