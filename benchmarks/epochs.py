@@ -68,7 +68,8 @@ def risks(trainer: Trainer, epoch: int) -> dict[str, float]:
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Return what selection on validation and on test come to, and where the risks began and ended."""
-    chosen = max(rows, key=lambda row: row["valid HR@10"] or row["epoch"])
+    # without validation the last epoch is taken
+    chosen = rows[-1] if rows[-1]["valid HR@10"] is None else max(rows, key=lambda row: row["valid HR@10"])
     best = max(rows, key=lambda row: row["test HR@10"])
     facts = {
         "epochs": len(rows),

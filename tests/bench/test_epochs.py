@@ -53,3 +53,15 @@ def test_a_padded_row_counts_ln_2(watched, small):
             assert summary[f"last real risk {behavior}"] == epochs[3][f"real risk {behavior}"]
     assert any(float(epochs[0][f"padded {behavior}"]) > 0 for behavior in small.behaviors)
     assert not epochs[1][f"risk {small.target}"]
+
+
+@pytest.mark.parametrize(("valid", "chosen"), [([0.0, 0.2, 0.2], 2), ([None, None, None], 3)])
+def test_an_epoch_without_a_hit_is_not_the_chosen_one(valid, chosen):
+    summary = runpy.run_path(str(SCRIPT))["summary"]
+    looked = {"padded buy": 0.0, "risk buy": 0.5, "real risk buy": 0.5}
+    rows = [
+        {"epoch": epoch, "valid HR@10": value, "test HR@10": 0.1 * epoch, "test NDCG@10": 0.05, **looked}
+        for epoch, value in enumerate(valid, 1)
+    ]
+    told = summary(rows)
+    assert (told["chosen epoch"], told["best epoch"]) == (chosen, 3)
