@@ -114,6 +114,7 @@ KERNEL_USERS = {
     "mbgraph.nn.relation",
     "mbgraph.nn.propagation",
     "mbgraph.evaluation.ranking",
+    "mbgraph.models.twostage.kernel",
     "mbgraph.models.twostage.walks",
     "mbgraph.doctor",
 }

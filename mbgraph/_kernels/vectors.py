@@ -33,6 +33,7 @@ __all__ = [
     "count_above",
     "dot",
     "get_row",
+    "inner",
     "multiply",
     "prefetch",
     "processor",
@@ -262,22 +263,47 @@ def _put_row(context, out, row, values, factor, width):
     return types.void(out, row, values, factor, width), generate
 
 
+def _inner_product(builder: Any, left: Any, right: Any, width: int) -> Any:
+    """Return the inner product of float32 numbers from two pointers on."""
+    sums, result = None, _F32(0.0)
+    for start, lanes in _lines(width):
+        product = builder.fmul(_load(builder, left, start, lanes), _load(builder, right, start, lanes), flags=_FAST)
+        if lanes < _LINE:
+            result = _total(builder, product, result)
+        else:
+            sums = product if sums is None else builder.fadd(sums, product, flags=_FAST)
+    return result if sums is None else _total(builder, sums, result)
+
+
 @intrinsic(prefer_literal=True)
 def _dot(context, a, b, width):
     """Return the inner product of two float32 (width,)."""
 
     def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         left, right = (_data(target, builder, signature, arguments, n) for n in (0, 1))
-        sums, result = None, _F32(0.0)
-        for start, lanes in _lines(width.literal_value):
-            product = builder.fmul(_load(builder, left, start, lanes), _load(builder, right, start, lanes), flags=_FAST)
-            if lanes < _LINE:
-                result = _total(builder, product, result)
-            else:
-                sums = product if sums is None else builder.fadd(sums, product, flags=_FAST)
-        return result if sums is None else _total(builder, sums, result)
+        return _inner_product(builder, left, right, width.literal_value)
 
     return types.float32(a, b, width), generate
+
+
+@intrinsic(prefer_literal=True)
+def _inner(context, a, row, b, other, width):
+    """Return the inner product of ``a[row]`` and ``b[other]``, float32 (.., width)."""
+
+    def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        count = width.literal_value
+        left, right = (
+            _row(
+                builder,
+                _data(target, builder, signature, arguments, n),
+                _index(target, builder, signature, arguments, n + 1),
+                count,
+            )
+            for n in (0, 2)
+        )
+        return _inner_product(builder, left, right, count)
+
+    return types.float32(a, row, b, other, width), generate
 
 
 @intrinsic(prefer_literal=True)
@@ -452,6 +478,7 @@ stack_floats: Any = _stack_floats
 wide: Any = _wide
 prefetch: Any = _prefetch
 get_row: Any = _get_row
+inner: Any = _inner
 put_row: Any = _put_row
 dot: Any = _dot
 count_above: Any = _count_above

@@ -13,14 +13,15 @@ import itertools
 import numpy as np
 import torch
 
+from mbgraph import _kernels
 from mbgraph.keys import contains, runs
 from mbgraph.models.twostage.candidates import Candidates
 from mbgraph.models.twostage.evidence import EVIDENCE, Evidence
 from mbgraph.models.twostage.facts import Facts, Setting
 from mbgraph.random import stream
-from mbgraph.typing import FloatArray
+from mbgraph.typing import FloatArray, IntArray
 
-__all__ = ["KernelConversion", "user_directions"]
+__all__ = ["KernelConversion", "likeness", "user_directions"]
 
 _SMOOTHING, _PRIOR, _LEAST = 10.0, 2.0, 0.1
 _ITERATIONS, _SPARE = 4, 10
@@ -46,6 +47,42 @@ def user_directions(facts: Facts, width: int, seed: int) -> FloatArray:
     return np.where(length > _LENGTH, rows / np.maximum(length, _LENGTH), 0.0).astype(np.float32)
 
 
+def likeness(
+    directions: FloatArray, pool: tuple[IntArray, IntArray], bought: np.ndarray, users: IntArray, items: IntArray
+) -> FloatArray:
+    """Return sums of k between each pair's user and the item's others: all of the pool, and those who bought.
+
+    Parameters
+    ----------
+    directions : float32 array (U, D)
+    pool : users of every item
+        int64 (I + 1,), int64 (N,).
+    bought : bool array (N,)
+        Who of them bought the item.
+    users, items : int64 array (P,)
+
+    Returns
+    -------
+    float64 array (P, 2)
+    """
+    if _kernels.available:
+        return _kernels.add_likeness(directions, pool, bought, users, items, torch.get_num_threads())
+    first, members = pool
+    sums = np.zeros((len(users), 2))
+    rows = torch.from_numpy(directions)
+    counted = torch.from_numpy(np.stack([np.ones(len(members)), bought], 1).astype(np.float32))  # (N, 2)
+    order = np.argsort(items, kind="stable")
+    bounds = np.flatnonzero(np.diff(items[order], prepend=-1, append=-1))
+    for low, high in itertools.pairwise(bounds.tolist()):
+        own = order[low:high]
+        near = slice(first[items[own[0]]], first[items[own[0]] + 1])
+        # torch's threads sleep between small products, those of numpy's library spin against the others
+        alike = (rows[users[own]] @ rows[members[near]].T).relu_().square_()  # (n, V)
+        alike[torch.from_numpy(users[own, None] == members[near])] = 0.0
+        sums[own] = alike @ counted[near]
+    return sums
+
+
 @EVIDENCE.register("kernel")
 class KernelConversion(Evidence):
     """Conversion of an item among users who are alike."""
@@ -61,9 +98,7 @@ class KernelConversion(Evidence):
         order = np.lexsort((stream(facts.seed, "kernel", "users").random(len(keys)), items))
         order = order[runs(items[order]) < options.kernel_users]
         self.pool = users[order]
-        bought = contains(keys[order], facts.bought)
-        self.pool_bought = np.stack([np.ones(len(order)), bought], 1).astype(np.float32)  # (N, 2)
-        self.pool_keys = np.sort(items[order] * np.int64(facts.num_users) + users[order])
+        self.pool_bought = contains(keys[order], facts.bought)
         self.pool_of = np.concatenate([[0], np.bincount(items[order], minlength=facts.num_items).cumsum()])
         share = len(facts.bought) / max(1, len(keys))
         count = np.bincount(items, minlength=facts.num_items)
@@ -76,22 +111,8 @@ class KernelConversion(Evidence):
 
     def measure(self, pairs: Candidates) -> FloatArray:
         """See `Evidence.measure`."""
-        sums = np.zeros((len(pairs), 2))  # k over all of the item's users, and over those who bought it
-        directions, bought = torch.from_numpy(self.directions), torch.from_numpy(self.pool_bought)
-        order = np.argsort(pairs.items, kind="stable")
-        items = pairs.items[order]
-        bounds = np.flatnonzero(np.r_[True, items[1:] != items[:-1], True]) if len(items) else np.zeros(1, np.int64)
-        for low, high in itertools.pairwise(bounds.tolist()):
-            pool = slice(self.pool_of[items[low]], self.pool_of[items[low] + 1])
-            users = pairs.users[order[low:high]]
-            # torch's threads sleep between small products, those of numpy's library spin against the others
-            alike = directions[users] @ directions[self.pool[pool]].T  # (n, V)
-            sums[order[low:high]] = alike.relu_().square_() @ bought[pool]
-        # a user is not alike to himself: a candidate was not bought, so that only the first sum counts him
-        keys = pairs.items * np.int64(self.facts.num_users) + pairs.users
-        own = contains(keys, self.pool_keys)
-        itself = np.einsum("pd,pd->p", *[self.directions[pairs.users[own]]] * 2) ** 2
-        sums[own, 0] = np.maximum(sums[own, 0] - itself, 0.0)
+        pool = (self.pool_of, self.pool)
+        sums = likeness(self.directions, pool, self.pool_bought, pairs.users, pairs.items)  # (P, 2)
         all_, done = sums.T
         prior = _PRIOR * self.prior[pairs.items]
         rate = np.log(np.maximum((done + prior) / (all_ + _PRIOR), 1e-12))

@@ -14,7 +14,7 @@ from mbgraph.models.item_cosine import item_similarities, matrix_of
 from mbgraph.models.twostage import EVIDENCE, Evidence, Facts, TwoStage
 from mbgraph.models.twostage.candidates import candidates_of
 from mbgraph.models.twostage.evidence import chosen_evidence
-from mbgraph.models.twostage.kernel import user_directions
+from mbgraph.models.twostage.kernel import likeness, user_directions
 from mbgraph.models.twostage.rows import Layout, Weighing
 from mbgraph.models.twostage.walks import nearest, walk
 from mbgraph.nn.relations import Relations
@@ -235,9 +235,12 @@ def test_offsets_of_paths_are_the_tenth_of_positive_amounts():
     np.testing.assert_allclose(kind.values(values, np.array([1.0, 2.0])), np.log(values + np.array([1.0, 2.0])))
 
 
+@pytest.mark.parametrize("compiled", [True, False])
 @pytest.mark.parametrize("seed", [0, 7])
-def test_kernel(ds, seed):
+def test_kernel(ds, seed, compiled, monkeypatch):
     """With all users of every item in its pool, against the definition, over the directions that were made."""
+    if not compiled:
+        monkeypatch.setattr(_kernels, "available", False)
     facts, cells = facts_of(ds, seed, kernel_dim=5), matrices(ds)
     directions = user_directions(facts, 5, seed).astype(np.float64)
     any_, bought = sum(cells.values()) > 0, cells[TARGET]
@@ -258,6 +261,32 @@ def test_kernel(ds, seed):
     check(found["like users of the item"], pairs, lambda u, i: math.log(sums(u, i)[0] + 0.1), 1e-5)
     check(found["like users who did buy"], pairs, lambda u, i: math.log(sums(u, i)[1] + 0.1), 1e-5)
     check(found["buy among like users"], pairs, rate, 1e-5)
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("width", [1, 5, 16, 64, 67])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_likeness(width, threads, compiled, monkeypatch):
+    """Against a loop over pairs; an item without users, one user only, and pairs in no order among them."""
+    if not compiled:
+        monkeypatch.setattr(_kernels, "available", False)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    rng = np.random.default_rng(width)
+    directions = rng.standard_normal((30, width)).astype(np.float32)
+    counts = np.array([0, 1, 30, 7, 0, 12, 3])
+    first = np.r_[0, counts.cumsum()]
+    members = np.concatenate([rng.permutation(30)[:count] for count in counts])
+    bought = rng.random(len(members)) < 0.4
+    users, items = rng.integers(0, 30, 200), rng.integers(0, len(counts), 200)
+    found = likeness(directions, (first, members), bought, users, items)
+    expected = np.zeros((200, 2))
+    for pair, (user, item) in enumerate(zip(users, items, strict=True)):
+        for place in range(first[item], first[item + 1]):
+            if members[place] != user:
+                near = max(0.0, float(directions[user].astype(float) @ directions[members[place]])) ** 2
+                expected[pair] += near, near * bought[place]
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    assert likeness(directions, (first, members), bought, users[:0], items[:0]).shape == (0, 2)
 
 
 def test_directions_are_those_of_the_singular_value_decomposition(ds):
