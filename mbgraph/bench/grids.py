@@ -14,6 +14,7 @@ from mbgraph.files import read_json
 __all__ = ["Box", "Grid", "accuracy_grid", "caption", "grids", "statistics_grid"]
 
 NOT_RUN = "-"
+CUT = "†"
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def accuracy_grid(results: Results, dataset: str) -> Grid:
     rows = []
     for number, each in enumerate(cells):
         finished = sum(run.status == "done" for run in each.runs)
-        boxes = [Box(each.cell.label), Box(f"{finished}/{len(each.runs)}")]
+        boxes = [Box(each.cell.label), Box(f"{finished}/{len(each.runs)}{CUT if each.cut else ''}")]
         for metric in metrics:
             box = Box(_cell(each, metric), *places[metric].get(number, (False, False)))
             if each.cell.row == study.subject and (each.cell.label, metric) in stars:
@@ -194,9 +195,18 @@ def _protocol(results: Results, dataset: str) -> list[str]:
             f"*: {results.study.subject} differs from the best other row (paired t-test over users, p < 0.05 after "
             "Holm)."
         )
+    cut = [f"{each.cell.label} {_where_cut(run)}" for each in cells for run in each.runs if run.cut is not None]
+    if cut:
+        parts.append(f"{CUT}: a training was cut off: {'; '.join(cut)}.")
     if any(entry.dataset == dataset for entry in results.study.published) and facts_of(dataset).as_published:
         parts.append(f"Published: {_place(results, [dataset])}.")
     return parts
+
+
+def _where_cut(run: RunResult) -> str:
+    limit = f"{run.cut / 60:.3g} min" if run.cut else "its first epoch"
+    seed = f"(seed {run.job.seed})"
+    return f"{seed} after {limit}, {run.outcome['epochs']} of {run.job.config.training_options.epochs} epochs"
 
 
 def _validation(results: Results, run: RunResult) -> str:

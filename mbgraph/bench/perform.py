@@ -18,7 +18,7 @@ from mbgraph.errors import MbgraphError, RunError
 from mbgraph.training.callbacks import Callback
 from mbgraph.training.trainer import Trainer
 
-__all__ = ["Deadline", "Fit", "Performed", "perform"]
+__all__ = ["Deadline", "Fit", "Limit", "Performed", "is_finished", "perform"]
 
 Fit = Callable[..., dict[str, Any]]
 """``fit(config, directory, callbacks)``, like `mbgraph.run.fit`; also called to continue what is in the directory."""
@@ -63,22 +63,52 @@ class Deadline(Callback):
             raise KeyboardInterrupt
 
 
+class Limit(Callback):
+    """Ends a training after the epoch at hand once its epochs took so long, over all calls that trained them."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.is_reached = seconds, False
+
+    def on_epoch_end(self, trainer: Trainer, record: dict[str, Any]) -> None:
+        """End the training as Ctrl-C does, unless it is over anyway."""
+        took = sum(sum(each["seconds"].values()) for each in trainer.records)
+        if took >= self.seconds and not trainer.is_over:
+            self.is_reached = True
+            raise KeyboardInterrupt
+
+
 def fit_or_resume(config: FitConfig, directory: Any, callbacks: list[Callback]) -> dict[str, Any]:
-    """Fit a run, or continue what its directory holds."""
+    """Fit a run, or continue what its directory holds, up to the epochs of ``config``."""
     if (directory / "dataset.json").is_file() and (directory / "config.toml").is_file():
         # made elsewhere, it may name a path that does not exist here; the content is compared in any case
         if config.dataset != "demo":
             from mbgraph.data.catalog import find_dataset
 
             runs.write_source(directory, str(find_dataset(config.dataset)))
-        return runs.resume(directory, callbacks, config.threads)
+        epochs = config.training_options.epochs
+        other = runs.Run.load(directory).config.training_options.epochs != epochs
+        return runs.resume(directory, callbacks, config.threads, epochs=epochs if other else None)
     if directory.exists():  # killed before it had written what it is
         shutil.rmtree(directory)
     return runs.fit(config, directory, callbacks)
 
 
+def is_finished(store: Store, address: str | None, limit: float | None = None) -> bool:
+    """Tell whether nothing of a run is left to do: it is done, and was not cut off before ``limit`` seconds."""
+    if address is None or store.status(address) != "done":
+        return False
+    cut = store.cut(address)
+    return cut is None or limit is None or limit <= cut
+
+
 def perform(
-    job: Job, store: Store, *, moment: float = float("inf"), threads: int = 0, fit: Fit = fit_or_resume
+    job: Job,
+    store: Store,
+    *,
+    moment: float = float("inf"),
+    limit: float | None = None,
+    threads: int = 0,
+    fit: Fit = fit_or_resume,
 ) -> Performed:
     """Make sure that a job's run is in the store.
 
@@ -88,6 +118,9 @@ def perform(
     store : Store
     moment : float
         Seconds since 1970 after which no epoch begins.
+    limit : float, optional
+        Seconds of training and validation after which the run is cut off: it is judged as it stands then, and marked.
+        One that an earlier call cut off before goes on.
     threads : int
         CPU threads; 0 leaves torch's choice.
     fit : callable
@@ -98,21 +131,25 @@ def perform(
     RunError
         If the disk is full or the store cannot be written: no other job would fare better.
     """
-    deadline, address = Deadline(moment), None
+    deadline, cut, address = Deadline(moment), Limit(float("inf") if limit is None else limit), None
     try:
         address = store.address(job)
         assert address is not None
-        if store.status(address) == "done":
+        if is_finished(store, address, limit):
             return Performed("found", address)
         store.open()
         with store.lock(address) as mine:
             if not mine:
                 return Performed("busy", address)
-            if store.status(address) == "done":
+            if is_finished(store, address, limit):
                 return Performed("found", address)
             store.describe(address, job)
             config = job.config.replace(dataset=store.dataset(job.recipe), threads=threads)
-            outcome = fit(config, store.run(address), [deadline])
+            outcome = fit(config, store.run(address), [deadline, cut])
+            if cut.is_reached:
+                epochs = outcome["epochs"]
+                store.cut_off(address, cut.seconds, epochs)  # first: a mark without a run says nothing
+                outcome = fit(config.replace(training={**config.training, "epochs": epochs}), store.run(address), [])
             store.clear(address)
             if outcome["interrupted"]:
                 return Performed("stopped", address, interrupted=not deadline.has_passed)

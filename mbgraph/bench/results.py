@@ -37,6 +37,8 @@ class RunResult:
         ``test.json`` of a finished run, otherwise empty.
     epochs : int
         Epochs so far.
+    cut : float or None
+        Seconds after which the training of a finished run was cut off; None where it ended by itself.
     """
 
     job: Job
@@ -45,6 +47,7 @@ class RunResult:
     error: str = ""
     outcome: Mapping[str, Any] = field(default_factory=dict)
     epochs: int = 0
+    cut: float | None = None
 
     def value(self, metric: str, group: str = "all") -> float | None:
         """Return a figure on the test pairs, None where there is none."""
@@ -101,6 +104,11 @@ class CellResult:
     def error(self) -> str:
         """Why a run failed, empty where none did."""
         return next((run.error for run in self.runs if run.status == "failed"), "")
+
+    @property
+    def cut(self) -> int:
+        """How many runs were cut off before their training was over."""
+        return sum(run.cut is not None for run in self.runs)
 
     @property
     def is_trained(self) -> bool:
@@ -201,6 +209,7 @@ class Results:
             "status": run.status,
             "error": run.error,
             "run": run.address or "",
+            "cut_s": run.cut,
         }
         if run.status != "done":
             return [{**shared, "group": "all", "metric": "", "value": None}]
@@ -237,6 +246,7 @@ class Results:
                     "visited": each.measured(metric, "visited").mean,
                     "unvisited": each.measured(metric, "unvisited").mean,
                     "error": each.error,
+                    "cut": each.cut,
                 }
                 rows.append(_beside(row, self.published(cell.dataset, cell.label, metric)))
         return pd.DataFrame(rows)
@@ -269,7 +279,8 @@ def gather(
         elif address is not None and status == "done":
             outcome = store.outcome(address)
         epochs = 0 if address is None else store.epochs(address)
-        runs.setdefault(job.cell, []).append(RunResult(job, status, address, error, outcome, epochs))
+        cut = store.cut(address) if address is not None and status == "done" else None
+        runs.setdefault(job.cell, []).append(RunResult(job, status, address, error, outcome, epochs, cut))
     facts = {name: measured(name, study.metrics) for name in datasets} if study.kind == "statistics" else {}
     cells = tuple(CellResult(cell, tuple(each)) for cell, each in runs.items())
     return Results(study, tuple(datasets), cells, facts, store, tuple(notes), interrupted)

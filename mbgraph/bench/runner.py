@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from mbgraph import limits
 from mbgraph.bench.identity import code_hash, data_code_hash
 from mbgraph.bench.jobs import Job, expand, in_rounds, quick
-from mbgraph.bench.perform import Fit, Performed, fit_or_resume, perform
+from mbgraph.bench.perform import Fit, Performed, fit_or_resume, is_finished, perform
 from mbgraph.bench.results import Results, gather
 from mbgraph.bench.sources import choose_datasets
 from mbgraph.bench.store import Store, default_store
@@ -91,6 +91,7 @@ def run(
     datasets: Sequence[str] | None = None,
     seeds: Sequence[int] | None = None,
     budget: float | None = None,
+    limit: float | None = None,
     jobs: int = 1,
     threads: int = 0,
     quick: bool = False,
@@ -107,6 +108,8 @@ def run(
         Instead of the study's.
     budget : float, optional
         Seconds. After them no epoch begins; what was begun goes on next time.
+    limit : float, optional
+        Seconds of training after which each run is cut off and marked, see `mbgraph.bench.perform.perform`.
     jobs : int
         Processes. Threads are divided among them.
     threads : int
@@ -127,7 +130,9 @@ def run(
     """
     made = plan(study, datasets, seeds, is_quick=quick)
     kept = store if isinstance(store, Store) else Store(default_store() if store is None else store)  # type: ignore[arg-type]
-    interrupted = execute(made.jobs, kept, budget=budget, processes=jobs, threads=threads, on_event=on_event)
+    interrupted = execute(
+        made.jobs, kept, budget=budget, limit=limit, processes=jobs, threads=threads, on_event=on_event
+    )
     return gather(made.study, made.datasets, made.jobs, kept, notes=made.notes, interrupted=interrupted)
 
 
@@ -136,6 +141,7 @@ def execute(
     store: Store,
     *,
     budget: float | None = None,
+    limit: float | None = None,
     processes: int = 1,
     threads: int = 0,
     on_event: Callable[[Event], None] = lambda event: None,
@@ -153,21 +159,23 @@ def execute(
     for job in jobs:  # now, while the files are those that were loaded
         code_hash(job.config.model_class)
     try:
-        waiting = deque(_first_missing(in_rounds(jobs), store, on_event))
+        waiting = deque(_first_missing(in_rounds(jobs), store, limit, on_event))
         if processes <= 1:
-            return _one_by_one(waiting, store, moment, threads, on_event, fit)
+            return _one_by_one(waiting, store, moment, limit, threads, on_event, fit)
     except KeyboardInterrupt:  # between two jobs
         return True
     share = max(1, (threads or _cores()) // processes)
-    return _side_by_side(waiting, store, moment, min(processes, max(len(waiting), 1)), share, on_event, fit)
+    return _side_by_side(waiting, store, moment, limit, min(processes, max(len(waiting), 1)), share, on_event, fit)
 
 
-def _first_missing(jobs: Sequence[Job], store: Store, on_event: Callable[[Event], None]) -> list[Job]:
+def _first_missing(
+    jobs: Sequence[Job], store: Store, limit: float | None, on_event: Callable[[Event], None]
+) -> list[Job]:
     """Return the jobs to run, each run once, and tell of those that are finished already."""
     missing, seen = [], set()
     for job in jobs:
         address = store.address(job, make=False)
-        if store.status(address) == "done":
+        if is_finished(store, address, limit):
             on_event(Event(job, "found"))
         elif address is None or address not in seen:
             seen.add(address)
@@ -176,7 +184,13 @@ def _first_missing(jobs: Sequence[Job], store: Store, on_event: Callable[[Event]
 
 
 def _one_by_one(
-    waiting: deque[Job], store: Store, moment: float, threads: int, on_event: Callable[[Event], None], fit: Fit
+    waiting: deque[Job],
+    store: Store,
+    moment: float,
+    limit: float | None,
+    threads: int,
+    on_event: Callable[[Event], None],
+    fit: Fit,
 ) -> bool:
     busy = 0
     while waiting:
@@ -184,7 +198,7 @@ def _one_by_one(
             return True
         job = waiting.popleft()
         on_event(Event(job, "started"))
-        done = perform(job, store, moment=moment, threads=threads, fit=fit)
+        done = perform(job, store, moment=moment, limit=limit, threads=threads, fit=fit)
         on_event(Event(job, done.status, done.error))
         if done.status == "stopped":
             return True
@@ -200,6 +214,7 @@ def _side_by_side(
     waiting: deque[Job],
     store: Store,
     moment: float,
+    limit: float | None,
     processes: int,
     threads: int,
     on_event: Callable[[Event], None],
@@ -217,9 +232,8 @@ def _side_by_side(
                         break
                     job = waiting.popleft()
                     on_event(Event(job, "started"))
-                    at_work[
-                        pool.submit(_perform_apart, job, store, moment, threads, fit, code_hash(job.config.model_class))
-                    ] = job
+                    code = code_hash(job.config.model_class)
+                    at_work[pool.submit(_perform_apart, job, store, moment, limit, threads, fit, code)] = job
                 if not at_work:
                     return True
                 finished, _ = wait(at_work, timeout=_PAUSE, return_when=FIRST_COMPLETED)
@@ -268,13 +282,15 @@ def _ignore_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _perform_apart(job: Job, store: Store, moment: float, threads: int, fit: Fit, code: str) -> Performed:
+def _perform_apart(
+    job: Job, store: Store, moment: float, limit: float | None, threads: int, fit: Fit, code: str
+) -> Performed:
     """Run a job in a process of the pool, which listens to Ctrl-C meanwhile."""
     if code_hash(job.config.model_class) != code:
         raise RunError("the source of mbgraph changed while the suite ran", "start again: what is finished is kept")
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        return perform(job, store, moment=moment, threads=threads, fit=fit)
+        return perform(job, store, moment=moment, limit=limit, threads=threads, fit=fit)
     finally:
         _ignore_interrupts()
 

@@ -6,6 +6,7 @@
     runs/<address>/      run directories, see `mbgraph.run`
     jobs/<address>.json  what the run is: dataset, recipe, configuration, the hashes behind its address
     failed/<address>.json the error of a run that ended with one
+    cut/<address>.json   after how many seconds and epochs a training was cut off
     data/<name>-<key>/   data that a recipe made, in the npz layout
     prepared/<key>.json  content hash and size of what a recipe, a protocol and a choice of validation make of a source
     locks/               who is at what
@@ -196,6 +197,19 @@ class Store:
     def clear(self, address: str) -> None:
         """Forget that a run failed."""
         (self.path / "failed" / f"{address}.json").unlink(missing_ok=True)
+
+    def cut_off(self, address: str, seconds: float, epochs: int) -> None:
+        """Write down that a training is cut off after some seconds, at an epoch."""
+        write_json(self.path / "cut" / f"{address}.json", {"seconds": seconds, "epochs": epochs})
+
+    def cut(self, address: str) -> float | None:
+        """Return the seconds after which the training of a finished run was cut off, None where it ended by itself."""
+        file = self.path / "cut" / f"{address}.json"
+        if not file.is_file():
+            return None
+        found = read_json(file)
+        # a run that has gone on since has more epochs
+        return float(found["seconds"]) if found["epochs"] == self.outcome(address)["epochs"] else None
 
     def epochs(self, address: str) -> int:
         """Return the number of epochs that a run has written down so far."""

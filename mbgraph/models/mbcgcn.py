@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -26,16 +27,23 @@ class MBCGCNOptions(CascadeOptions):
 
     presets = {  # noqa: RUF012 (a ClassVar of the base)
         "mbgraph": {},
-        "official": {"init_std": 0.01, "layers": (2, 4, 3)},
+        "official": {"init_std": 0.01},
     }
 
     variant: Literal["mbgraph", "official"] = "mbgraph"
-    """``official`` is the published code for three behaviors, without its pre-trained tables; ``mbgraph`` starts from
-    tables and transformations that let scores move from the first epoch on."""
+    """``official`` is the published code without its pre-trained tables, with its 2 layers of the first behavior, 3 of
+    the target and 4 of those between; ``mbgraph`` starts from tables and transformations that let scores move from the
+    first epoch on."""
     num_layers: Layers = 3
     """Propagation steps per behavior."""
     init_std: Positive | None = None
     """Standard deviation of a normal initialisation of tables and transformations; None: Xavier uniform."""
+
+    def layers_of(self, behaviors: Sequence[str]) -> dict[str, int]:
+        """See `CascadeOptions.layers_of`."""
+        if self.variant == "official" and not self.layers:
+            return dict(zip(behaviors, (2, *[4] * (len(behaviors) - 2), 3), strict=True))
+        return super().layers_of(behaviors)
 
     def training(self) -> TrainingOptions:
         """Return batches of 2,048 distinct users; negatives from outside their target history."""

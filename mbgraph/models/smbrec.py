@@ -33,7 +33,7 @@ class SMBRecOptions(EmbeddingOptions):
             "score": "behaviors",
             "round_shares": True,
             "anchors": "rows",
-            "user_temperatures": (1.0, 0.5),
+            "user_temperatures": (1.0,),
         },
     }
 
@@ -53,9 +53,10 @@ class SMBRecOptions(EmbeddingOptions):
     anchors: Literal["nodes", "rows"] = "nodes"
     """What is contrasted: the batch's distinct nodes, or those of its rows, where a node meets itself as a negative."""
     user_temperatures: tuple[Positive, ...] = ()
-    """Temperatures of the users' contrast by auxiliary behavior, in order; empty: 0.2 of all."""
+    """Temperatures of the users' contrast with the first auxiliary behaviors, in order; with those that follow it is
+    0.2, or 0.5 in ``official``."""
     item_temperatures: tuple[Positive, ...] = ()
-    """The same for items."""
+    """The same for items, where it is 0.2 in both."""
 
     def training(self) -> TrainingOptions:
         """Return target edges with five negatives from outside the user's target history."""
@@ -66,7 +67,8 @@ class SMBRecOptions(EmbeddingOptions):
 
     def regularizers(self) -> tuple[Regularizer, ...]:
         """Return the contrasts of users and of items, and L2 on the batch's table rows."""
-        users = InfoNCE(label="users", weight=0.2, temperature=0.2, temperatures=self.user_temperatures)
+        rest = 0.5 if self.variant == "official" else 0.2
+        users = InfoNCE(label="users", weight=0.2, temperature=rest, temperatures=self.user_temperatures)
         items = InfoNCE(label="items", weight=0.2, temperature=0.2, temperatures=self.item_temperatures, side="item")
         return users, items, L2(weight=1e-4, on="ego")
 

@@ -28,7 +28,7 @@ class InfoNCE(Regularizer):
     temperature: Annotated[float, Field(gt=0, le=1_000_000)] = 0.07
     """Divides the cosine."""
     temperatures: tuple[Annotated[float, Field(gt=0, le=1_000_000)], ...] = ()
-    """Temperature of each auxiliary behavior, in order; empty: ``temperature`` of all."""
+    """Temperatures of the first auxiliary behaviors, in order; those that follow take ``temperature``."""
     direction: Literal["both", "anchor", "other"] = "both"
     """Whose rows pick among the other side's rows; ``both`` is the mean of the two."""
     negatives: Literal["cross", "intra"] = "cross"
@@ -102,12 +102,13 @@ class InfoNCE(Regularizer):
                 "infonce between behaviors needs a model that encodes an auxiliary behavior",
                 f"leave it out: --regularizer {self.name}:weight=0",
             )
-        temperatures = self.temperatures or (self.temperature,) * len(auxiliary)
-        if len(temperatures) != len(auxiliary):
+        given, left = len(self.temperatures), len(auxiliary) - len(self.temperatures)
+        if left < 0:
             raise UsageError(
-                f"temperatures of infonce has {len(temperatures)} numbers for {len(auxiliary)} auxiliary behaviors",
-                f"give one for each of {', '.join(auxiliary)}",
+                f"temperatures of infonce has {given} numbers for {len(auxiliary)} auxiliary behaviors",
+                f"give at most one for each of {', '.join(auxiliary)}",
             )
+        temperatures = (*self.temperatures, *[self.temperature] * left)
         terms = [
             self._behavior(outputs, anchors[outputs.target], anchors[behavior], behavior, temperature)
             for behavior, temperature in zip(auxiliary, temperatures, strict=True)

@@ -170,6 +170,11 @@ class Trainer:
         """Whether there are pairs to select on."""
         return len(self.dataset.valid) > 0
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the last epoch is trained, or early stopping says so."""
+        return self.epoch >= self.training.epochs or (self.has_validation and self.stopping.should_stop(self.epoch))
+
     def fit(self, *, resume: bool = False) -> FitResult:
         """Train until the last epoch, early stopping or Ctrl-C; the model ends with the best epoch's weights.
 
@@ -196,9 +201,7 @@ class Trainer:
         interrupted = False
         with self._interrupts:
             try:
-                while self.epoch < self.training.epochs and not (
-                    self.has_validation and self.stopping.should_stop(self.epoch)
-                ):
+                while not self.is_over:
                     self._run_epoch(self.epoch + 1)
                     self._interrupts.check()
             except KeyboardInterrupt:

@@ -311,4 +311,4 @@ def test_files_that_change_meanwhile_do_not_move_the_runs(study, store, fake, mo
 
 def test_a_process_with_other_source_is_refused(study, store):
     with pytest.raises(RunError, match="the source of mbgraph changed while the suite ran; start again"):
-        _perform_apart(expand(study)[0], store, float("inf"), 1, None, "other")
+        _perform_apart(expand(study)[0], store, float("inf"), None, 1, None, "other")

@@ -111,6 +111,14 @@ def test_regularizers_of_other_models_attach(small):
     assert record["gradient_norms"]["rex"] > 0
 
 
+@pytest.mark.parametrize(
+    ("behaviors", "layers"), [(("v", "b"), [2, 3]), (("v", "c", "b"), [2, 4, 3]), (("v", "l", "c", "b"), [2, 4, 4, 3])]
+)
+def test_official_layers_of_any_number_of_behaviors(behaviors, layers):
+    assert list(MBCGCN.Options(variant="official").layers_of(behaviors).values()) == layers
+    assert list(MBCGCN.Options().layers_of(behaviors).values()) == [3] * len(behaviors)
+
+
 def test_layers_and_behaviors_must_fit(small):
     with pytest.raises(
         UsageError, match=r"layers of model 'mbcgcn' has 2 numbers for 3 behaviors; give one for each of"
@@ -118,7 +126,7 @@ def test_layers_and_behaviors_must_fit(small):
         MBCGCN(small.graph, small.target, layers=(2, 1))
     two = small.replace(edges={name: small.edges[name] for name in ("view", "buy")})
     with pytest.raises(UsageError, match=r"layers of model 'mbcgcn' has 3 numbers for 2 behaviors"):
-        MBCGCN(two.graph, two.target, variant="official")
+        MBCGCN(two.graph, two.target, layers=(2, 4, 3))
     one = small.replace(edges={"buy": small.edges["buy"]})
     with pytest.raises(UsageError, match=r"mbcgcn needs an auxiliary behavior .*use --model lightgcn"):
         MBCGCN(one.graph, one.target)

@@ -8,6 +8,7 @@ import torch
 from mbgraph.errors import UsageError
 from mbgraph.models import SMBRec, StepContext
 from mbgraph.nn import sampled_softmax
+from mbgraph.regularizers.infonce import infonce
 from mbgraph.testing import assert_matches
 from mbgraph.testing.recommenders import toy_dataset
 
@@ -114,11 +115,25 @@ def test_the_loss_does_not_overflow():
     assert sampled_softmax(margin[:, 0]).tolist() == pytest.approx(torch.nn.functional.softplus(-margin[:, 0]).tolist())
 
 
-def test_temperatures_are_one_per_auxiliary_behavior():
+@pytest.mark.parametrize(("variant", "expected"), [("mbgraph", (0.2,) * 3), ("official", (1.0, 0.5, 0.5))])
+def test_temperatures_of_any_number_of_behaviors(variant, expected):
+    ds = toy_dataset(("view", "collect", "cart", "buy"))
+    model = SMBRec(ds.graph, ds.target, behaviors=ds.behaviors, variant=variant, embedding_dim=4)
+    outputs = model.step(next(iter(model.batches(ds, model.options.training(), 1).epoch(1))), StepContext())
+    anchors = outputs.anchors["user"]
+    users = model.options.regularizers()[0](outputs)
+    wanted = sum(
+        infonce(anchors["buy"], anchors[name], temperature=temperature)
+        for name, temperature in zip(("view", "collect", "cart"), expected, strict=True)
+    )
+    assert_matches(users, wanted.detach(), 1e-6)
+
+
+def test_temperatures_are_at_most_one_per_auxiliary_behavior():
     ds = toy_dataset(("view", "buy"))
     model = SMBRec(ds.graph, ds.target, embedding_dim=4, user_temperatures=(1.0, 0.5))
     outputs = model.step(next(iter(model.batches(ds, model.options.training(), 1).epoch(1))), StepContext())
-    with pytest.raises(UsageError, match="has 2 numbers for 1 auxiliary behaviors; give one for each of view"):
+    with pytest.raises(UsageError, match="has 2 numbers for 1 auxiliary behaviors; give at most one for each of view"):
         model.options.regularizers()[0](outputs)
 
 

@@ -315,8 +315,9 @@ def test_a_temperature_for_every_auxiliary_behavior(step):
     expected = infonce(anchors["buy"], anchors["view"], temperature=0.2)
     expected = expected + infonce(anchors["buy"], anchors["cart"], temperature=0.5)
     assert_close(InfoNCE(temperatures=(0.2, 0.5), temperature=9.0)(step), expected)
-    with pytest.raises(UsageError, match="has 1 numbers for 2 auxiliary behaviors; give one for each of view, cart"):
-        InfoNCE(temperatures=(0.2,))(step)
+    assert_close(InfoNCE(temperatures=(0.2,), temperature=0.5)(step), expected)
+    with pytest.raises(UsageError, match="has 3 numbers for 2 auxiliary behaviors; give at most one for each of view"):
+        InfoNCE(temperatures=(0.2, 0.5, 0.1))(step)
 
 
 @pytest.mark.parametrize("side", ["user", "item"])

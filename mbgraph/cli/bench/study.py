@@ -76,6 +76,11 @@ def study_command(name: str) -> click.Command:
         click.Option(["--datasets"], type=Names(), help="Only these, each of which must be here."),
         click.Option(["--seeds"], type=Seeds(), help="Instead of the study's."),
         click.Option(["--budget"], type=Span(), help="Begin no epoch after this time; the next call goes on."),
+        click.Option(
+            ["--limit"],
+            type=Span(),
+            help="Cut each training off after this time and mark it; a call with a longer one goes on.",
+        ),
         click.Option(["--jobs"], type=click.IntRange(1, 256), default=1, show_default=True, help="Processes."),
         click.Option(
             ["--threads"], type=click.IntRange(1, MOST_THREADS), help="CPU threads of all processes.  [default: all]"
@@ -120,6 +125,7 @@ def _run(
     datasets: tuple[str, ...] | None,
     seeds: tuple[int, ...] | None,
     budget: float | None,
+    limit: float | None,
     jobs: int,
     threads: int | None,
     quick: bool,
@@ -145,7 +151,7 @@ def _run(
     for note in dict.fromkeys(note for made in plans for note in made.notes):
         console.print(f"note: {note}")
     if listed or dry_run:
-        told = [_listed(made, kept) if listed else _planned(made, kept) for made in plans]
+        told = [_listed(made, kept) if listed else _planned(made, kept, limit) for made in plans]
         if as_json:
             emit_json(told[0] if name != EVERY else {"studies": told})
         return
@@ -156,7 +162,7 @@ def _run(
             with Watch(console, kept, made.jobs) as watch:
                 left = None if end is None else max(end - time.time(), 0.0)
                 interrupted = execute(
-                    made.jobs, kept, budget=left, processes=jobs, threads=threads or 0, on_event=watch
+                    made.jobs, kept, budget=left, limit=limit, processes=jobs, threads=threads or 0, on_event=watch
                 )
         results = gather(made.study, made.datasets, made.jobs, kept, notes=made.notes, interrupted=interrupted)
         collected.append(results)
@@ -230,14 +236,15 @@ def _listed(made: Plan, store: Store) -> dict[str, Any]:
     return {"study": made.study.name, "runs": [dict(zip(keys, row, strict=True)) for row in rows]}
 
 
-def _planned(made: Plan, store: Store) -> dict[str, Any]:
+def _planned(made: Plan, store: Store, limit: float | None) -> dict[str, Any]:
     from mbgraph.bench.estimates import Estimates
+    from mbgraph.bench.perform import is_finished
     from mbgraph.cli.bench.watching import duration
 
     estimates = Estimates(store)
     missing: dict[tuple[str, str], list[Any]] = {}
     for job in made.jobs:
-        if store.status(store.address(job, make=False)) != "done":
+        if not is_finished(store, store.address(job, make=False), limit):
             missing.setdefault((job.cell.dataset, job.cell.label), []).append(job)
     rows: list[dict[str, Any]] = []
     for (dataset, label), jobs in missing.items():
