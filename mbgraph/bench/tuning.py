@@ -27,6 +27,8 @@ from mbgraph.training.trainer import Trainer
 
 __all__ = ["Trial", "tune"]
 
+_SPACE = "space.json"
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -106,9 +108,11 @@ def tune(
         raise UsageError(f"{dataset.name!r} has no validation pairs", "set validation = 'holdout' in base")
     # what is not there cannot be read
     dataset = dataset.replace(splits={"valid": dataset.valid})
-    _claim(folder, space, dataset)
+    if not (folder / _SPACE).is_file():
+        check_folder(folder, remedy="choose another --out")
     moment = float("inf") if budget is None else time.time() + budget
     with claimed(folder / "search.lock", folder):
+        _claim(folder, space, dataset)
         search = _with_optuna if space.sampler == "optuna" else _by_number
         interrupted = search(space, dataset, folder, moment, on_trial)
     trials = read_trials(folder)
@@ -125,16 +129,15 @@ def read_trials(folder: Path) -> list[Trial]:
 
 
 def _claim(folder: Path, space: SearchSpace, dataset: MultiBehaviorDataset) -> None:
-    """Check that a folder is empty or holds this search; the number of trials may grow."""
+    """Check that a folder holds this search, or write down that it does; the number of trials may grow."""
     plain = space.plain()
     axes = {name: axis.plain() if isinstance(axis, Range) else list(axis) for name, axis in space.axes.items()}
     told = {**plain, "axes": axes, "trials": None, "data": dataset.content_hash()}
-    file = folder / "space.json"
+    file = folder / _SPACE
     if file.is_file():
         if read_json(file).get("digest") != digest(told):
             raise UsageError(f"{folder} holds a search of another space or other data", "choose another --out")
     else:
-        check_folder(folder, remedy="choose another --out")
         write_json(file, {"digest": digest(told), "space": told})
 
 

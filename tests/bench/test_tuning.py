@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mbgraph.bench import tuning
 from mbgraph.bench.space import Range, SearchSpace, read_space
 from mbgraph.bench.tuning import tune
 from mbgraph.cli.main import cli
@@ -153,6 +154,14 @@ def test_two_searches_do_not_share_a_folder_at_once(file, tmp_path):
     message = rf"process {os.getpid()} on .+ is writing .*search; wait until it ends, or choose another folder"
     with hold(tmp_path / "search" / "search.lock"), pytest.raises(RunError, match=message):
         tune(space, tmp_path / "search")
+
+
+def test_who_comes_second_writes_nothing(file, tmp_path, monkeypatch):
+    """Of two searches that saw an empty folder, the one that holds the lock says whose it is."""
+    monkeypatch.setattr(tuning, "check_folder", lambda *given, **options: None)
+    with hold(tmp_path / "search" / "search.lock"), pytest.raises(RunError, match="is writing"):
+        tune(read_space(file()), tmp_path / "search")
+    assert not (tmp_path / "search" / "space.json").exists()
 
 
 def test_what_cannot_be_searched_is_said(file, tmp_path):

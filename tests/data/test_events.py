@@ -416,6 +416,8 @@ PARQUET = pd.DataFrame({"a": range(100)}).to_parquet()
         (b"a,b\n1,2\n3\n", "cannot read .*Expected 2 columns, got 1"),
         (b"a,b\n\xff\xfe,2\n", "cannot read .*log"),
         (b"a,\0b\n1,2\n", "log is neither text nor Parquet"),
+        (b"\nuser,item,behavior\n1,2,buy\n", "the first line of .*log is empty; delete it"),
+        (b" \t\r\n1,2,buy\r\n", "the first line of .*log is empty; delete it"),
         (PARQUET[:-20], "cannot read .*log"),
         (PARQUET[:300], "cannot read .*log"),
         (gzip.compress(b"a,b\n" + b"1,2\n" * 999, mtime=0)[:-9], "cannot read .*log"),

@@ -101,6 +101,8 @@ class CsvLog(LogFile):
             raise DataError(
                 f"the first line of {path} has more than {_HEAD:,} letters", "give a CSV with an event a line"
             )
+        if first and not first.strip():
+            raise DataError(f"the first line of {path} is empty", "delete it: names or values begin on the first one")
         self.separator = max(SEPARATORS, key=first.count)
         self._first = self._fields(first)
         types = parse_header(first)
