@@ -96,7 +96,7 @@ def accuracy_grid(results: Results, dataset: str) -> Grid:
     rows = []
     for number, each in enumerate(cells):
         finished = sum(run.status == "done" for run in each.runs)
-        boxes = [Box(each.cell.label), Box(f"{finished}/{len(each.runs)}{CUT if each.cut else ''}")]
+        boxes = [Box(each.cell.label), Box(f"{finished}/{len(each.runs)}{CUT if each.num_cut else ''}")]
         for metric in metrics:
             box = Box(_cell(each, metric), *places[metric].get(number, (False, False)))
             if each.cell.row == study.subject and (each.cell.label, metric) in stars:

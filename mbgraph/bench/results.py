@@ -106,7 +106,7 @@ class CellResult:
         return next((run.error for run in self.runs if run.status == "failed"), "")
 
     @property
-    def cut(self) -> int:
+    def num_cut(self) -> int:
         """How many runs were cut off before their training was over."""
         return sum(run.cut is not None for run in self.runs)
 
@@ -246,7 +246,7 @@ class Results:
                     "visited": each.measured(metric, "visited").mean,
                     "unvisited": each.measured(metric, "unvisited").mean,
                     "error": each.error,
-                    "cut": each.cut,
+                    "cut": each.num_cut,
                 }
                 rows.append(_beside(row, self.published(cell.dataset, cell.label, metric)))
         return pd.DataFrame(rows)
