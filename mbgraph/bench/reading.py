@@ -21,6 +21,7 @@ __all__ = ["grid_changes", "grid_points", "matches", "read_study"]
 Path_ = tuple[str | int, ...]
 _SINGLE: Mapping[str, type[Section]] = {"base": Pieces, "noise": Noise}
 _LISTS: Mapping[str, type[Section]] = {"rows": Row, "grid": Grid, "published": Published, "claims": Claim}
+_TABLES = ("options", "training", "evaluation")
 _FACTS = re.compile(r"users|items|interactions|dt|(count|bar):\S+")
 
 
@@ -68,13 +69,10 @@ class _Reader:
             entries = values.get(key, [])
             if not isinstance(entries, list):
                 self.refuse((key,), f"{key} must be a list of tables", f"write them as [[{key}]]")
+            if key == "rows":
+                entries = [self.with_datasets(entry, "on", (key, number)) for number, entry in enumerate(entries)]
             values[key] = tuple(self.made(kind, entry, (key, number)) for number, entry in enumerate(entries))
-        overrides = values.get("overrides", {})
-        if not isinstance(overrides, Mapping):
-            self.refuse(("overrides",), "overrides must be tables", "write them as [overrides.DATASET]")
-        values["overrides"] = {
-            name: self.made(Override, entry, ("overrides", name)) for name, entry in overrides.items()
-        }
+        values = self.with_datasets(values, "overrides", ())
         study: Study = self.made(Study, values, ())
         self.check_datasets(study)
         if study.kind == "statistics":
@@ -85,10 +83,21 @@ class _Reader:
         self.check_claims(study)
         return study
 
+    def with_datasets(self, table: Any, key: str, where: Path_) -> Any:
+        """Return a table whose entry ``key``, tables by dataset, is read."""
+        if not isinstance(table, Mapping) or key not in table:
+            return table
+        kind = Override if key == "overrides" else Pieces
+        if not isinstance(table[key], Mapping):
+            line = f"[{key}.DATASET]" if not where else f"[{where[0]}.{key}.DATASET]"
+            self.refuse((*where, key), f"{key} must be tables", f"write them as {line}")
+        return {**table, key: {n: self.made(kind, entry, (*where, key, n)) for n, entry in table[key].items()}}
+
     def check_datasets(self, study: Study) -> None:
         places: list[tuple[Path_, str]] = [(("datasets",), name) for name in study.datasets]
         places += [(("overrides", name), name) for name in study.overrides]
         places += [(("rows", n, "datasets"), name) for n, row in enumerate(study.rows) for name in row.datasets]
+        places += [(("rows", n, "on", name), name) for n, row in enumerate(study.rows) for name in row.on]
         places += [(("claims", n, "datasets"), name) for n, claim in enumerate(study.claims) for name in claim.datasets]
         for where, name in places:
             try:
@@ -135,7 +144,9 @@ class _Reader:
                 try:
                     study.config(row, dataset, 0)
                 except MbgraphError as error:
-                    own = ("rows", number)
+                    own: Path_ = ("rows", number)
+                    if dataset in row.on and self.blamed((*own, "on", dataset), error)[0] in _TABLES:
+                        own = (*own, "on", dataset)
                     self.refuse((*own, *self.blamed(own, error)), f"row {row.name!r}: {error.message}", error.remedy)
         for number, grid in enumerate(study.grid):
             try:
@@ -152,7 +163,7 @@ class _Reader:
         for part in where:
             table = table[part]
         key = _key_of(error)
-        for name in ("options", "training", "evaluation"):
+        for name in _TABLES:
             if isinstance(table.get(name), Mapping) and (key in table[name] or _value_of(error) in table[name]):
                 return (name, _value_of(error) if _value_of(error) in table[name] else key)
         if isinstance(error, UnknownNameError):

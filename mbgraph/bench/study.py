@@ -70,6 +70,8 @@ class Row(Pieces):
     """One row per auxiliary behavior of the dataset, each without it."""
     datasets: tuple[Text, ...] = ()
     """Only on these; empty: on all."""
+    on: Mapping[str, Pieces] = Field(default_factory=dict)
+    """Further changes by dataset."""
 
 
 class Override(Pieces):
@@ -231,20 +233,22 @@ class Study(Section):
 
         shared = [self.base, *([self.overrides[dataset]] if dataset in self.overrides else [])]
         base_model = next((piece.model for piece in reversed(shared) if piece.model), FitConfig().model)
-        model = row.model or base_model
+        special = row.on.get(dataset)
+        model = (special and special.model) or row.model or base_model
         trainable = MODELS.get(model).trainable
         values: dict[str, Any] = {"dataset": dataset, "model": model, "seed": seed}
         tables: dict[str, dict[str, Any]] = {"options": {}, "training": {}, "evaluation": {"k": self.cutoffs}}
         regularizers: list[Mapping[str, Any]] = []
-        for piece in [*shared, row, *([changes] if changes else [])]:
-            own = piece is row or piece is changes or (piece.model or base_model) == model
+        for piece in [*shared, row, *([special] if special else []), *([changes] if changes else [])]:
+            of_row = piece is row or piece is special
+            own = of_row or piece is changes or (piece.model or base_model) == model
             for name in ("protocol", "validation", *(("variant",) if own else ())):
                 if getattr(piece, name) is not None:
                     values[name] = getattr(piece, name)
             for name in ("training", "evaluation", *(("options",) if own else ())):
-                if name != "training" or trainable or piece is row:
+                if name != "training" or trainable or of_row:
                     tables[name] |= getattr(piece, name)
-            if own and (trainable or piece is row):
+            if own and (trainable or of_row):
                 regularizers += piece.regularizers
         return FitConfig(**{**values, **tables, "regularizers": tuple(regularizers)})
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mbgraph.bench.jobs import expand, in_rounds, quick
 from mbgraph.bench.positions import line_of
-from mbgraph.bench.study import Study, shipped_studies
+from mbgraph.bench.study import Pieces, Study, shipped_studies
 from mbgraph.errors import MbgraphError, UsageError
 
 PAPER = {
@@ -155,6 +155,13 @@ BAD_ENDS = {
     ),
     "published row": (PUBLISHED.replace('"full"', '"ful"'), r"no row is called 'ful'; did you mean 'full'\?"),
     "published metric": (PUBLISHED.replace("HR@10", "HR@5"), "'HR@5' is no metric of the study"),
+    "a row on an unknown dataset": ("[rows.on.beibie]\nvariant = 'union'\n", "unknown dataset 'beibie'"),
+    "a row with a bad option on a dataset": (
+        "[rows.on.taobao]\noptions = { smoothing = -1.0 }\n",
+        "row 'conversion': smoothing of model 'conversion' must be",
+    ),
+    "a row with an unknown key on a dataset": ("[rows.on.taobao]\noption = 1\n", "unknown option of the base 'option'"),
+    "no tables by dataset": ("on = 3\n", r"on must be tables; write them as \[rows.on.DATASET\]"),
     "noise without seeds": ("[noise]\nadd = [0.1]\n", "no noisy cell has a seed"),
     "noise without amounts": ("[noise]\nseeds = [1]\n", "the noise has no amount"),
     "removing everything": ("[noise]\nseeds = [1]\nremove = [1.0]\n", "removing everything leaves nothing"),
@@ -280,6 +287,22 @@ def test_pieces_go_where_they_belong(text, write):
     assert other.training_options.epochs == 2  # training is for every row
     assert study.seeds_on("demo") == (9,)
     assert study.seeds_on("beibei") == (1, 2)
+
+
+def test_a_row_may_differ_on_a_dataset(text, write):
+    study = Study.load(
+        write(
+            text.replace('name = "full"', 'name = "full"\noptions = { num_layers = 1 }')
+            + "\n[rows.on.beibei]\noptions = { smoothing = 5.0 }\n"
+        )
+    )
+    *_, row = study.rows
+    assert study.config(row, "beibei", 1).model_options.smoothing == 5.0
+    assert study.config(row, "demo", 1).model_options.smoothing == 10.0
+    full = study.rows[0].replace(on={"demo": Pieces(options={"gamma": 0.0}, training={"lr": 0.1})})
+    own = study.config(full, "demo", 1)
+    assert (own.model_options.num_layers, own.model_options.gamma, own.training_options.lr) == (1, 0.0, 0.1)
+    assert study.config(full, "beibei", 1).training_options.lr == 1e-3
 
 
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=5))
