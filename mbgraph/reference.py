@@ -74,7 +74,11 @@ def _default(fact: FieldFacts) -> str:
 
 
 def describe_models() -> dict[str, dict[str, Any]]:
-    """Return what can be fitted, by name: summary, source, variants, options, and how it is trained by default."""
+    """Return what can be fitted, by name.
+
+    Summary, source, variants, options, and by default how it is trained and how many propagations a training step costs
+    with three and with four behaviors.
+    """
     made: dict[str, dict[str, Any]] = {}
     for name in MODELS:
         model = MODELS.get(name)
@@ -85,6 +89,7 @@ def describe_models() -> dict[str, dict[str, Any]]:
             "trained": model.has_weights(),
             "variants": list(model.variants()),
             "options": [fact.to_dict() for fact in model.Options.facts()],
+            "propagations": {count: own.propagations(count) for count in (3, 4)} if model.trainable else {},
             "training": own.training().plain() if model.trainable else {},
             "regularizers": [{"name": each.name, **each.plain()} for each in own.regularizers()],
         }

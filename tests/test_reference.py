@@ -43,5 +43,6 @@ def test_everything_registered_is_described():
     assert models["rmbrec"]["training"]["weight_decay"] == 1e-3
     assert [entry["name"] for entry in models["rmbrec"]["regularizers"]] == ["infonce", "rex", "l2"]
     assert (models["popularity"]["trained"], models["popularity"]["training"]) == (False, {})
+    assert (models["pkef"]["propagations"], models["popularity"]["propagations"]) == ({3: 12, 4: 14}, {})
     assert set(describe_regularizers()) == set(REGULARIZERS)
     assert all(facts["summary"] for facts in [*models.values(), *describe_regularizers().values()])

@@ -37,9 +37,15 @@ def command(name: str | None, as_json: bool) -> None:
         return
     table(
         "models",
-        ["name", "what it is", "variants", "options"],
+        ["name", "what it is", "variants", "cost", "options"],
         [
-            [name, facts["summary"], ", ".join(facts["variants"]) or "-", _names(facts["options"])]
+            [
+                name,
+                facts["summary"],
+                ", ".join(facts["variants"]) or "-",
+                facts["propagations"].get(3),
+                _names(facts["options"]),
+            ]
             for name, facts in models.items()
         ],
     )
@@ -48,7 +54,8 @@ def command(name: str | None, as_json: bool) -> None:
         ["name", "what it does", "options"],
         [[name, facts["summary"], _names(facts["options"])] for name, facts in regularizers.items()],
     )
-    out.print("what an option means: mbgraph models NAME")
+    out.print("cost: propagations of a training step with three behaviors, each a layer of one graph to both sides")
+    out.print("what an option means, and where a model comes from: mbgraph models NAME")
 
 
 def _one(name: str, models: dict[str, Any], regularizers: dict[str, Any], as_json: bool) -> None:
@@ -78,6 +85,11 @@ def _one(name: str, models: dict[str, Any], regularizers: dict[str, Any], as_jso
         for option in options
     ]
     table(f"options of {name}", ["option", "value", "default", "meaning"], rows)
+    if facts.get("propagations"):
+        costs = " and ".join(
+            f"{cost} propagations with {count} behaviors" for count, cost in facts["propagations"].items()
+        )
+        out.print(f"a training step: {costs}", soft_wrap=True)
     if facts.get("training"):
         words = ", ".join(f"{key}={shown(value)}" for key, value in facts["training"].items())
         out.print(f"training: {words}", soft_wrap=True)

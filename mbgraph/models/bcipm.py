@@ -30,14 +30,10 @@ _PAIRS_AT_A_TIME = 2**16
 class BCIPMOptions(EmbeddingOptions):
     """Options of `BCIPM`."""
 
-    presets = {  # noqa: RUF012 (a ClassVar of the base)
-        "mbgraph": {},
-        "official": {"padding": True, "gamma": 1e-10, "degree_eps": 1e-8},
-    }
+    presets = {"mbgraph": {}, "official": {"padding": True, "gamma": 1e-10, "degree_eps": 1e-8}}  # noqa: RUF012
 
     variant: Literal["mbgraph", "official"] = "mbgraph"
-    """``official`` is the published code, whose users without a purchase score 1e8 times as high; ``mbgraph`` scores
-    them like users with one."""
+    """``official`` is the published code, whose users without a purchase score 1e8 times as high as in ``mbgraph``."""
     num_layers: Annotated[int, Field(ge=0, le=64)] = 2
     """Propagation steps on each of the two graphs."""
     combine: Literal["published", "sum", "mean"] = "published"
@@ -55,6 +51,10 @@ class BCIPMOptions(EmbeddingOptions):
     """Keep the published code's padding node: an isolated row that only its norm moves."""
     gamma: NonNegative = 0.0
     """Added inside the logarithm of BPR, see `mbgraph.nn.bpr`."""
+
+    def propagations(self, behaviors: int) -> int:
+        """See `ModelOptions.propagations`; of the target's graph and of the union."""
+        return 2 * self.num_layers
 
     def training(self) -> TrainingOptions:
         """Return every edge of every behavior in batches of 1,024 with 4 negatives, Adam with step size 1e-4."""

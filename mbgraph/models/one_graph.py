@@ -24,6 +24,10 @@ class OneGraphOptions(EmbeddingOptions):
     union: bool = False
     """Read the pairs of all behaviors as one graph. Training is on the target's pairs either way."""
 
+    def propagations(self, behaviors: int) -> int:
+        """See `ModelOptions.propagations`."""
+        return self.num_layers
+
 
 class OneGraphRecommender(EmbeddingRecommender):
     """A model that reads the target's graph, or the union of all behaviors, as one."""

@@ -109,6 +109,10 @@ class ModelOptions(Section):
         """Return the regularizers that belong to the objective of the model with these options."""
         return ()
 
+    def propagations(self, behaviors: int) -> int:
+        """Return what a training step costs with so many behaviors, in layers of one graph, to both of its sides."""
+        return 0
+
     def by_behavior(self, field: str, values: Sequence[N], behaviors: Sequence[str]) -> dict[str, N]:
         """Return the numbers of a field by behavior; raises `UsageError` unless there is one for each."""
         if len(values) != len(behaviors):
@@ -131,6 +135,10 @@ class EmbeddingOptions(ModelOptions):
     row_dtype: Literal["float32", "bfloat16"] = "float32"
     """What neighbours read in training, see `mbgraph.nn.propagate`."""
 
+    def propagations(self, behaviors: int) -> int:
+        """See `ModelOptions.propagations`."""
+        return self.num_layers * behaviors
+
 
 class CascadeOptions(EmbeddingOptions):
     """Options of models whose behaviors follow each other, each with a number of layers of its own."""
@@ -138,8 +146,12 @@ class CascadeOptions(EmbeddingOptions):
     num_layers: Layers = 1
     """Propagation steps per behavior."""
     layers: tuple[Layers, ...] = ()
-    """Propagation steps of each behavior, in order; empty: ``num_layers`` of each."""
+    """Propagation steps of each behavior, in order; empty: as ``num_layers`` says."""
 
     def layers_of(self, behaviors: Sequence[str]) -> dict[str, int]:
         """Return the number of layers by behavior; raises `UsageError` if ``layers`` has another length."""
         return self.by_behavior("layers", self.layers or (self.num_layers,) * len(behaviors), behaviors)
+
+    def propagations(self, behaviors: int) -> int:
+        """See `ModelOptions.propagations`."""
+        return sum(self.layers_of([f"{number}" for number in range(behaviors)]).values())

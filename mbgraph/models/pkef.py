@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -16,7 +16,7 @@ from mbgraph.errors import UnknownNameError, UsageError
 from mbgraph.evaluation.scorers import BlockScorer
 from mbgraph.models.base import MODELS, EmbeddingRecommender, Encoded
 from mbgraph.models.context import StepContext
-from mbgraph.models.options import EmbeddingOptions, Layers, NonNegative, Positive, TrainingOptions
+from mbgraph.models.options import CascadeOptions, Layers, NonNegative, Positive, TrainingOptions
 from mbgraph.models.ragged import RaggedBatch, RaggedBatches
 from mbgraph.nn import Experts, bpr, hop, mean_of_rows, triple_at, triple_margin, xavier
 from mbgraph.nn.projection import projected, rejected
@@ -27,7 +27,7 @@ from mbgraph.regularizers import L2, Regularizer, StepOutputs
 __all__ = ["PKEF"]
 
 
-class PKEFOptions(EmbeddingOptions):
+class PKEFOptions(CascadeOptions):
     """Options of `PKEF`."""
 
     presets = {"mbgraph": {}, "official": {"users_per_epoch": 10_000}}  # noqa: RUF012 (a ClassVar of the base)
@@ -36,8 +36,6 @@ class PKEFOptions(EmbeddingOptions):
     """``official`` is the published code, whose epochs read 10,000 users; ``mbgraph`` reads all of them."""
     num_layers: Layers = 4
     """Propagation steps of the first behavior; each other one has 1."""
-    layers: tuple[Layers, ...] = ()
-    """Propagation steps of each behavior, in order; empty: ``num_layers`` of the first, 1 of each other."""
     coefficients: tuple[NonNegative, ...] = ()
     """Weight of each behavior's losses, in order; empty: 2/3 of the last auxiliary one, 1/3 of the target."""
     loss_factor: Positive = 3.0
@@ -54,6 +52,14 @@ class PKEFOptions(EmbeddingOptions):
     """Users that an epoch reads, drawn anew; 0: all."""
     positives_per_user: Annotated[int, Field(ge=1, le=1000)] = 40
     """Most rows of a user in each group of triples."""
+
+    def layers_of(self, behaviors: Sequence[str]) -> dict[str, int]:
+        """See `CascadeOptions.layers_of`."""
+        return self.by_behavior("layers", self.layers or (self.num_layers, *[1] * (len(behaviors) - 1)), behaviors)
+
+    def propagations(self, behaviors: int) -> int:
+        """See `ModelOptions.propagations`; each layer stands alone and in the cascade."""
+        return 2 * super().propagations(behaviors)
 
     def training(self) -> TrainingOptions:
         """Return 100 epochs of batches of 256 users, with a step size that falls by 4 % every 39 steps."""
@@ -103,8 +109,7 @@ class PKEF(EmbeddingRecommender):
         super().__init__(graph, target, **options)
         chosen, count = self.options, len(self.behaviors)
         coefficients = chosen.coefficients or (*[0.0] * (count - 2), 2 / 3, 1 / 3)
-        layers = chosen.layers or (chosen.num_layers, *[1] * (count - 1))
-        self.layers = chosen.by_behavior("layers", layers, self.behaviors)
+        self.layers = chosen.layers_of(self.behaviors)
         weights = chosen.by_behavior("coefficients", coefficients, self.behaviors)
         for name in chosen.not_unique:
             if name not in self.behaviors:
@@ -124,13 +129,11 @@ class PKEF(EmbeddingRecommender):
 
     def propagated(self, relations: Relations) -> tuple[dict[str, Rows], dict[str, Rows]]:
         """Return the parallel and the cascade embeddings of all nodes per behavior: 2 x K x ((U, D), (I, D))."""
-        parallel: dict[str, Rows] = {}
-        cascade: dict[str, Rows] = {}
+        parallel, cascade = dict[str, Rows](), dict[str, Rows]()
         start: Rows = self.tables
         for behavior, count in self.layers.items():
             read = partial(hop, relations[behavior], row_dtype=self.options.row_dtype, space=self.space)
-            alone, layer = self.tables, start
-            total_alone, total = alone, layer
+            alone, layer = total_alone, total = self.tables, start
             for _ in range(count):
                 alone = rows_added(read(*alone), alone)
                 summed = read(*layer)
@@ -156,8 +159,8 @@ class PKEF(EmbeddingRecommender):
     @torch.no_grad()
     def scorer(self, graph: GraphLike | None = None) -> BlockScorer:  # type: ignore[override]
         """Return a scorer whose blocks are one product of embeddings and a gate over experts."""
-        scores = self.experts(self.target, self.encode(graph).behaviors).scores
-        return BlockScorer(scores, self.num_users, self.num_items)
+        cascade = self.encode(graph).behaviors
+        return BlockScorer(self.experts(self.target, cascade).scores, self.num_users, self.num_items)
 
     def batches(self, dataset: MultiBehaviorDataset, training: TrainingOptions, rng: int) -> RaggedBatches:
         """Return triples of every behavior with a weight, and of its pairs that another behavior lacks."""
@@ -169,9 +172,8 @@ class PKEF(EmbeddingRecommender):
 
     def step(self, batch: RaggedBatch, context: StepContext) -> StepOutputs:
         """Return the weighted losses of experts, parallel embeddings and unique parts."""
-        chosen = self.options
+        chosen, losses = self.options, dict[str, Tensor]()
         parallel, cascade = self.propagated(self._means)
-        losses: dict[str, Tensor] = {}
         rows = {name: batch.rows(name) for name in self.coefficients if name in batch.groups}  # 3 x (B,)
         margins = {name: self.experts(name, cascade).margin(*own) for name, own in rows.items()}  # (B,) or (B, n)
         for behavior, margin in margins.items():

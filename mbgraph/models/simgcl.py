@@ -33,6 +33,10 @@ class SimGCLOptions(OneGraphOptions):
     gamma: NonNegative = 1e-5
     """Added inside the logarithm of BPR, see `mbgraph.nn.bpr`."""
 
+    def propagations(self, behaviors: int) -> int:
+        """See `ModelOptions.propagations`; the first layer is the same in all three encodings."""
+        return 3 * self.num_layers - 2
+
     def training(self) -> TrainingOptions:
         """Return batches of 2,048 target edges; negatives from outside the user's target history."""
         return TrainingOptions(epochs=500, patience=50, batch_size=2048, sampler="per-edge", history="target")

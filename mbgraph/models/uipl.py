@@ -31,10 +31,7 @@ __all__ = ["UIPL"]
 class UIPLOptions(EmbeddingOptions):
     """Options of `UIPL`."""
 
-    presets = {  # noqa: RUF012 (a ClassVar of the base)
-        "mbgraph": {},
-        "official": {"padding": True, "gamma": 1e-10, "sampled_scores": True},
-    }
+    presets = {"mbgraph": {}, "official": {"padding": True, "gamma": 1e-10, "sampled_scores": True}}  # noqa: RUF012
 
     variant: Literal["mbgraph", "official"] = "mbgraph"
     """``official`` is the published code, with padded rows and scores that draw noise; ``mbgraph`` leaves users who
@@ -42,8 +39,7 @@ class UIPLOptions(EmbeddingOptions):
     num_layers: Annotated[int, Field(ge=0, le=64)] = 2
     """Propagation steps per environment."""
     environments: Literal["subsets", "singles"] = "subsets"
-    """``subsets``: every non-empty set of behaviors, 2^K - 1 of them; ``singles``: each behavior and all together,
-    K + 1 of them, cheaper."""
+    """``subsets``: every non-empty set of behaviors, 2^K - 1; ``singles``: each and all together, K + 1, cheaper."""
     ranking_weight: NonNegative = 1.0
     """Factor of the BPR loss."""
     prior_weight: NonNegative = 0.01
@@ -62,6 +58,10 @@ class UIPLOptions(EmbeddingOptions):
     """Keep the published code's padding node, see `RMBRec`; its rows start as zeros."""
     gamma: NonNegative = 0.0
     """Added inside the logarithm of BPR, see `mbgraph.nn.bpr`."""
+
+    def propagations(self, behaviors: int) -> int:
+        """See `ModelOptions.propagations`; of the union and of every environment."""
+        return self.num_layers * (behaviors + 2 if self.environments == "singles" else 2**behaviors)
 
     def training(self) -> TrainingOptions:
         """Return batches of 1,024 users with 4 negatives, Adam with step size 1e-3."""

@@ -86,6 +86,10 @@ class MBSSLOptions(EmbeddingOptions):
         usual = (*rest, 1 - 1 / 6 - sum(rest), 1 / 6)
         return self.by_behavior("coefficients", self.coefficients or usual, behaviors)
 
+    def propagations(self, behaviors: int) -> int:
+        """See `ModelOptions.propagations`; of the graphs and of two perturbed ones, in all behaviors."""
+        return 3 * super().propagations(behaviors)
+
     def training(self) -> TrainingOptions:
         """Return batches of 256 users with step size 5e-3; ``official``: of 512 with 1e-3, for 500 epochs."""
         if self.variant == "official":
