@@ -129,7 +129,7 @@ class PKEF(EmbeddingRecommender):
 
     def propagated(self, relations: Relations) -> tuple[dict[str, Rows], dict[str, Rows]]:
         """Return the parallel and the cascade embeddings of all nodes per behavior: 2 x K x ((U, D), (I, D))."""
-        parallel, cascade = dict[str, Rows](), dict[str, Rows]()
+        made: tuple[dict[str, Rows], dict[str, Rows]] = ({}, {})
         start: Rows = self.tables
         for behavior, count in self.layers.items():
             read = partial(hop, relations[behavior], row_dtype=self.options.row_dtype, space=self.space)
@@ -141,9 +141,9 @@ class PKEF(EmbeddingRecommender):
                 users, items = (projected(*pair, self.options.fused) for pair in zip(alone, summed, strict=True))
                 layer = rows_added(layer, (users, items))
                 total_alone, total = rows_added(total_alone, alone), rows_added(total, layer)
-            parallel[behavior], cascade[behavior] = total_alone, total
+            made[0][behavior], made[1][behavior] = total_alone, total
             start = rows_added(layer, start)
-        return parallel, cascade
+        return made
 
     def encode(self, graph: GraphLike | None = None) -> Encoded:
         """Return the cascade's embeddings of all nodes, the target's as final ones; the score is not their product."""
@@ -172,8 +172,9 @@ class PKEF(EmbeddingRecommender):
 
     def step(self, batch: RaggedBatch, context: StepContext) -> StepOutputs:
         """Return the weighted losses of experts, parallel embeddings and unique parts."""
-        chosen, losses = self.options, dict[str, Tensor]()
+        chosen = self.options
         parallel, cascade = self.propagated(self._means)
+        losses: dict[str, Tensor] = {}
         rows = {name: batch.rows(name) for name in self.coefficients if name in batch.groups}  # 3 x (B,)
         margins = {name: self.experts(name, cascade).margin(*own) for name, own in rows.items()}  # (B,) or (B, n)
         for behavior, margin in margins.items():
@@ -185,13 +186,12 @@ class PKEF(EmbeddingRecommender):
                 left = [rejected(*pair) for pair in zip(cascade[other], cascade[one], strict=True)]  # (U, D), (I, D)
                 margin = chosen.scale * chosen.shared**2 * triple_margin(*triple_at(left, batch.rows(group)))
                 losses[f"unique.{group}"] = self.coefficients[one] * mean_of_rows(bpr(margin, gamma=0))
-        present = {behavior: margin for behavior, margin in margins.items() if len(margin)}
         nodes = batch.distinct("user", self.target)
         return StepOutputs(
             self.target,
             losses=losses,
-            risks={behavior: bpr(margin, gamma=0).mean() for behavior, margin in present.items()},
-            margins=present,
+            risks={behavior: bpr(margin, gamma=0).mean() for behavior, margin in margins.items() if len(margin)},
+            margins={behavior: margin for behavior, margin in margins.items() if len(margin)},
             anchors=lambda: {"user": {name: rows[0][nodes] for name, rows in cascade.items()}},
             triples=lambda: {name: triple_at(cascade[name], own) for name, own in rows.items()},
             ego=partial(self.ego_triples, {self.target: batch.rows(self.target)}),
