@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from mbgraph.bench.jobs import CLEAN
@@ -15,6 +15,11 @@ __all__ = ["Box", "Grid", "accuracy_grid", "caption", "grids", "statistics_grid"
 
 NOT_RUN = "-"
 CUT = "†"
+_COSTS: Mapping[str, tuple[str, Callable[[float], str]]] = {
+    "epochs": ("epochs", "{:.0f}".format),
+    "seconds_per_epoch": ("s per epoch", "{:.3g}".format),
+    "peak_memory_mb": ("peak MiB", "{:,.0f}".format),
+}
 
 
 @dataclass(frozen=True)
@@ -93,6 +98,7 @@ def accuracy_grid(results: Results, dataset: str) -> Grid:
             columns += ["paper", "diff."]
     columns += [f"{metrics[0]} drop"] if noisy else []
     columns += [f"{metrics[0]} {group}" for group in ("visited", "unvisited")]
+    columns += [shown for shown, _ in _COSTS.values()] if study.costs else []
     rows = []
     for number, each in enumerate(cells):
         finished = sum(run.status == "done" for run in each.runs)
@@ -108,6 +114,7 @@ def accuracy_grid(results: Results, dataset: str) -> Grid:
         for group in ("visited", "unvisited"):
             mean = each.measured(metrics[0], group).mean
             boxes.append(Box(NOT_RUN if mean is None else f"{mean:.4f}"))
+        boxes += [_cost(each, what) for what in _COSTS] if study.costs else []
         rows.append(tuple(boxes))
     rule = next((number for number, each in enumerate(cells) if each.cell.role == "anchor"), None)
     errors = [f"{run.job}: {run.error}" for each in cells for run in each.runs if run.error]
@@ -122,6 +129,13 @@ def _cell(each: CellResult, metric: str) -> str:
         return "failed" if each.error else NOT_RUN
     spread = f" ± {got.sd:.4f}" if got.sd is not None else ""
     return f"{got.mean:.4f}{spread}" + (" (a run failed)" if each.error else "")
+
+
+def _cost(each: CellResult, what: str) -> Box:
+    value = each.cost(what)
+    return Box(
+        NOT_RUN if value is None or (what != "peak_memory_mb" and not each.is_trained) else _COSTS[what][1](value)
+    )
 
 
 def _published(results: Results, each: CellResult, metric: str) -> list[Box]:
@@ -198,6 +212,8 @@ def _protocol(results: Results, dataset: str) -> list[str]:
     cut = [f"{each.cell.label} {_where_cut(run)}" for each in cells for run in each.runs if run.cut is not None]
     if cut:
         parts.append(f"{CUT}: a training was cut off: {'; '.join(cut)}.")
+    if results.study.costs:
+        parts.append("Costs are medians over the runs, times with what else the machine did.")
     if any(entry.dataset == dataset for entry in results.study.published) and facts_of(dataset).as_published:
         parts.append(f"Published: {_place(results, [dataset])}.")
     return parts

@@ -95,6 +95,11 @@ class CellResult:
         """Return a figure over the finished runs."""
         return Measured.over([value for run in self.runs if (value := run.value(metric, group)) is not None])
 
+    def cost(self, what: str) -> float | None:
+        """Return the median of ``epochs``, ``seconds_per_epoch`` or ``peak_memory_mb`` over the finished runs."""
+        found = [float(run.outcome[what]) for run in self.runs if run.status == "done"]
+        return statistics.median(found) if found else None
+
     def by_seed(self, metric: str) -> dict[tuple[int, int | None], float]:
         """Return a figure by seed and seed of the noise."""
         found = {(run.job.seed, run.job.noise_seed): run.value(metric) for run in self.runs}

@@ -175,6 +175,8 @@ class Study(Section):
     """Seeds of initialisation and sampling."""
     metrics: Annotated[tuple[Text, ...], Field(min_length=1)]
     """Columns: ``HR@10``; of statistics ``users``, ``interactions``, ``count:view``, ``bar:view``, ``dt``."""
+    costs: bool = False
+    """Whether tables show what a run took: epochs, seconds per epoch, peak memory."""
     subject: str = ""
     """Row that is tested against the best of the others."""
     base: Pieces = Field(default_factory=Pieces)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,22 @@ def test_best_and_second_leave_the_anchors_out(results):
     assert grid.rows[0][column].text == "0.5500 ± 0.0707"
     assert "SYNTHETIC" in grid.caption
     assert "mask train-target, realistic ties, the last epoch" in grid.caption  # nothing was trained
+
+
+def test_costs_stand_beside_figures_where_the_study_asks_for_them(results):
+    plain = accuracy_grid(results, results.datasets[0])
+    shown = accuracy_grid(replace(results, study=results.study.replace(costs=True)), results.datasets[0])
+    assert shown.columns == (*plain.columns, "epochs", "s per epoch", "peak MiB")
+    own = {row[0].text: [box.text for box in row[-3:]] for row in shown.rows}
+    outcome = results.cells[0].runs[0].outcome
+    assert own["full"] == [
+        str(outcome["epochs"]),
+        f"{outcome['seconds_per_epoch']:.3g}",
+        f"{outcome['peak_memory_mb']:,.0f}",
+    ]
+    assert own["conversion"][:2] == ["-", "-"]
+    assert "Costs are medians over the runs" in shown.caption
+    assert "Costs" not in plain.caption
 
 
 def test_markdown_latex_and_csv_say_the_same(results, tmp_path):
