@@ -3,7 +3,6 @@
 Triton's own interpreter runs its kernels where there is no device, so they are tested wherever Triton is installed.
 """
 
-import importlib.util
 import os
 
 import numpy as np
@@ -19,7 +18,12 @@ from mbgraph.nn import Relation, propagate, propagate_each
 from mbgraph.nn.blocks import Block, reading
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-HAS_TRITON = importlib.util.find_spec("triton") is not None
+try:
+    import triton  # noqa: F401
+
+    HAS_TRITON = True
+except ImportError:  # early ones are installed without setuptools, which they import
+    HAS_TRITON = False
 TOLERANCE = 4e-7
 """Of the largest number."""
 
