@@ -30,6 +30,7 @@ __all__ = [
 _EXACT = 2.0**53  # up to here a float can stand for one integer only
 _NOUGHT = r"\.0*\s*$"
 _PLAIN = re.compile("0|-?[1-9][0-9]{0,18}")
+_WHOLE = r"\s*[+-]?\d+\s*"
 _FRACTION = r"\s*[+-]?\d*\.\d*[1-9]\d*\s*"
 
 
@@ -110,7 +111,9 @@ def numbers_of(text: pd.Series) -> pd.Series | None:
         pass
     fraction = written[written.str.fullmatch(_FRACTION)]
     if not len(fraction):
-        return numbers  # more than 64 bits, or written with an exponent
+        if written.str.fullmatch(_WHOLE).all():  # some of more than 64 bits; pandas before 3 makes floats of them
+            return written.map(int).astype(object)
+        return numbers  # written with an exponent
     raise DataError(
         f"column {text.name!r} holds {fraction.iloc[0][:40]!r} beside numbers of more than 53 bits, which lose their "
         "order as fractions",

@@ -41,8 +41,9 @@ def by_frame(folder, users, times):
 @pytest.mark.parametrize("read", [by_csv, by_json])
 @pytest.mark.parametrize("time", [-(2**63), 2**63, -(2**63) - 1, 2**64, 2**70, 10**400])
 def test_times_beyond_64_bits_are_refused(tmp_path, read, time):
-    with pytest.raises(DataError, match=r"is no time; give seconds|of more than 64 bits, which are no times"):
+    with pytest.raises(DataError, match=r"is no time|of more than 64 bits, which are no times|int too large") as caught:
         read(tmp_path, [1, 2], [time, 5])
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("read", [by_parquet, by_frame])
