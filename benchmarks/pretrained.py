@@ -3,8 +3,8 @@
     python benchmarks/pretrained.py tmall10k
     python benchmarks/pretrained.py tmall10k --pretrain 0 --patience 400
 
-The README's run of the published code starts so, from tables that are not part of it. Here LightGCN, with the layers that
-MB-CGCN has for its first behavior, is trained on that behavior's train pairs alone, for a number of epochs without
+The README's run of the published code starts so, from tables that are not part of it. Here LightGCN, with the layers
+that MB-CGCN has for its first behavior, is trained on that behavior's train pairs alone, for a number of epochs without
 validation. A row is added to benchmarks/results/pretrained.csv: the best epoch by validation, and the test pairs, which
 are ranked once with its weights.
 """
