@@ -12,6 +12,7 @@ from torch.testing import assert_close
 from mbgraph._dgl import import_dgl
 from mbgraph.errors import UnknownNameError, UsageError
 from mbgraph.nn import BehaviorEncoder, LightGCN, Relation, Relations
+from mbgraph.testing.recommenders import COMPILING_TORCH
 
 U, I, D = 37, 23, 8
 BEHAVIORS = ("view", "buy")
@@ -251,6 +252,7 @@ def test_copies_encode_alike_before_and_after_training(backend, steps):
     assert encoder.user_embedding.any()
 
 
+@pytest.mark.skipif(torch.__version__ < COMPILING_TORCH, reason="earlier torch breaks the graph at mappings")
 def test_torch_compiles_the_encoder_without_breaks():
     graph, _ = random_graph()
     encoder = BehaviorEncoder(graph, BEHAVIORS, embedding_dim=D, num_layers=2)
