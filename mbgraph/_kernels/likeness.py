@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from functools import lru_cache
 from typing import Any
 
@@ -11,14 +12,8 @@ from mbgraph._kernels.compiled import compiled
 from mbgraph._kernels.parallel import run_chunks
 from mbgraph.typing import FloatArray, IntArray
 
-try:
-    import numba  # noqa: F401
-
+with contextlib.suppress(ImportError):  # numba is optional
     from mbgraph._kernels import vectors
-
-    available = True
-except ImportError:  # numba is optional
-    available = False
 
 __all__ = ["add_likeness"]
 

@@ -220,9 +220,8 @@ def _protocol(results: Results, dataset: str) -> list[str]:
 
 
 def _where_cut(run: RunResult) -> str:
-    limit = f"{run.cut / 60:.3g} min" if run.cut else "its first epoch"
-    seed = f"(seed {run.job.seed})"
-    return f"{seed} after {limit}, {run.outcome['epochs']} of {run.job.config.training_options.epochs} epochs"
+    epochs = f"{run.outcome['epochs']} of {run.job.config.training_options.epochs} epochs"
+    return f"(seed {run.job.seed}) after {(run.cut or 0) / 60:.3g} min, {epochs}"
 
 
 def _validation(results: Results, run: RunResult) -> str:
