@@ -18,6 +18,8 @@ from mbgraph.nn import Relation, propagate, propagate_each
 from mbgraph.nn.blocks import Block, reading
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+if DEVICE.type == "cpu":
+    os.environ["TRITON_INTERPRET"] = "1"  # read where Triton is imported
 try:
     import triton  # noqa: F401
 
@@ -32,8 +34,6 @@ def triton_kernels(**options):
     """Return the kernels in Triton, interpreted where there is no device."""
     if not HAS_TRITON:
         pytest.skip("needs Triton")
-    if DEVICE.type == "cpu":
-        os.environ["TRITON_INTERPRET"] = "1"  # read where a kernel is defined
     from mbgraph._kernels.triton_blocks import Triton
 
     return Triton(**options)
