@@ -22,7 +22,7 @@ import torch
 
 import mbgraph as mb
 from mbgraph import run as runs
-from mbgraph.bench.report import read_rows, write_rows
+from mbgraph.bench.report import add_rows
 from mbgraph.config import FitConfig
 from mbgraph.models.context import StepContext
 from mbgraph.nn.losses import bpr
@@ -92,9 +92,8 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def add(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Add rows to a CSV file, whose columns grow with them."""
-    known: list[dict[str, str]] = read_rows(path) if path.is_file() else []
-    write_rows(path, [*known, *({name: _shown(value) for name, value in row.items()} for row in rows)])
+    """Add rows to a CSV file, their numbers rounded."""
+    add_rows(path, [{name: _shown(value) for name, value in row.items()} for row in rows])
 
 
 def _shown(value: Any) -> Any:

@@ -1,7 +1,7 @@
 """MB-CGCN from tables that LightGCN has trained on the first behavior, beside random ones.
 
     python benchmarks/pretrained.py tmall10k
-    python benchmarks/pretrained.py tmall10k --pretrain 0 --patience 400
+    python benchmarks/pretrained.py tmall10k --pretrain 0 --patience 200
 
 The README's run of the published code starts so, from tables that are not part of it. Here LightGCN, with the layers
 that MB-CGCN has for its first behavior, is trained on that behavior's train pairs alone, for a number of epochs without
@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 import mbgraph as mb
-from mbgraph.bench.report import read_rows, write_rows
+from mbgraph.bench.report import add_rows, public_words
 from mbgraph.config import FitConfig
 from mbgraph.models import MBCGCN, LightGCN
 from mbgraph.run import prepare_dataset
@@ -72,15 +72,9 @@ def main() -> None:
         "last valid HR@10": f"{result.records[-1]['valid']['HR@10']:.4f}",
         "test HR@10": f"{test.metrics['HR@10']:.4f}",
         "test NDCG@10": f"{test.metrics['NDCG@10']:.4f}",
-        "command": "python benchmarks/pretrained.py " + " ".join(_public(sys.argv[1:])),
+        "command": "python benchmarks/pretrained.py " + " ".join(public_words(sys.argv)),
     }
-    write_rows(given.out, [*(read_rows(given.out) if given.out.is_file() else []), row])
-
-
-def _public(words: list[str]) -> list[str]:
-    """Return the arguments that decide numbers."""
-    left_out = ("-o", "--out", "--threads")
-    return [word for place, word in enumerate(words) if word not in left_out and words[place - 1] not in left_out]
+    add_rows(given.out, [row])
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ benchmarks/results/twostage_labels.csv. The test pairs are ranked for the rows t
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
 import time
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 
 import mbgraph as mb
+from mbgraph.bench.report import add_rows
 from mbgraph.data.perturb import perturb
 from mbgraph.data.splits import merge_split
 from mbgraph.models import TwoStage
@@ -299,17 +299,8 @@ def _public(words: list[str]) -> list[str]:
 
 
 def _add(path: Path, row: dict[str, Any]) -> None:
-    """Add a row to a CSV file, whose columns grow as they must."""
-    known: list[dict[str, Any]] = []
-    if path.is_file():
-        with path.open(encoding="utf-8", newline="") as file:
-            known = list(csv.DictReader(file))
-    known.append({key: "" if value != value else value for key, value in row.items()})
-    columns = list(dict.fromkeys(key for each in known for key in each))
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(known)
+    """Add a row to a CSV file; what is no number stays empty."""
+    add_rows(path, [{key: "" if value != value else value for key, value in row.items()}])
 
 
 if __name__ == "__main__":

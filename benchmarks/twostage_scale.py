@@ -10,13 +10,13 @@ nothing about quality. A row is added to benchmarks/results/twostage_scale.csv.
 from __future__ import annotations
 
 import argparse
-import csv
 import time
 from pathlib import Path
 
 import numpy as np
 
 import mbgraph as mb
+from mbgraph.bench.report import add_rows
 from mbgraph.data.interactions import Pairs, Vocabulary
 from mbgraph.machine import cpu_name, peak_memory_mb
 from mbgraph.models import TwoStage
@@ -84,11 +84,7 @@ def main() -> None:
         "cpu": cpu_name(),
         "command": f"python benchmarks/twostage_scale.py {given.size:g}",
     }
-    known = list(csv.DictReader(given.out.open(encoding="utf-8", newline=""))) if given.out.is_file() else []
-    with given.out.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(row), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows([*known, row])
+    add_rows(given.out, [row])
 
 
 if __name__ == "__main__":

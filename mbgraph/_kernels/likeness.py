@@ -25,7 +25,6 @@ _PIECES = 8  # per thread: items differ much in how many users they have
 def _adder(width: int) -> Any:
     """Return the compiled loop of `add_likeness` for rows of ``width`` numbers."""
     build = vectors.BUILD  # a variable of this function, which numba's cache sees
-    ahead = _AHEAD
 
     @compiled()
     def add(start, stop, rows, first, members, marked, order, users, items, sums):
@@ -34,10 +33,10 @@ def _adder(width: int) -> Any:
             pair = order[place]
             user, low, high = users[pair], first[items[pair]], first[items[pair] + 1]
             every, some = 0.0, 0.0
-            for at in range(low, min(low + ahead, high)):
+            for at in range(low, min(low + _AHEAD, high)):
                 vectors.prefetch(rows, members[at], width)
             for at in range(low, high):
-                vectors.prefetch(rows, members[min(at + ahead, high - 1)], width)
+                vectors.prefetch(rows, members[min(at + _AHEAD, high - 1)], width)
                 if members[at] != user:
                     like = max(vectors.inner(rows, user, rows, members[at], width), np.float32(0.0))
                     every += like * like

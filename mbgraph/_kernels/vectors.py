@@ -116,6 +116,12 @@ def _row(builder: Any, data: Any, row: Any, words: int) -> Any:
     return builder.gep(data, [builder.mul(row, _I64(words))])
 
 
+def _two_rows(target: Any, builder: Any, signature: Any, arguments: Any, words: int) -> list[Any]:
+    """Return the pointers of two rows, whose arrays and numbers are the first four arguments."""
+    given = (target, builder, signature, arguments)
+    return [_row(builder, _data(*given, n), _index(*given, n + 1), words) for n in (0, 2)]
+
+
 def _load(builder: Any, pointer: Any, start: int, lanes: int) -> Any:
     kind = ir.VectorType(pointer.type.pointee, lanes)
     vector = builder.load(builder.bitcast(builder.gep(pointer, [_I64(start)]), kind.as_pointer()))
@@ -292,15 +298,7 @@ def _inner(context, a, row, b, other, width):
 
     def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         count = width.literal_value
-        left, right = (
-            _row(
-                builder,
-                _data(target, builder, signature, arguments, n),
-                _index(target, builder, signature, arguments, n + 1),
-                count,
-            )
-            for n in (0, 2)
-        )
+        left, right = _two_rows(target, builder, signature, arguments, count)
         return _inner_product(builder, left, right, count)
 
     return types.float32(a, row, b, other, width), generate
@@ -383,15 +381,7 @@ def _product(context, users, user, items, item, width):
 
     def generate(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         count = width.literal_value
-        left, right = (
-            _row(
-                builder,
-                _data(target, builder, signature, arguments, n),
-                _index(target, builder, signature, arguments, n + 1),
-                count,
-            )
-            for n in (0, 2)
-        )
+        left, right = _two_rows(target, builder, signature, arguments, count)
         total = cgutils.alloca_once_value(builder, _F32(0.0))
         with cgutils.for_range_slice(builder, _I64(0), _I64(count), _I64(1)) as (k, _):
             a, b = (builder.load(builder.gep(row, [k])) for row in (left, right))

@@ -132,10 +132,8 @@ def _cell(each: CellResult, metric: str) -> str:
 
 
 def _cost(each: CellResult, what: str) -> Box:
-    value = each.cost(what)
-    return Box(
-        NOT_RUN if value is None or (what != "peak_memory_mb" and not each.is_trained) else _COSTS[what][1](value)
-    )
+    value = each.cost(what) if each.is_trained or what == "peak_memory_mb" else None
+    return Box(NOT_RUN if value is None else _COSTS[what][1](value))
 
 
 def _published(results: Results, each: CellResult, metric: str) -> list[Box]:

@@ -70,9 +70,11 @@ class _Reader:
             if not isinstance(entries, list):
                 self.refuse((key,), f"{key} must be a list of tables", f"write them as [[{key}]]")
             if key == "rows":
-                entries = [self.with_datasets(entry, "on", (key, number)) for number, entry in enumerate(entries)]
+                entries = [
+                    self.with_datasets(Pieces, entry, "on", (key, number)) for number, entry in enumerate(entries)
+                ]
             values[key] = tuple(self.made(kind, entry, (key, number)) for number, entry in enumerate(entries))
-        values = self.with_datasets(values, "overrides", ())
+        values = self.with_datasets(Override, values, "overrides", ())
         study: Study = self.made(Study, values, ())
         self.check_datasets(study)
         if study.kind == "statistics":
@@ -83,14 +85,13 @@ class _Reader:
         self.check_claims(study)
         return study
 
-    def with_datasets(self, table: Any, key: str, where: Path_) -> Any:
+    def with_datasets(self, kind: type[Section], table: Any, key: str, where: Path_) -> Any:
         """Return a table whose entry ``key``, tables by dataset, is read."""
         if not isinstance(table, Mapping) or key not in table:
             return table
-        kind = Override if key == "overrides" else Pieces
         if not isinstance(table[key], Mapping):
-            line = f"[{key}.DATASET]" if not where else f"[{where[0]}.{key}.DATASET]"
-            self.refuse((*where, key), f"{key} must be tables", f"write them as {line}")
+            name = ".".join(str(part) for part in (*where[:1], key, "DATASET"))
+            self.refuse((*where, key), f"{key} must be tables", f"write them as [{name}]")
         return {**table, key: {n: self.made(kind, entry, (*where, key, n)) for n, entry in table[key].items()}}
 
     def check_datasets(self, study: Study) -> None:

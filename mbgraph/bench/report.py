@@ -21,7 +21,7 @@ from mbgraph.files import atomic_write
 from mbgraph.reference import option_table
 from mbgraph.run import Run
 
-__all__ = ["collect", "read_rows", "render_page", "render_table", "write_rows"]
+__all__ = ["add_rows", "collect", "public_words", "read_rows", "render_page", "render_table", "write_rows"]
 
 _BLOCK = re.compile(r"(<!-- (?P<kind>table|options|study): (?P<what>[^\n]+?) -->\n).*?(<!-- /(?P=kind) -->)", re.DOTALL)
 
@@ -59,18 +59,18 @@ def collect(runs: Iterable[str | os.PathLike[str]]) -> list[dict[str, Any]]:
                 )
         row["torch"], row["cpu"] = environment["versions"]["torch"], environment["cpu"]
         commands = [environment["command"], *environment.get("extended", [])]
-        row["command"] = "; ".join("mbgraph " + " ".join(_public(command)) for command in commands)
+        row["command"] = "; ".join("mbgraph " + " ".join(public_words(command)) for command in commands)
         rows.append(row)
     return rows
 
 
-def _public(command: Sequence[str]) -> list[str]:
-    """Return the arguments that decide numbers: no output folder, no display options."""
+def public_words(command: Sequence[str]) -> list[str]:
+    """Return a command's arguments that decide numbers: no output folder, no display options."""
     words, skip = [], False
     for word in command[1:]:
         if skip or word in ("--json", "--quiet"):
             skip = False
-        elif word in ("--out", "--threads", "--svg"):
+        elif word in ("-o", "--out", "--threads", "--svg"):
             skip = True
         else:
             words.append(word)
@@ -93,6 +93,11 @@ def read_rows(path: str | os.PathLike[str]) -> list[dict[str, str]]:
             return list(csv.DictReader(file))
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def add_rows(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Add rows to a CSV file, which need not exist and whose columns grow with them."""
+    write_rows(path, [*(read_rows(path) if Path(path).is_file() else []), *rows])
 
 
 def render_table(path: str | os.PathLike[str], columns: Sequence[str]) -> str:
