@@ -20,7 +20,7 @@ from mbgraph.nn import TwoPasses, bpr, context_gate, label_entropies, linear, me
 from mbgraph.nn.lightgcn import layer_weights
 from mbgraph.nn.relations import GraphLike, Relations
 from mbgraph.nn.triples import negative_columns, triple_margin
-from mbgraph.regularizers import L2, Regularizer, StepOutputs
+from mbgraph.regularizers import L2, Regularizer, StepOutputs, once
 
 __all__ = ["BCIPM"]
 
@@ -177,21 +177,21 @@ class BCIPM(EmbeddingRecommender):
         triple = (_user_vectors(purchased, users + own_users, self.local_shares[rows[0]]), bought, other)
         main = mean_of_rows(bpr(triple_margin(*triple), chosen.gamma))
 
+        @once
         def margins() -> dict[str, Tensor]:
             lead = scores[:, :1] - scores[:, 1:]  # (R, n)
             found = {name: lead[kinds == number] for number, name in enumerate(self.behaviors)}
             return {name: rows for name, rows in found.items() if len(rows)}
 
-        outputs = StepOutputs(
+        return StepOutputs(
             target,
             losses={"main": (1 - chosen.pointwise) * main, "pointwise": chosen.pointwise * mean_of_rows(entropies)},
-            risks=lambda: {name: bpr(margin, gamma=0).mean() for name, margin in outputs.margins.items()},
+            risks=lambda: {name: bpr(margin, gamma=0).mean() for name, margin in margins().items()},
             margins=margins,
             triples={target: triple},
             ego=partial(self.ego_triples, {target: rows}),
             tables=self.tables,
         )
-        return outputs
 
 
 def _user_vectors(purchased: Tensor, local: Tensor, share: Tensor) -> Tensor:

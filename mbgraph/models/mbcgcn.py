@@ -16,7 +16,7 @@ from mbgraph.models.triples import TripleBatch
 from mbgraph.nn import bpr, mean_of_rows, part_triple, propagate, triple_at, triple_margin
 from mbgraph.nn.propagation import Rows
 from mbgraph.nn.relations import GraphLike, Relations
-from mbgraph.regularizers import L2, Regularizer, StepOutputs
+from mbgraph.regularizers import L2, Regularizer, StepOutputs, once
 from mbgraph.regularizers.outputs import Triple
 
 __all__ = ["MBCGCN"]
@@ -132,15 +132,20 @@ class MBCGCN(EmbeddingRecommender):
         fused = triple(*(torch.stack(side).sum(0) for side in zip(*parts, strict=True)))
         main = bpr(triple_margin(*fused), gamma=0)  # (B,)
 
+        @once
         def triples() -> dict[str, Triple]:
             found = {name: triple_at(ends, batch.rows(name)) for name, ends in made.items() if name in batch.positives}
             return {**found, self.target: triple(*of_target)}
 
-        outputs = StepOutputs(
+        @once
+        def margins() -> dict[str, Tensor]:
+            return {name: triple_margin(*rows) for name, rows in triples().items() if len(rows[0])}
+
+        return StepOutputs(
             self.target,
             losses={"main": mean_of_rows(main)},
-            risks=lambda: {name: bpr(margin, gamma=0).mean() for name, margin in outputs.margins.items()},
-            margins=lambda: {name: triple_margin(*rows) for name, rows in outputs.triples.items() if len(rows[0])},
+            risks=lambda: {name: bpr(margin, gamma=0).mean() for name, margin in margins().items()},
+            margins=margins,
             anchors=lambda: {"user": dict(zip(self.behaviors, (side[len(users) :] for side, _ in parts), strict=True))},
             triples=triples,
             ego=partial(self.ego_triples, {self.target: rows}),
@@ -151,4 +156,3 @@ class MBCGCN(EmbeddingRecommender):
                 for number, weight in enumerate(weights)
             },
         )
-        return outputs

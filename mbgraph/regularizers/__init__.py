@@ -7,7 +7,7 @@ from mbgraph.regularizers.base import REGULARIZERS, Regularizer, changed, make_r
 from mbgraph.regularizers.infonce import InfoNCE, infonce, infonce_among, nt_xent
 from mbgraph.regularizers.irm import IRMv1, IRMv2, gradient_variance, irm_penalty, squared_risks
 from mbgraph.regularizers.l2 import L2, triple_norm
-from mbgraph.regularizers.outputs import StepOutputs
+from mbgraph.regularizers.outputs import StepOutputs, once
 from mbgraph.regularizers.rex import REx, risk_variance
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "irm_penalty",
     "make_regularizer",
     "nt_xent",
+    "once",
     "risk_variance",
     "squared_risks",
     "triple_norm",

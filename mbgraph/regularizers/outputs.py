@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mbgraph.errors import UsageError
 
-__all__ = ["SIDES", "StepOutputs", "Triple"]
+__all__ = ["SIDES", "StepOutputs", "Triple", "once"]
 
 T = TypeVar("T")
 Triple = tuple[Tensor, Tensor, Tensor]
@@ -19,12 +19,29 @@ Given: TypeAlias = T | Callable[[], T] | None
 SIDES = ("user", "item")
 
 
+def once(make: Callable[[], T]) -> Callable[[], T]:
+    """Return a function that calls ``make`` when it is first called, for entries that others are made of.
+
+    `functools.cache` would do, but breaks the graph of a compiled step.
+    """
+    kept: list[T] = []
+
+    def made() -> T:
+        if not kept:
+            kept.append(make())
+        return kept[0]
+
+    return made
+
+
 class StepOutputs:
     """Everything of one training step that a regularizer may use. Any model, or a loop of one's own, can fill it.
 
     Every entry but ``target`` and ``losses`` may be given as a function without arguments: it is called once, when a
-    regularizer first reads the entry. An entry that is left out is one that the model does not give; an empty one means
-    that this batch has none of it, and a term made of it contributes nothing.
+    regularizer first reads the entry. It must not read the outputs that it is in (see `once`): they would keep each
+    other, and every tensor of the step, in memory until the garbage collector comes by. An entry that is left out is
+    one that the model does not give; an empty one means that this batch has none of it, and a term made of it
+    contributes nothing.
 
     Parameters
     ----------

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import gc
 import io
 import itertools
 import math
 import pickle
+import weakref
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -307,6 +309,19 @@ class TrainedRecommenderCases(TrainedDeviceCases, RecommenderCases):
             assert parameter.grad is not None, name
             assert torch.isfinite(parameter.grad).all(), name
             assert bool(parameter.grad.any()), name
+
+    def test_a_step_leaves_memory_with_its_outputs(self) -> None:
+        """Entries that nobody read keep nothing alive: the garbage collector is no part of a step."""
+        ds = toy_dataset(self.behaviors)
+        model = self.build(ds)
+        outputs = model(*self.first_step(model, ds))
+        left = weakref.ref(outputs)
+        gc.disable()
+        try:
+            del outputs
+            assert left() is None, "a cycle of references holds the step: no entry may read the outputs that it is in"
+        finally:
+            gc.enable()
 
     def test_one_hop_changes_the_output(self) -> None:
         """Messages pass: another user's edge to a shared item changes a user's scores."""
