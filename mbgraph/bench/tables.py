@@ -43,7 +43,9 @@ def markdown(results: Results) -> str:
     if decided:
         lines += ["## Verdicts", "", "| claim | place | dataset | verdict |", "|---|---|---|---|"]
         lines += [f"| {_pipe(v.claim.text)} | {v.claim.place} | {v.dataset} | **{v.verdict}** |" for v in decided]
-        lines += ["", *(f"- {v.dataset}, {v.claim.text}: {line}" for v in decided for line in v.evidence), ""]
+        lines += ["", "<details><summary>What decides them</summary>", ""]
+        lines += [*(f"- {v.dataset}, {v.claim.text}: {line}" for v in decided for line in v.evidence), ""]
+        lines += ["</details>", ""]
     return "\n".join(lines).rstrip() + "\n"
 
 

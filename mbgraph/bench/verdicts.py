@@ -6,7 +6,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from mbgraph.bench.jobs import CLEAN
 from mbgraph.bench.results import CellResult, Results
@@ -31,7 +31,8 @@ class Verdict:
     verdict : str
         ``holds``, ``does not hold``, or ``undecided`` at this number of seeds.
     evidence : tuple of str
-        A line per pair: both figures, how many seeds, the interval of the difference.
+        A line per pair: both figures, how many seeds, the interval of the difference; one line more for all pairs that
+        were not run.
     """
 
     claim: Claim
@@ -122,13 +123,24 @@ def verdicts(results: Results) -> list[Verdict]:
             judged = [entry for pair in claim.pairs for entry in _judge(results, claim, dataset, pair)]
             if not judged:
                 continue
-            said = [verdict for verdict, _ in judged]
+            said = [each.verdict for each in judged]
             verdict = FAILS if FAILS in said else UNDECIDED if UNDECIDED in said else HOLDS
-            found.append(Verdict(claim, dataset, verdict, tuple(line for _, line in judged)))
+            evidence = [each.words for each in judged if each.is_run]
+            missing = [each.words for each in judged if not each.is_run]
+            evidence += [f"not run yet: {'; '.join(missing)}"] if missing else []
+            found.append(Verdict(claim, dataset, verdict, tuple(evidence)))
     return found
 
 
-def _judge(results: Results, claim: Claim, dataset: str, pair: tuple[str, str]) -> list[tuple[str, str]]:
+class _Judged(NamedTuple):
+    """What is said of one pair of rows."""
+
+    verdict: str
+    words: str
+    is_run: bool = True
+
+
+def _judge(results: Results, claim: Claim, dataset: str, pair: tuple[str, str]) -> list[_Judged]:
     """Return verdict and evidence of a pair, at every noise level for a drop; nothing where a row is not there."""
     cells = {each.cell.label: each for each in results.of(dataset)}
     if claim.measure == "value":
@@ -176,10 +188,10 @@ def _line(
     at: str,
     what: str = "",
     swapped: bool = False,
-) -> tuple[str, str]:
+) -> _Judged:
     """Return the verdict that ``larger`` is larger, and the evidence in words."""
     if not larger or not smaller:
-        return UNDECIDED, f"{what}{pair[0]} against {pair[1]}{at}: not run yet"
+        return _Judged(UNDECIDED, f"{what}{pair[0]} against {pair[1]}{at}", is_run=False)
     verdict, difference, low, high, n = decide(larger, smaller, fixed=fixed)
     means = [statistics.fmean(side.values()) for side in ((smaller, larger) if swapped else (larger, smaller))]
     shown = (
@@ -188,4 +200,4 @@ def _line(
         else f"{what}{pair[0]} {means[0]:.4f}, {pair[1]} {means[1]:.4f}{at}, n = {n}, difference {difference:+.4f} "
         f"[{low:+.4f}, {high:+.4f}]"
     )
-    return verdict, f"{shown}: {verdict}"
+    return _Judged(verdict, f"{shown}: {verdict}")

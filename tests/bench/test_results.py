@@ -116,8 +116,11 @@ def test_latex_escapes_what_means_something_there():
     assert tables._tex("50 % of a_b & c ± {d}") == r"50 \% of a\_b \& c $\pm$ \{d\}"
 
 
-def fake_results(study: Study, cells: dict[str, dict[tuple[int, int | None], float]], dataset: str) -> Results:
-    """Return results of made-up figures on a dataset that need not be here; a name may hold a setting after a bar."""
+def fake_results(study: Study, cells: dict[str, dict[tuple[int, int | None], float | None]], dataset: str) -> Results:
+    """Return results of made-up figures on a dataset that need not be here; a name may hold a setting after a bar.
+
+    A figure of None is a run that is missing.
+    """
     made = []
     for name, samples in cells.items():
         row, _, setting = name.partition("|")
@@ -125,9 +128,13 @@ def fake_results(study: Study, cells: dict[str, dict[tuple[int, int | None], flo
         cell = Cell(dataset, row, setting, "anchor" if model == "conversion" else "model")
         runs = []
         for (seed, noise), value in samples.items():
-            groups = {"all": {"metrics": {"HR@10": value, "NDCG@10": value / 2}}}
-            outcome = {"details": {"test": {"groups": groups}}, "users_evaluated": 5}
             job = Job(cell, FitConfig(model=model, seed=seed), Recipe(dataset), noise)
+            if value is None:
+                runs.append(RunResult(job, "missing", None))
+                continue
+            groups = {"all": {"metrics": {"HR@10": value, "NDCG@10": value / 2}}}
+            costs = {"epochs": 3, "seconds_per_epoch": 1.0, "peak_memory_mb": 500.0}
+            outcome = {"details": {"test": {"groups": groups}}, "users_evaluated": 5, **costs}
             runs.append(RunResult(job, "done", "x", outcome=outcome))
         made.append(CellResult(cell, tuple(runs)))
     return Results(study, (dataset,), tuple(made), {}, Store(Path("nowhere")))
@@ -230,6 +237,17 @@ def test_claims_are_decided_by_the_cells(as_published):
         "ORM matters: without it RMBRec is worse": "does not hold",
         "TMall improves without carts": "undecided",  # one seed
     }
+
+
+def test_pairs_that_were_not_run_share_a_line(as_published):
+    missing = {(1, None): None}
+    cells = {"RMBRec": {(1, None): 0.5}, "LightGCN": missing, "SimGCL": missing, "CRGCN": {(1, None): 0.4}}
+    found = verdicts(fake_results(Study.load("table2"), cells, "taobao15k"))
+    assert found[0].verdict == "undecided"
+    assert found[0].evidence == ("not run yet: RMBRec against LightGCN; RMBRec against SimGCL",)
+    page = tables.markdown(fake_results(Study.load("table2"), cells, "taobao15k"))
+    assert page.count("not run yet") == 2  # and that multi-behavior models outperform LightGCN
+    assert page.index("## Verdicts") < page.index("<details>") < page.index("not run yet") < page.index("</details>")
 
 
 def test_an_anchor_is_compared_with_every_seed(as_published):
