@@ -11,7 +11,7 @@ from mbgraph.bench.sources import facts_of
 from mbgraph.bench.stars import significance
 from mbgraph.files import read_json
 
-__all__ = ["Box", "Grid", "accuracy_grid", "caption", "grids", "statistics_grid"]
+__all__ = ["Box", "Grid", "accuracy_grid", "caption", "grids", "noise_grid", "statistics_grid"]
 
 NOT_RUN = "-"
 CUT = "†"
@@ -60,9 +60,12 @@ class Grid:
 
 
 def grids(results: Results) -> list[Grid]:
-    """Return the tables of a study: one per dataset, or one of all datasets in a study of data."""
-    if results.study.kind == "statistics":
+    """Return the tables of a study: one per dataset, one per dataset and metric under noise, one in all of data."""
+    study = results.study
+    if study.kind == "statistics":
         return [statistics_grid(results)]
+    if study.noise is not None:
+        return [noise_grid(results, dataset, metric) for dataset in results.datasets for metric in study.metrics]
     return [accuracy_grid(results, dataset) for dataset in results.datasets]
 
 
@@ -88,21 +91,18 @@ def accuracy_grid(results: Results, dataset: str) -> Grid:
     study, cells = results.study, results.of(dataset)
     metrics = study.metrics
     with_published = [m for m in metrics if any(results.published(dataset, c.cell.label, m) is not None for c in cells)]
-    noisy = study.noise is not None
-    places = {metric: _places(cells, metric, by_setting=noisy) for metric in metrics}
+    places = {metric: _places(cells, metric) for metric in metrics}
     stars = significance(results, dataset)
     columns = ["", "runs"]
     for metric in metrics:
         columns.append(metric)
         if metric in with_published:
             columns += ["paper", "diff."]
-    columns += [f"{metrics[0]} drop"] if noisy else []
     columns += [f"{metrics[0]} {group}" for group in ("visited", "unvisited")]
     columns += [shown for shown, _ in _COSTS.values()] if study.costs else []
     rows = []
     for number, each in enumerate(cells):
-        finished = sum(run.status == "done" for run in each.runs)
-        boxes = [Box(each.cell.label), Box(f"{finished}/{len(each.runs)}{CUT if each.num_cut else ''}")]
+        boxes = [Box(each.cell.label), _finished([each])]
         for metric in metrics:
             box = Box(_cell(each, metric), *places[metric].get(number, (False, False)))
             if each.cell.row == study.subject and (each.cell.label, metric) in stars:
@@ -110,17 +110,49 @@ def accuracy_grid(results: Results, dataset: str) -> Grid:
             boxes.append(box)
             if metric in with_published:
                 boxes += _published(results, each, metric)
-        boxes += [Box(_drop(cells, each, metrics[0]))] if noisy else []
         for group in ("visited", "unvisited"):
             mean = each.measured(metrics[0], group).mean
             boxes.append(Box(NOT_RUN if mean is None else f"{mean:.4f}"))
         boxes += [_cost(each, what) for what in _COSTS] if study.costs else []
         rows.append(tuple(boxes))
-    rule = next((number for number, each in enumerate(cells) if each.cell.role == "anchor"), None)
-    errors = [f"{run.job}: {run.error}" for each in cells for run in each.runs if run.error]
-    return Grid(
-        f"{study.title}: {_named(dataset)}", tuple(columns), rows, rule or None, caption(results, dataset), errors
-    )
+    title = f"{study.title}: {_named(dataset)}"
+    return Grid(title, tuple(columns), rows, _rule(cells), caption(results, dataset), _errors(cells))
+
+
+def noise_grid(results: Results, dataset: str, metric: str) -> Grid:
+    """Return one line per row: a metric without noise and at every level, in brackets its change from none."""
+    cells = results.of(dataset)
+    levels = list(dict.fromkeys(each.cell.setting for each in cells))
+    clean = [each for each in cells if each.cell.setting == CLEAN]
+    stars = significance(results, dataset)
+    rows = [[Box(start.cell.row), _finished([e for e in cells if e.cell.row == start.cell.row])] for start in clean]
+    for level in levels:
+        column = {each.cell.row: each for each in cells if each.cell.setting == level}
+        places = _places([column.get(start.cell.row) for start in clean], metric)
+        for number, (row, start) in enumerate(zip(rows, clean, strict=True)):
+            each = column.get(start.cell.row)
+            is_starred = each is start and start.cell.row == results.study.subject and (start.cell.row, metric) in stars
+            text = f"{_cell(each, metric)}{'*' if is_starred else ''}{_change(start, each, metric)}" if each else ""
+            row.append(Box(text, *places.get(number, (False, False))))
+    title, columns = f"{results.study.title}: {_named(dataset)}, {metric}", ("", "runs", *levels)
+    said = f"{caption(results, dataset)} In brackets: the change from the same row without noise."
+    return Grid(title, columns, [tuple(row) for row in rows], _rule(clean), said, _errors(cells))
+
+
+def _rule(cells: Sequence[CellResult]) -> int | None:
+    """Return the number of the first anchor, None without one or where all are."""
+    return next((number for number, each in enumerate(cells) if each.cell.role == "anchor"), None) or None
+
+
+def _errors(cells: Sequence[CellResult]) -> list[str]:
+    return [f"{run.job}: {run.error}" for each in cells for run in each.runs if run.error]
+
+
+def _finished(cells: Sequence[CellResult]) -> Box:
+    """Return how many runs of a row there are, of how many, marked where one was cut off."""
+    runs = [run for each in cells for run in each.runs]
+    done = sum(run.status == "done" for run in runs)
+    return Box(f"{done}/{len(runs)}{CUT if any(each.num_cut for each in cells) else ''}")
 
 
 def _cell(each: CellResult, metric: str) -> str:
@@ -143,30 +175,21 @@ def _published(results: Results, each: CellResult, metric: str) -> list[Box]:
     return [Box(f"{value:.4f}"), Box(NOT_RUN if mean is None else f"{mean / value - 1:+.1%}")]
 
 
-def _places(cells: Sequence[CellResult], metric: str, *, by_setting: bool) -> Mapping[int, tuple[bool, bool]]:
-    """Return (best, second) by number of the cell, among rows that are no anchors; noise levels each on their own."""
-    means: dict[str, dict[int, float]] = {}
+def _places(cells: Sequence[CellResult | None], metric: str) -> Mapping[int, tuple[bool, bool]]:
+    """Return (best, second) by number of the cell, among rows that are no anchors."""
+    means: dict[int, float] = {}
     for number, each in enumerate(cells):
-        mean = each.measured(metric).mean
-        if each.cell.role != "anchor" and mean is not None:
-            means.setdefault(each.cell.setting if by_setting else "", {})[number] = mean
-    found: dict[int, tuple[bool, bool]] = {}
-    for group in means.values():
-        ranked = sorted(set(group.values()), reverse=True)
-        if len(group) > 1:
-            found |= {n: (mean == ranked[0], mean in ranked[1:2]) for n, mean in group.items()}
-    return found
+        mean = None if each is None or each.cell.role == "anchor" else each.measured(metric).mean
+        if mean is not None:
+            means[number] = mean
+    ranked = sorted(set(means.values()), reverse=True)
+    return {n: (mean == ranked[0], mean in ranked[1:2]) for n, mean in means.items()} if len(means) > 1 else {}
 
 
-def _drop(cells: Sequence[CellResult], each: CellResult, metric: str) -> str:
-    """Return what noise takes of a row's mean, (clean - noisy) / clean; nothing in the clean line."""
-    clean = next(
-        (c.measured(metric).mean for c in cells if (c.cell.row, c.cell.setting) == (each.cell.row, CLEAN)), None
-    )
-    mean = each.measured(metric).mean
-    if each.cell.setting == CLEAN:
-        return ""
-    return NOT_RUN if mean is None or not clean else f"{(clean - mean) / clean:+.1%}"
+def _change(clean: CellResult, each: CellResult, metric: str) -> str:
+    """Return what noise makes of a row's mean, relative to none, in brackets; nothing without noise."""
+    before, after = clean.measured(metric).mean, each.measured(metric).mean
+    return "" if each.cell.setting == CLEAN or not before or after is None else f" ({after / before - 1:+.1%})"
 
 
 def caption(results: Results, dataset: str | None = None) -> str:

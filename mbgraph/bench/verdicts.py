@@ -126,8 +126,12 @@ def verdicts(results: Results) -> list[Verdict]:
             said = [each.verdict for each in judged]
             verdict = FAILS if FAILS in said else UNDECIDED if UNDECIDED in said else HOLDS
             evidence = [each.words for each in judged if each.is_run]
-            missing = [each.words for each in judged if not each.is_run]
-            evidence += [f"not run yet: {'; '.join(missing)}"] if missing else []
+            missing: dict[str, list[str]] = {}
+            for each in judged:
+                if not each.is_run:
+                    missing.setdefault(each.words, []).extend([each.at] if each.at else [])
+            named = [f"{words} at {', '.join(levels)}" if levels else words for words, levels in missing.items()]
+            evidence += [f"not run yet: {'; '.join(named)}"] if named else []
             found.append(Verdict(claim, dataset, verdict, tuple(evidence)))
     return found
 
@@ -138,6 +142,7 @@ class _Judged(NamedTuple):
     verdict: str
     words: str
     is_run: bool = True
+    at: str = ""
 
 
 def _judge(results: Results, claim: Claim, dataset: str, pair: tuple[str, str]) -> list[_Judged]:
@@ -157,7 +162,7 @@ def _judge(results: Results, claim: Claim, dataset: str, pair: tuple[str, str]) 
         drops = [_drops(results.of(dataset), name, level, claim.metric) for name in pair]
         if all(drop is not None for drop in drops):
             better, worse = (drop or {} for drop in drops)
-            lines.append(_line(pair, worse, better, False, f" at {level}", what="drop of ", swapped=True))
+            lines.append(_line(pair, worse, better, False, level, what="drop of ", swapped=True))
     return lines
 
 
@@ -191,13 +196,10 @@ def _line(
 ) -> _Judged:
     """Return the verdict that ``larger`` is larger, and the evidence in words."""
     if not larger or not smaller:
-        return _Judged(UNDECIDED, f"{what}{pair[0]} against {pair[1]}{at}", is_run=False)
+        return _Judged(UNDECIDED, f"{what}{pair[0]} against {pair[1]}", is_run=False, at=at)
     verdict, difference, low, high, n = decide(larger, smaller, fixed=fixed)
     means = [statistics.fmean(side.values()) for side in ((smaller, larger) if swapped else (larger, smaller))]
-    shown = (
-        f"{what}{pair[0]} {means[0]:.4f}, {pair[1]} {means[1]:.4f}{at}, n = {n}"
-        if math.isinf(low)
-        else f"{what}{pair[0]} {means[0]:.4f}, {pair[1]} {means[1]:.4f}{at}, n = {n}, difference {difference:+.4f} "
-        f"[{low:+.4f}, {high:+.4f}]"
+    shown = f"{what}{pair[0]} {means[0]:.4f}, {pair[1]} {means[1]:.4f}{f' at {at}' if at else ''}, n = {n}" + (
+        "" if math.isinf(low) else f", difference {difference:+.4f} [{low:+.4f}, {high:+.4f}]"
     )
     return _Judged(verdict, f"{shown}: {verdict}")

@@ -273,6 +273,10 @@ def test_a_drop_is_taken_from_the_clean_run_of_the_same_seed(as_published):
     found = verdicts(fake_results(study, cells, "taobao15k"))
     assert found[0].verdict == "holds"
     assert found[0].evidence[0].startswith("drop of RMBRec 0.0300, UIPL 0.4750 at add 50%, n = 3")
+    missing = {f"UIPL|{level} 10%": {(1, 0): None} for level in ("add", "remove")}
+    missing |= {name.replace("UIPL", "RMBRec"): runs for name, runs in missing.items()}
+    (verdict,) = verdicts(fake_results(study, cells | missing, "taobao15k"))
+    assert verdict.evidence[-1] == "not run yet: drop of RMBRec against UIPL at add 10%, remove 10%"
     cells["UIPL|add 50%"] = dict.fromkeys(noisy, 0.199)
     assert verdicts(fake_results(study, cells, "taobao15k"))[0].verdict == "does not hold"
 
@@ -283,16 +287,19 @@ def test_noise_levels_are_ranked_on_their_own_and_show_their_drop(as_published):
         "RMBRec|add 50%": {(1, 0): 0.4},
         "UIPL|no noise": {(1, None): 0.2},
         "UIPL|add 50%": {(1, 0): 0.1},
+        "UIPL|remove 50%": {(1, 0): 0.21},
     }
-    grid = accuracy_grid(fake_results(Study.load("noise"), cells, "taobao15k"), "taobao15k")
-    column, drop = grid.columns.index("HR@10"), grid.columns.index("HR@10 drop")
-    shown = {row[0].text: (row[column].best, row[column].second, row[drop].text) for row in grid.rows}
-    assert shown == {
-        "RMBRec": (True, False, ""),
-        "RMBRec, add 50%": (True, False, "+20.0%"),
-        "UIPL": (False, True, ""),
-        "UIPL, add 50%": (False, True, "+50.0%"),
-    }
+    grid, other = grids(fake_results(Study.load("noise"), cells, "taobao15k"))
+    assert grid.title.endswith("taobao15k, HR@10")
+    assert other.title.endswith("taobao15k, NDCG@10")
+    assert grid.columns == ("", "runs", "no noise", "add 50%", "remove 50%")
+    assert [[box.text for box in row] for row in grid.rows] == [
+        ["RMBRec", "2/2", "0.5000", "0.4000 (-20.0%)", ""],
+        ["UIPL", "3/3", "0.2000", "0.1000 (-50.0%)", "0.2100 (+5.0%)"],
+    ]
+    assert [[box.best for box in row[2:]] for row in grid.rows] == [[True, True, False], [False, False, False]]
+    assert [[box.second for box in row[2:]] for row in grid.rows] == [[False] * 3, [True, True, False]]
+    assert "In brackets: the change from the same row without noise." in grid.caption
 
 
 def test_facts_of_data_are_those_of_the_tables(small_folder, small):
