@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mbgraph.errors import UnknownNameError, UsageError
-from mbgraph.regularizers import L2, InfoNCE, Regularizer, REx, StepOutputs, changed, make_regularizer
+from mbgraph.regularizers import L2, InfoNCE, Regularizer, REx, StepOutputs, changed, make_regularizer, once
 from mbgraph.regularizers.base import parse_regularizer
 from mbgraph.testing import RegularizerCases
 from mbgraph.testing.regularizers import toy_leaves, toy_step
@@ -22,6 +22,21 @@ def test_an_entry_is_made_once_and_only_when_it_is_read():
     L2(on="tables")(step)
     L2(on="tables", power=1)(step)
     assert step.tables[0] is step.get("tables")[0]
+    assert calls == [1]
+
+
+def test_entries_made_of_one_another_share_what_they_are_made_of():
+    calls = []
+
+    @once
+    def margins():
+        calls.append(1)
+        return {"buy": torch.ones(3)}
+
+    step = StepOutputs("buy", margins=margins, risks=lambda: {name: rows.sum() for name, rows in margins().items()})
+    assert calls == []
+    assert step.risks == {"buy": torch.tensor(3.0)}
+    assert step.margins is margins()
     assert calls == [1]
 
 
