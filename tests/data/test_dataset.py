@@ -117,6 +117,7 @@ def test_graph_carries_times_of_behaviors_that_have_them(tiny):
     unsigned = Pairs(tiny.edges["cart"].user, tiny.edges["cart"].item, tiny.edges["cart"].time.astype(np.uint64))
     without = Pairs(tiny.edges["view"].user, tiny.edges["view"].item)
     graph = tiny.replace(edges={**tiny.edges, "cart": unsigned, "view": without}).graph
-    assert graph.edges["buy"].data["time"].tolist() == tiny.edges["buy"].time.tolist()
-    assert graph.edges["cart"].data["time"].tolist() == tiny.edges["cart"].time.tolist()
-    assert "time" not in graph.edges["view"].data
+    times = {name: graph["user", name, "item"].edata for name in ("view", "cart", "buy")}
+    assert times["buy"]["time"].tolist() == tiny.edges["buy"].time.tolist()
+    assert times["cart"]["time"].tolist() == tiny.edges["cart"].time.tolist()
+    assert "time" not in times["view"]

@@ -130,7 +130,10 @@ def test_lightgcn_reads_a_graph_once_until_edges_are_added(monkeypatch):
     for _ in range(3):
         before, _ = LightGCN(1)(part, users, items)
     assert len(read) == 1
-    absent = int((~torch.isin(torch.arange(len(items)), part.successors(0))).nonzero()[0])
+    if not hasattr(part, "add_edges"):
+        return  # mbgraph's own heterograph does not change in place
+    sources, destinations = part.edges()
+    absent = int((~torch.isin(torch.arange(len(items)), destinations[sources == 0])).nonzero()[0])
     part.add_edges([0], [absent])  # in place
     after, _ = LightGCN(1)(part, users, items)
     assert not torch.equal(after[0], before[0])

@@ -99,7 +99,7 @@ def test_other_edge_types_beside_the_behaviors():
     edges = {("user", name, "item"): pair for name, pair in EDGES.items()}
     edges["user", "follows", "user"] = ([0, 1], [1, 2])
     graph = import_dgl().heterograph(edges, num_nodes_dict=SIZES)
-    graph.edges["follows"].data["w"] = torch.ones(2)  # nobody reads these
+    graph.edata["w"] = {("user", "follows", "user"): torch.ones(2)}  # nobody reads these
     check(Relations.of(graph, ("view", "buy"), "buy"), ("view", "buy"))
     with pytest.raises(
         UsageError, match=r"must share one source .*pass behaviors=\(...\) with the edge types that lead"
