@@ -11,7 +11,7 @@ from mbgraph.bench.sources import facts_of
 from mbgraph.bench.stars import significance
 from mbgraph.files import read_json
 
-__all__ = ["Box", "Grid", "accuracy_grid", "caption", "grids", "noise_grid", "statistics_grid"]
+__all__ = ["Box", "Grid", "accuracy_grid", "caption", "grids", "noise_grids", "statistics_grid"]
 
 NOT_RUN = "-"
 CUT = "†"
@@ -65,7 +65,7 @@ def grids(results: Results) -> list[Grid]:
     if study.kind == "statistics":
         return [statistics_grid(results)]
     if study.noise is not None:
-        return [noise_grid(results, dataset, metric) for dataset in results.datasets for metric in study.metrics]
+        return [grid for dataset in results.datasets for grid in noise_grids(results, dataset)]
     return [accuracy_grid(results, dataset) for dataset in results.datasets]
 
 
@@ -119,24 +119,33 @@ def accuracy_grid(results: Results, dataset: str) -> Grid:
     return Grid(title, tuple(columns), rows, _rule(cells), caption(results, dataset), _errors(cells))
 
 
-def noise_grid(results: Results, dataset: str, metric: str) -> Grid:
-    """Return one line per row: a metric without noise and at every level, in brackets its change from none."""
-    cells = results.of(dataset)
+def noise_grids(results: Results, dataset: str) -> list[Grid]:
+    """Return a grid per metric, a line per row: without noise and at every level, in brackets the change from none."""
+    study, cells = results.study, results.of(dataset)
     levels = list(dict.fromkeys(each.cell.setting for each in cells))
     clean = [each for each in cells if each.cell.setting == CLEAN]
     stars = significance(results, dataset)
-    rows = [[Box(start.cell.row), _finished([e for e in cells if e.cell.row == start.cell.row])] for start in clean]
-    for level in levels:
-        column = {each.cell.row: each for each in cells if each.cell.setting == level}
-        places = _places([column.get(start.cell.row) for start in clean], metric)
-        for number, (row, start) in enumerate(zip(rows, clean, strict=True)):
-            each = column.get(start.cell.row)
-            is_starred = each is start and start.cell.row == results.study.subject and (start.cell.row, metric) in stars
-            text = f"{_cell(each, metric)}{'*' if is_starred else ''}{_change(start, each, metric)}" if each else ""
-            row.append(Box(text, *places.get(number, (False, False))))
-    title, columns = f"{results.study.title}: {_named(dataset)}, {metric}", ("", "runs", *levels)
+    heads = [(Box(start.cell.row), _finished([e for e in cells if e.cell.row == start.cell.row])) for start in clean]
     said = f"{caption(results, dataset)} In brackets: the change from the same row without noise."
-    return Grid(title, columns, [tuple(row) for row in rows], _rule(clean), said, _errors(cells))
+
+    def column(level: str, metric: str) -> list[Box]:
+        at = {each.cell.row: each for each in cells if each.cell.setting == level}
+        there = [at.get(start.cell.row) for start in clean]
+        places, boxes = _places(there, metric), []
+        for number, (start, each) in enumerate(zip(clean, there, strict=True)):
+            is_starred = each is start and start.cell.row == study.subject and (start.cell.row, metric) in stars
+            text = f"{_cell(each, metric)}{'*' if is_starred else ''}{_change(start, each, metric)}" if each else ""
+            boxes.append(Box(text, *places.get(number, (False, False))))
+        return boxes
+
+    found: list[Grid] = []
+    for metric in study.metrics:
+        body = zip(*(column(level, metric) for level in levels), strict=True)
+        rows = [(*head, *boxes) for head, boxes in zip(heads, body, strict=True)]
+        title = f"{study.title}: {_named(dataset)}, {metric}"
+        notes = [] if found else _errors(cells)  # once: a failed run fails in every metric
+        found.append(Grid(title, ("", "runs", *levels), rows, _rule(clean), said, notes))
+    return found
 
 
 def _rule(cells: Sequence[CellResult]) -> int | None:

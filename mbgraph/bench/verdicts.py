@@ -125,14 +125,7 @@ def verdicts(results: Results) -> list[Verdict]:
                 continue
             said = [each.verdict for each in judged]
             verdict = FAILS if FAILS in said else UNDECIDED if UNDECIDED in said else HOLDS
-            evidence = [each.words for each in judged if each.is_run]
-            missing: dict[str, list[str]] = {}
-            for each in judged:
-                if not each.is_run:
-                    missing.setdefault(each.words, []).extend([each.at] if each.at else [])
-            named = [f"{words} at {', '.join(levels)}" if levels else words for words, levels in missing.items()]
-            evidence += [f"not run yet: {'; '.join(named)}"] if named else []
-            found.append(Verdict(claim, dataset, verdict, tuple(evidence)))
+            found.append(Verdict(claim, dataset, verdict, _evidence(judged)))
     return found
 
 
@@ -143,6 +136,16 @@ class _Judged(NamedTuple):
     words: str
     is_run: bool = True
     at: str = ""
+
+
+def _evidence(judged: Sequence[_Judged]) -> tuple[str, ...]:
+    """Return a line per pair that was run, and one of all that were not, each with its noise levels."""
+    missing: dict[str, list[str]] = {}
+    for each in judged:
+        if not each.is_run:
+            missing.setdefault(each.words, []).extend([each.at] if each.at else [])
+    named = [f"{words} at {', '.join(levels)}" if levels else words for words, levels in missing.items()]
+    return (*(each.words for each in judged if each.is_run), *([f"not run yet: {'; '.join(named)}"] if named else []))
 
 
 def _judge(results: Results, claim: Claim, dataset: str, pair: tuple[str, str]) -> list[_Judged]:
