@@ -274,6 +274,9 @@ def _planned(made: Plan, store: Store, limit: float | None) -> dict[str, Any]:
             for row in rows
         ],
     )
-    more = f"; nothing like {unknown} of them was ever measured in this store" if unknown else ""
-    out.print(f"about {duration(seconds)} in one process{more}")
+    if left and unknown == len(left):
+        out.print("no estimate: nothing like them was ever measured in this store")
+    elif left:
+        more = f"; nothing like {unknown} of them was ever measured in this store" if unknown else ""
+        out.print(f"about {duration(seconds)} in one process{more}")
     return {"study": made.study.name, "left": len(left), "seconds": seconds, "unknown": unknown, "rows": rows}
