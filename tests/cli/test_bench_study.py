@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -97,6 +98,13 @@ def test_list_and_dry_run_run_nothing(bench, file, tmp_path):
     left = bench(file, "--dry-run").stdout
     assert "0 of 2 runs are left" in left
     assert "in one process" not in left
+    other = tmp_path / "other.toml"
+    text = Path(file).read_text(encoding="utf-8").replace('model = "popularity"', 'model = "item-cosine"')
+    text = text.replace('model = "conversion"', 'model = "conversion"\noptions = { smoothing = 20.0 }')
+    other.write_text(text, encoding="utf-8")
+    some = bench(str(other), "--dry-run").stdout
+    assert "2 of 2 runs are left" in some
+    assert "about 0 s in one process; nothing like 1 of them was ever measured in this store" in some
 
 
 def test_a_budget_that_is_over_stops_cleanly(bench, file):
