@@ -1,4 +1,4 @@
-"""What derivatives by hand share: how they are derived themselves, and when a row has no direction."""
+"""What derivatives by hand share: how they are derived themselves, when a row has no direction or needs its maximum."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["TINY", "derive_plainly"]
+__all__ = ["COLDEST", "TINY", "derive_plainly"]
+
+COLDEST = 0.025
+"""Above this temperature ``exp(1 / temperature)``, a sum of many and their inverses are float32 numbers. As cosines are
+at most 1, no row needs its maximum subtracted then."""
 
 TINY = 1e-12
 """Rows shorter than this are divided by it instead of by their length, as in `torch.nn.functional.normalize`."""

@@ -17,7 +17,7 @@ from mbgraph.models.options import Layers, ModelOptions, NonNegative, Positive, 
 from mbgraph.models.sequences import SequenceBatch, SequenceBatches, Sequences
 from mbgraph.nn import CrossTransformer, IntentEncoder, mean_of_rows, normal, normed_layer, softmax_among
 from mbgraph.nn.hypergraph import Intents
-from mbgraph.nn.intents import across_kinds, within_kinds
+from mbgraph.nn.intents import intent_contrasts
 from mbgraph.nn.relations import GraphLike
 from mbgraph.nn.typed import Drop, causal, identity
 from mbgraph.regularizers import StepOutputs, nt_xent
@@ -182,12 +182,13 @@ class MISSL(Recommender):
         behavior = softmax_among(rows[1], self.behavior_embedding, batch.next_types, self.behavior_bias)
         pairs = [stream[batch.sampled] for stream in flat]  # 2 x (N, D)
         modulo = len(self.behaviors) if chosen.labels == "behavior" else chosen.intents
+        inter, intra = intent_contrasts(read, intents, batch.types, chosen.temperature, modulo)
         losses = {
             "main": mean_of_rows(item),
             "next-behavior": chosen.next_behavior * mean_of_rows(behavior),
             "streams": chosen.streams * nt_xent(*pairs, temperature=chosen.temperature),
-            "inter": chosen.inter * across_kinds(read, intents, batch.types, chosen.temperature, modulo),
-            "intra": chosen.intra * within_kinds(intents, batch.types, chosen.temperature),
+            "inter": chosen.inter * inter,
+            "intra": chosen.intra * intra,
         }
         return StepOutputs(
             self.target,

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from mbgraph.derivatives import COLDEST
 from mbgraph.errors import UnknownNameError, UsageError
-from mbgraph.regularizers.denominators import COLDEST, one_way, sum_of_logs, two_way, unit
+from mbgraph.regularizers.denominators import one_way, sum_of_logs, two_way, unit
 
 __all__ = ["infonce", "infonce_among", "nt_xent"]
 

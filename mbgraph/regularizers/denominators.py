@@ -8,13 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mbgraph.derivatives import TINY, derive_plainly
+from mbgraph.derivatives import COLDEST, TINY, derive_plainly
 
-__all__ = ["COLDEST", "one_way", "sum_of_logs", "two_way", "unit"]
-
-COLDEST = 0.025
-"""Above this temperature ``exp(1 / temperature)``, a sum of many and their inverses are float32 numbers. As cosines are
-at most 1, no row needs its maximum subtracted then."""
+__all__ = ["one_way", "sum_of_logs", "two_way", "unit"]
 
 _CACHED = 2**22  # numbers of a block on a CPU: what is written by one operation is in the cache for the next
 _SHORT = (torch.float16, torch.bfloat16)
