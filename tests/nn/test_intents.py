@@ -34,7 +34,7 @@ def plain(table, temperature):
     )
 
 
-@pytest.mark.parametrize("temperature", [1.0, 0.03, 0.025, 0.001])  # from 0.025 on the maximum is subtracted
+@pytest.mark.parametrize("temperature", [1.0, 0.03, 0.025, 0.001])  # at 0.025 and below the maximum is subtracted
 def test_values_and_both_derivatives_are_those_of_the_formula(temperature):
     table = rows(3, 5, 4).requires_grad_()
     weights, other = rows(3, 5, seed=1), rows(3, 5, 4, seed=2)
