@@ -10,7 +10,6 @@ size. With ``--part blocks`` a step propagates over a block of users alone.
 from __future__ import annotations
 
 import argparse
-import csv
 import math
 import time
 from pathlib import Path
@@ -18,7 +17,9 @@ from pathlib import Path
 import torch
 
 import mbgraph as mb
+from mbgraph.bench.report import add_rows
 from mbgraph.evaluation.evaluate import evaluate
+from mbgraph.machine import cpu_name
 from mbgraph.models.context import StepContext
 from mbgraph.training import Trainer
 
@@ -99,19 +100,13 @@ def main():
     dataset = mb.load_dataset(arguments.dataset)
     if not len(dataset.valid):
         dataset = mb.hold_out(dataset, split="valid", rng=0)
-    is_new = not arguments.out.exists()
-    with arguments.out.open("a", newline="", encoding="utf-8") as file:
-        cases = PARTS[arguments.part]
-        for number in range(len(cases)) if arguments.cases is None else arguments.cases:
-            for seed in arguments.seeds:
-                for row in curve(dataset, seed, *cases[number], arguments.steps, arguments.every):
-                    writer = csv.DictWriter(file, list(row))
-                    if is_new:
-                        writer.writeheader()
-                        is_new = False
-                    writer.writerow(row)
-                    file.flush()
-                print(row, flush=True)
+    machine = {"cpu": cpu_name(), "threads": arguments.threads, "torch": torch.__version__}
+    cases = PARTS[arguments.part]
+    for number in range(len(cases)) if arguments.cases is None else arguments.cases:
+        for seed in arguments.seeds:
+            for row in curve(dataset, seed, *cases[number], arguments.steps, arguments.every):
+                add_rows(arguments.out, [{**row, **machine}])
+            print(row, flush=True)
 
 
 if __name__ == "__main__":
