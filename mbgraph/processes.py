@@ -212,8 +212,8 @@ def share_rows(tables: Sequence[Tensor | np.ndarray[Any, Any]], bounds: Sequence
             if part.numel():
                 works.append(dist.broadcast(part, process, async_op=True))
     for work in works:
-        if work is not None:  # None is for processes outside the group, of which there are none
-            work.wait()
+        assert work is not None  # it is for a process outside the group, and all are in it
+        work.wait()
 
 
 def _words(table: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
